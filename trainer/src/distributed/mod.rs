@@ -1,0 +1,62 @@
+//! How ranks talk to each other.
+//!
+//! The trainer sees one trait, [`Communicator`], and never asks whether it runs alone: [`Alone`] answers every
+//! collective by the same formula with a world of one. That is what makes a distributed run comparable with a run in
+//! one process, and what lets the step be tested without a launcher. The alternative, `if world_size > 1` around each
+//! collective, loses because a collective that one rank skips hangs all others (promise 10: all ranks call the same
+//! collectives in the same order).
+
+mod alone;
+mod counters;
+mod error;
+
+use tch::Tensor;
+
+pub use alone::Alone;
+pub use counters::{CommCounters, Traffic};
+pub use error::CommError;
+
+/// The ranks of a run, as one of them sees them.
+///
+/// Every method but `rank`, `world_size` and `counters` is a *collective*: all ranks must call it, in the same order and
+/// with tensors of equal shape and kind. A collective returns when its result can be read by operations that follow on
+/// the tensor's device; on a CPU that means: when it is done. Results carry no gradient and share no memory with what
+/// was handed in.
+///
+/// An error ends the run: after one, the state of the other ranks is unknown and nothing but dropping the communicator
+/// is allowed. No call waits longer than the time-out that the communicator was made with.
+///
+/// Dropping a communicator closes its connections; ranks that still wait for this one then fail instead of hanging.
+pub trait Communicator: Send {
+    /// Returns which of the ranks this process is, from 0.
+    fn rank(&self) -> usize;
+
+    /// Returns the number of ranks.
+    fn world_size(&self) -> usize;
+
+    /// Replaces `tensor` on every rank by the sum over ranks.
+    ///
+    /// All ranks get the same bits.
+    fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), CommError>;
+
+    /// Returns the tensors of all ranks, concatenated along dimension 0 in the order of ranks.
+    ///
+    /// A tensor without dimensions counts as one row.
+    fn all_gather(&self, local: &Tensor) -> Result<Tensor, CommError>;
+
+    /// Sums `full` over ranks and returns the part of this rank: rows `rank * n / world_size ..` of its `n` rows.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a tensor whose number of rows the world size does not divide.
+    fn reduce_scatter_sum(&self, full: &Tensor) -> Result<Tensor, CommError>;
+
+    /// Replaces `tensor` on every rank by that of rank `root`.
+    fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), CommError>;
+
+    /// Returns after all ranks have called it.
+    fn barrier(&self) -> Result<(), CommError>;
+
+    /// Returns what this rank has sent into collectives so far.
+    fn counters(&self) -> CommCounters;
+}
