@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Trains CLIP models with the FastCLIP objectives.
+
+pub mod distributed;
