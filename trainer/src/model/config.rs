@@ -1,0 +1,322 @@
+//! What a model consists of, in OpenCLIP's JSON.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// The model configs that the binary carries, by OpenCLIP's names; `toy` is ours, for the demo and for tests.
+const BUILT_IN: [(&str, &str); 3] = [
+    ("ViT-B-32", include_str!("../../../configs/models/ViT-B-32.json")),
+    ("ViT-B-16", include_str!("../../../configs/models/ViT-B-16.json")),
+    ("toy", include_str!("../../../configs/models/toy.json")),
+];
+
+/// A CLIP model with a vision transformer and a text transformer, as OpenCLIP describes it.
+///
+/// A key that is not known here is an error, because a model that silently lacks what its config asks for trains for
+/// weeks before anybody notices. A few keys of OpenCLIP are accepted as long as they ask for what is built anyway:
+/// `custom_text: false`, `vision_cfg.ls_init_value: null`, `vision_cfg.patch_dropout: 0` and `text_cfg.ls_init_value: null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Dimension of the space that images and texts share.
+    pub embed_dim: i64,
+    /// The image tower.
+    pub vision_cfg: VisionConfig,
+    /// The text tower.
+    pub text_cfg: TextConfig,
+    /// Uses x·σ(1.702x) for GELU in both towers, as OpenAI's original weights do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub quick_gelu: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    custom_text: bool,
+}
+
+/// The image tower: a vision transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisionConfig {
+    /// Height and width of its input.
+    pub image_size: i64,
+    /// Number of blocks.
+    pub layers: i64,
+    /// Channels of its residual stream.
+    pub width: i64,
+    /// Height and width of a patch.
+    pub patch_size: i64,
+    /// Channels of an attention head.
+    #[serde(default = "default_head_width")]
+    pub head_width: i64,
+    /// Width of the MLP's hidden layer over `width`.
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: f64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ls_init_value: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    patch_dropout: f64,
+}
+
+/// The text tower: a causal transformer that is read at the end token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextConfig {
+    /// Tokens of a padded caption, start and end included.
+    #[serde(default = "default_context_length")]
+    pub context_length: i64,
+    /// Number of token ids.
+    #[serde(default = "default_vocab_size")]
+    pub vocab_size: i64,
+    /// Channels of its residual stream.
+    #[serde(default = "default_text_width")]
+    pub width: i64,
+    /// Number of attention heads.
+    #[serde(default = "default_heads")]
+    pub heads: i64,
+    /// Number of blocks.
+    #[serde(default = "default_layers")]
+    pub layers: i64,
+    /// Width of the MLP's hidden layer over `width`.
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: f64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ls_init_value: Option<f64>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+// OpenCLIP's own defaults.
+const fn default_head_width() -> i64 {
+    64
+}
+const fn default_mlp_ratio() -> f64 {
+    4.0
+}
+const fn default_context_length() -> i64 {
+    77
+}
+const fn default_vocab_size() -> i64 {
+    49_408
+}
+const fn default_text_width() -> i64 {
+    512
+}
+const fn default_heads() -> i64 {
+    8
+}
+const fn default_layers() -> i64 {
+    12
+}
+
+/// A model config that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelConfigError {
+    /// Neither a name we know nor a file.
+    #[error("there is no model config `{name}`: it is neither a file nor one of {}", known_names())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The file could not be read.
+    #[error("could not read model config `{name}`")]
+    Read {
+        /// Path of the file.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not JSON, or with keys that are not known, or without keys that are needed.
+    #[error("could not understand model config `{name}`")]
+    Json {
+        /// Name or path of the config.
+        name: String,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Asks for something that is not built.
+    #[error("model config `{name}` sets `{key}` to {value}: {reason}")]
+    Value {
+        /// Name or path of the config.
+        name: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+fn known_names() -> String {
+    BUILT_IN.map(|(name, _)| format!("`{name}`")).join(", ")
+}
+
+impl ModelConfig {
+    /// Finds a config by one of the built-in names, or reads it from a JSON file.
+    ///
+    /// # Errors
+    /// When there is no such config, or it asks for a model that is not built here.
+    pub fn load(name_or_path: &str) -> Result<Self, ModelConfigError> {
+        if let Some((_, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return Self::from_json(name_or_path, text);
+        }
+        let path = Path::new(name_or_path);
+        if !path.exists() {
+            return Err(ModelConfigError::Unknown { name: name_or_path.to_owned() });
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ModelConfigError::Read { name: name_or_path.to_owned(), source })?;
+        Self::from_json(name_or_path, &text)
+    }
+
+    /// Parses and checks OpenCLIP's JSON; `name` is for messages only.
+    ///
+    /// # Errors
+    /// When it is not such JSON, or asks for a model that is not built here.
+    pub fn from_json(name: &str, text: &str) -> Result<Self, ModelConfigError> {
+        let config: Self = serde_json::from_str(text)
+            .map_err(|source| ModelConfigError::Json { name: name.to_owned(), source })?;
+        config.check(name)?;
+        Ok(config)
+    }
+
+    fn check(&self, name: &str) -> Result<(), ModelConfigError> {
+        let Self { embed_dim, vision_cfg: vision, text_cfg: text, .. } = self;
+        let refuse = |key: &'static str, value: String, reason: &'static str| {
+            Err(ModelConfigError::Value { name: name.to_owned(), key, value, reason })
+        };
+        for (key, value) in [
+            ("embed_dim", *embed_dim),
+            ("vision_cfg.image_size", vision.image_size),
+            ("vision_cfg.layers", vision.layers),
+            ("vision_cfg.width", vision.width),
+            ("vision_cfg.patch_size", vision.patch_size),
+            ("vision_cfg.head_width", vision.head_width),
+            ("text_cfg.context_length", text.context_length),
+            ("text_cfg.vocab_size", text.vocab_size),
+            ("text_cfg.width", text.width),
+            ("text_cfg.heads", text.heads),
+            ("text_cfg.layers", text.layers),
+        ] {
+            if value < 1 {
+                return refuse(key, value.to_string(), "it must be at least 1");
+            }
+        }
+        if vision.image_size % vision.patch_size != 0 {
+            let value = vision.image_size.to_string();
+            return refuse("vision_cfg.image_size", value, "it must be a multiple of `vision_cfg.patch_size`");
+        }
+        if vision.width % vision.head_width != 0 {
+            let value = vision.width.to_string();
+            return refuse("vision_cfg.width", value, "it must be a multiple of `vision_cfg.head_width`");
+        }
+        if text.width % text.heads != 0 {
+            let value = text.width.to_string();
+            return refuse("text_cfg.width", value, "it must be a multiple of `text_cfg.heads`");
+        }
+        for (key, ratio) in
+            [("vision_cfg.mlp_ratio", vision.mlp_ratio), ("text_cfg.mlp_ratio", text.mlp_ratio)]
+        {
+            if !(ratio.is_finite() && ratio > 0.0) {
+                return refuse(key, ratio.to_string(), "it must be positive");
+            }
+        }
+        if self.custom_text {
+            return refuse("custom_text", "true".to_owned(), "only the plain text tower is built");
+        }
+        for (key, value) in [
+            ("vision_cfg.ls_init_value", vision.ls_init_value),
+            ("text_cfg.ls_init_value", text.ls_init_value),
+        ] {
+            if let Some(value) = value {
+                return refuse(key, value.to_string(), "layer scale is not built");
+            }
+        }
+        if vision.patch_dropout != 0.0 {
+            let value = vision.patch_dropout.to_string();
+            return refuse("vision_cfg.patch_dropout", value, "patch dropout is not built");
+        }
+        Ok(())
+    }
+}
+
+impl VisionConfig {
+    /// Returns the number of attention heads.
+    pub fn heads(&self) -> i64 {
+        self.width / self.head_width
+    }
+
+    /// Returns the number of tokens that the blocks see: one a patch, and the class token.
+    pub fn num_tokens(&self) -> i64 {
+        let side = self.image_size / self.patch_size;
+        side * side + 1
+    }
+
+    /// Returns the width of the MLP's hidden layer.
+    pub fn mlp_width(&self) -> i64 {
+        (self.width as f64 * self.mlp_ratio) as i64
+    }
+}
+
+impl TextConfig {
+    /// Returns the width of the MLP's hidden layer.
+    pub fn mlp_width(&self) -> i64 {
+        (self.width as f64 * self.mlp_ratio) as i64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIT_B_32: &str = include_str!("../../../configs/models/ViT-B-32.json");
+
+    fn message(text: &str) -> String {
+        let error = ModelConfig::from_json("test.json", text).unwrap_err();
+        match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn all_built_in_configs_can_be_used() {
+        for (name, _) in BUILT_IN {
+            ModelConfig::load(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let text = VIT_B_32.replacen("\"layers\"", "\"timm_pool\": \"avg\", \"layers\"", 1);
+        let message = message(&text);
+        assert!(message.contains("timm_pool") && message.contains("test.json"), "{message}");
+    }
+
+    #[test]
+    fn known_keys_may_ask_only_for_what_is_built() {
+        let harmless = VIT_B_32.replacen("\"layers\"", "\"ls_init_value\": null, \"layers\"", 1);
+        assert_eq!(
+            ModelConfig::from_json("", &harmless).unwrap(),
+            ModelConfig::from_json("", VIT_B_32).unwrap()
+        );
+        let message = message(&VIT_B_32.replacen("\"layers\"", "\"patch_dropout\": 0.5, \"layers\"", 1));
+        assert!(message.contains("vision_cfg.patch_dropout") && message.contains("0.5"), "{message}");
+    }
+
+    #[test]
+    fn a_patch_that_does_not_divide_the_image_is_refused() {
+        let message = message(&VIT_B_32.replacen("\"patch_size\": 32", "\"patch_size\": 33", 1));
+        assert!(message.contains("vision_cfg.image_size"), "{message}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_config_lists_those_that_are() {
+        let message = ModelConfig::load("ViT-B-31").unwrap_err().to_string();
+        assert!(message.contains("ViT-B-31") && message.contains("`ViT-B-32`"), "{message}");
+    }
+}

@@ -1,0 +1,150 @@
+//! CLIP: an image tower and a text tower that meet on the unit sphere.
+//!
+//! Architecture, initial distributions and parameter names are OpenCLIP's, so that its weights load here and ours load
+//! there. Parameters are plain tensors in one list in the order of OpenCLIP's state dict; towers hold handles into that
+//! list. tch's own `VarStore` lost because it builds its names from paths and refuses the dots that OpenCLIP's have.
+//!
+//! Tensor operations here panic when libtorch refuses them: shapes follow from a config that was checked, so a refusal
+//! is a bug of ours (or memory that ran out, which nobody here could act on).
+
+mod config;
+mod parameters;
+mod text;
+mod transformer;
+mod vision;
+
+use tch::{Device, Kind, Tensor};
+
+pub use config::{ModelConfig, ModelConfigError, TextConfig, VisionConfig};
+pub use parameters::{Init, Parameter, ParameterSpec, Parameters};
+
+use text::TextTower;
+use vision::VisionTower;
+
+/// Mean of each colour channel, over pixel values from 0 to 1; OpenAI's and OpenCLIP's.
+pub const IMAGE_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+
+/// Standard deviation of each colour channel.
+pub const IMAGE_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// Name of the parameter that holds ln(1/τ).
+pub const LOG_SCALE: &str = "logit_scale";
+
+/// The temperature of OpenCLIP's initial logit scale.
+pub const INITIAL_TEMPERATURE: f64 = 0.07;
+
+/// A CLIP model.
+#[derive(Debug)]
+pub struct Clip {
+    config: ModelConfig,
+    parameters: Parameters,
+    vision: VisionTower,
+    text: TextTower,
+    log_scale: Tensor,
+    /// Mean and standard deviation of the pixel values 0 to 255, [1, 3, 1, 1].
+    pixel_mean: Tensor,
+    pixel_std: Tensor,
+}
+
+impl Clip {
+    /// Makes a model with fresh parameters, in fp32. They depend on config and seed alone, so all ranks get the same.
+    pub fn new(config: &ModelConfig, device: Device, seed: u64) -> Self {
+        Self::with_kind(config, device, Kind::Float, seed)
+    }
+
+    /// Like [`Clip::new`], with parameters and computation in another floating point kind.
+    pub fn with_kind(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Self {
+        let parameters = Parameters::draw(&Self::layout(config), seed, kind, device);
+        let per_channel = |values: [f64; 3]| {
+            Tensor::from_slice(&values.map(|value| value * 255.0))
+                .to_kind(kind)
+                .to_device(device)
+                .view([1, 3, 1, 1])
+        };
+        Self {
+            config: config.clone(),
+            vision: VisionTower::new(config, &parameters),
+            text: TextTower::new(config, &parameters),
+            log_scale: parameters.handle(LOG_SCALE),
+            pixel_mean: per_channel(IMAGE_MEAN),
+            pixel_std: per_channel(IMAGE_STD),
+            parameters,
+        }
+    }
+
+    /// Lists the parameters of a model, in the order of OpenCLIP's state dict, without making them.
+    pub fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
+        let mut specs = TextTower::root_layout(config);
+        specs.push(ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())));
+        specs.extend(VisionTower::layout(config));
+        specs.extend(TextTower::layout(config));
+        specs
+    }
+
+    /// Maps images to unit features (n, embed_dim) in fp32, or in fp64 if the model is.
+    ///
+    /// Images are (n, 3, size, size): either bytes, which are normalised here, or floating point values that have been
+    /// normalised already.
+    pub fn encode_image(&self, images: &Tensor) -> Tensor {
+        let kind = self.pixel_mean.kind();
+        let pixels = if images.kind() == Kind::Uint8 {
+            (images.to_kind(kind) - &self.pixel_mean) / &self.pixel_std
+        } else {
+            images.to_kind(kind)
+        };
+        unit(&self.vision.forward(&pixels))
+    }
+
+    /// Maps tokens (n, at most context_length) to unit features (n, embed_dim) in fp32, or in fp64 if the model is.
+    ///
+    /// Columns that are padding in all rows are not computed, which changes no result. Finding them reads from the
+    /// device; where the lengths are known, narrow the tokens first and call [`Clip::encode_trimmed_text`].
+    pub fn encode_text(&self, tokens: &Tensor) -> Tensor {
+        if tokens.size()[0] == 0 {
+            return self.encode_trimmed_text(tokens);
+        }
+        let longest = tokens.argmax(1, false).max().int64_value(&[]) + 1;
+        self.encode_trimmed_text(&tokens.narrow(1, 0, longest))
+    }
+
+    /// Maps tokens to unit features like [`Clip::encode_text`], and computes all columns that are given.
+    pub fn encode_trimmed_text(&self, tokens: &Tensor) -> Tensor {
+        unit(&self.text.forward(tokens))
+    }
+
+    /// Returns the logit scale 1/τ, with its gradient.
+    pub fn logit_scale(&self) -> Tensor {
+        self.log_scale.exp()
+    }
+
+    /// Returns the trained scalar s = ln(1/τ) itself.
+    pub fn log_scale(&self) -> &Tensor {
+        &self.log_scale
+    }
+
+    /// Returns all parameters, in the order of OpenCLIP's state dict.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Returns what the model consists of.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Returns where the parameters lie.
+    pub fn device(&self) -> Device {
+        self.log_scale.device()
+    }
+}
+
+/// Scales rows to unit length, in fp32 at least.
+fn unit(features: &Tensor) -> Tensor {
+    let features = match features.kind() {
+        Kind::Double => features.shallow_clone(),
+        _ => features.to_kind(Kind::Float),
+    };
+    // A row of zeros stays one: PyTorch's `normalize` has the same floor.
+    let length = features.norm_scalaropt_dim(2, [-1i64], true).clamp_min(1e-12);
+    features / length
+}

@@ -1,0 +1,177 @@
+//! Named tensors: how a model is laid out, and the tensors themselves.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+/// Where the values of a new parameter come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// The same value everywhere.
+    Constant(f64),
+    /// A normal distribution around 0 with this standard deviation.
+    Normal(f64),
+    /// A uniform distribution between minus and plus this bound.
+    Uniform(f64),
+}
+
+/// A parameter before it exists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterSpec {
+    /// Name in OpenCLIP's state dict.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its first values.
+    pub init: Init,
+}
+
+impl ParameterSpec {
+    /// Describes a parameter.
+    pub fn new(name: impl Into<String>, shape: &[i64], init: Init) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), init }
+    }
+
+    /// Returns the number of values.
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// Draws the first values.
+    ///
+    /// They depend on the seed and the name alone: not on torch's global generator, which other threads may use, and not
+    /// on the parameters before this one. So all ranks begin with equal models without a broadcast.
+    fn draw(&self, seed: u64) -> Tensor {
+        let mut generator = ChaCha8Rng::from_seed(stream_seed(seed, &self.name));
+        let numel = self.numel() as usize;
+        let values: Vec<f32> = match self.init {
+            Init::Constant(value) => vec![value as f32; numel],
+            Init::Normal(std) => {
+                let mut values = Vec::with_capacity(numel + 1);
+                while values.len() < numel {
+                    values.extend(normal_pair(&mut generator).map(|value| value * std as f32));
+                }
+                values.truncate(numel);
+                values
+            }
+            Init::Uniform(bound) => {
+                (0..numel).map(|_| (2.0 * generator.random::<f32>() - 1.0) * bound as f32).collect()
+            }
+        };
+        Tensor::from_slice(&values).reshape(&self.shape)
+    }
+}
+
+fn stream_seed(seed: u64, name: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    // FNV-1a; all that is asked of it is that the names of one model differ.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    bytes[8..16].copy_from_slice(&hash.to_le_bytes());
+    bytes
+}
+
+/// Two independent standard normal values, by Box and Muller.
+fn normal_pair(generator: &mut impl Rng) -> [f32; 2] {
+    // In (0, 1]: the logarithm of 0 is not wanted.
+    let radius = (-2.0 * (1.0 - generator.random::<f32>()).ln()).sqrt();
+    let (sin, cos) = (std::f32::consts::TAU * generator.random::<f32>()).sin_cos();
+    [radius * cos, radius * sin]
+}
+
+/// A parameter of a model. Cloning it clones the handle; both see the same values.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Name in OpenCLIP's state dict.
+    pub name: String,
+    /// A leaf of the graph that asks for gradients.
+    pub tensor: Tensor,
+}
+
+/// All parameters of a model, in the order of OpenCLIP's state dict.
+#[derive(Debug)]
+pub struct Parameters(Vec<Parameter>);
+
+impl Parameters {
+    /// Draws new parameters as `specs` say.
+    pub fn draw(specs: &[ParameterSpec], seed: u64, kind: Kind, device: Device) -> Self {
+        let parameter = |spec: &ParameterSpec| Parameter {
+            name: spec.name.clone(),
+            tensor: spec.draw(seed).to_device(device).to_kind(kind).set_requires_grad(true),
+        };
+        Self(specs.iter().map(parameter).collect())
+    }
+
+    /// Returns the parameters in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.0.iter()
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the number of values in all of them.
+    pub fn numel(&self) -> usize {
+        self.0.iter().map(|parameter| parameter.tensor.numel()).sum()
+    }
+
+    /// Finds a parameter by name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
+    }
+
+    /// Returns a handle to a parameter that the layout is known to have.
+    pub(super) fn handle(&self, name: &str) -> Tensor {
+        self.get(name).expect("towers ask for the names that their own layout lists").shallow_clone()
+    }
+}
+
+impl<'a> IntoIterator for &'a Parameters {
+    type Item = &'a Parameter;
+    type IntoIter = std::slice::Iter<'a, Parameter>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(init: Init, seed: u64, name: &str) -> Tensor {
+        ParameterSpec::new(name, &[200, 300], init).draw(seed)
+    }
+
+    fn double(tensor: Tensor) -> f64 {
+        tensor.double_value(&[])
+    }
+
+    #[test]
+    fn drawn_values_follow_their_distribution() {
+        let normal = drawn(Init::Normal(0.5), 1, "a");
+        assert!(double(normal.mean(Kind::Double)).abs() < 0.01);
+        assert!((double(normal.std(true)) - 0.5).abs() < 0.01);
+        let uniform = drawn(Init::Uniform(0.5), 1, "a");
+        assert!(double(uniform.abs().max()) <= 0.5);
+        assert!((double(uniform.std(true)) - 0.5 / 3f64.sqrt()).abs() < 0.01);
+        assert_eq!(double(drawn(Init::Constant(2.0), 1, "a").min()), 2.0);
+    }
+
+    #[test]
+    fn values_depend_on_seed_and_name_only() {
+        let first = drawn(Init::Normal(1.0), 1, "a");
+        assert!(first.equal(&drawn(Init::Normal(1.0), 1, "a")));
+        assert!(!first.equal(&drawn(Init::Normal(1.0), 2, "a")));
+        assert!(!first.equal(&drawn(Init::Normal(1.0), 1, "b")));
+    }
+}

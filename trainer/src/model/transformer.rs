@@ -1,0 +1,154 @@
+//! What both towers are made of: residual blocks of attention and MLP.
+
+use tch::Tensor;
+
+use super::parameters::{Init, ParameterSpec, Parameters};
+
+/// PyTorch's epsilon, and OpenCLIP's.
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// Normalises the last dimension, then scales and shifts it.
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    pub(super) fn layout(name: &str, width: i64) -> [ParameterSpec; 2] {
+        [
+            ParameterSpec::new(format!("{name}.weight"), &[width], Init::Constant(1.0)),
+            ParameterSpec::new(format!("{name}.bias"), &[width], Init::Constant(0.0)),
+        ]
+    }
+
+    pub(super) fn new(parameters: &Parameters, name: &str) -> Self {
+        Self {
+            weight: parameters.handle(&format!("{name}.weight")),
+            bias: parameters.handle(&format!("{name}.bias")),
+        }
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        x.native_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), LAYER_NORM_EPS).0
+    }
+}
+
+/// The initial distributions in which the two towers differ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockInit {
+    pub(super) in_proj: Init,
+    pub(super) out_proj: Init,
+    pub(super) c_fc: Init,
+    pub(super) c_proj: Init,
+}
+
+/// PyTorch's default for the weight and bias of a linear layer.
+pub(super) fn linear_default(fan_in: i64) -> Init {
+    Init::Uniform(1.0 / (fan_in as f64).sqrt())
+}
+
+/// Shape and kind of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockShape {
+    pub(super) width: i64,
+    pub(super) heads: i64,
+    pub(super) mlp_width: i64,
+    pub(super) is_causal: bool,
+    pub(super) quick_gelu: bool,
+}
+
+/// x += attention(ln_1 x); x += c_proj(gelu(c_fc(ln_2 x)))
+#[derive(Debug)]
+pub(super) struct Block {
+    shape: BlockShape,
+    ln_1: LayerNorm,
+    in_proj: Linear,
+    out_proj: Linear,
+    ln_2: LayerNorm,
+    c_fc: Linear,
+    c_proj: Linear,
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(parameters: &Parameters, weight: &str, bias: &str) -> Self {
+        Self { weight: parameters.handle(weight), bias: parameters.handle(bias) }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+impl Block {
+    pub(super) fn layout(name: &str, shape: BlockShape, init: BlockInit) -> Vec<ParameterSpec> {
+        let BlockShape { width, mlp_width, .. } = shape;
+        let spec =
+            |part: &str, shape: &[i64], init| ParameterSpec::new(format!("{name}.{part}"), shape, init);
+        let mut specs = LayerNorm::layout(&format!("{name}.ln_1"), width).to_vec();
+        specs.push(spec("attn.in_proj_weight", &[3 * width, width], init.in_proj));
+        specs.push(spec("attn.in_proj_bias", &[3 * width], Init::Constant(0.0)));
+        specs.push(spec("attn.out_proj.weight", &[width, width], init.out_proj));
+        specs.push(spec("attn.out_proj.bias", &[width], Init::Constant(0.0)));
+        specs.extend(LayerNorm::layout(&format!("{name}.ln_2"), width));
+        specs.push(spec("mlp.c_fc.weight", &[mlp_width, width], init.c_fc));
+        specs.push(spec("mlp.c_fc.bias", &[mlp_width], linear_default(width)));
+        specs.push(spec("mlp.c_proj.weight", &[width, mlp_width], init.c_proj));
+        specs.push(spec("mlp.c_proj.bias", &[width], linear_default(mlp_width)));
+        specs
+    }
+
+    pub(super) fn new(parameters: &Parameters, name: &str, shape: BlockShape) -> Self {
+        let linear = |weight: &str, bias: &str| {
+            Linear::new(parameters, &format!("{name}.{weight}"), &format!("{name}.{bias}"))
+        };
+        Self {
+            shape,
+            ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1")),
+            in_proj: linear("attn.in_proj_weight", "attn.in_proj_bias"),
+            out_proj: linear("attn.out_proj.weight", "attn.out_proj.bias"),
+            ln_2: LayerNorm::new(parameters, &format!("{name}.ln_2")),
+            c_fc: linear("mlp.c_fc.weight", "mlp.c_fc.bias"),
+            c_proj: linear("mlp.c_proj.weight", "mlp.c_proj.bias"),
+        }
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.attention(&self.ln_1.forward(x));
+        let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
+        let hidden = if self.shape.quick_gelu {
+            &hidden * (&hidden * 1.702).sigmoid()
+        } else {
+            hidden.gelu("none")
+        };
+        x + self.c_proj.forward(&hidden)
+    }
+
+    fn attention(&self, x: &Tensor) -> Tensor {
+        let BlockShape { width, heads, is_causal, .. } = self.shape;
+        let (samples, tokens, _) = x.size3().expect("the residual stream is [samples, tokens, width]");
+        let qkv = self
+            .in_proj
+            .forward(x) // [samples, tokens, 3·width]
+            .view([samples, tokens, 3, heads, width / heads])
+            .permute([2, 0, 3, 1, 4]); // [3, samples, heads, tokens, head width]
+        let (query, key, value) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let mixed = Tensor::scaled_dot_product_attention(
+            &query,
+            &key,
+            &value,
+            None::<Tensor>,
+            0.0,
+            is_causal,
+            None,
+            false,
+        );
+        self.out_proj.forward(&mixed.transpose(1, 2).reshape([samples, tokens, width]))
+    }
+}
