@@ -1,5 +1,36 @@
-//! What tch lacks of libtorch: process groups and fused optimizer steps, behind a plain C interface.
+//! What tch lacks of libtorch: process groups and operations on lists of tensors.
+//!
+//! This is the only crate with C++ in it. `cpp/fastclip.h` is the interface between the two languages: plain C, every
+//! function catches everything and returns a status. The Rust side never shows a pointer; every call that can fail
+//! returns a typed error. The alternative, generated bindings to c10d's classes, loses because exceptions would cross the
+//! border and because those classes change with every release.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `store` | [`TcpStore`], where ranks find each other |
+//! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
+//! | `ops` | [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `settings` | threads, determinism, version |
+//! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
+//!
+//! # Features
+//!
+//! `cuda` adds NCCL groups. It needs the header wheels that `scripts/setup --cuda` installs, and a GPU only to run.
+//!
+//! # Building
+//!
+//! Needs libtorch (see `scripts/setup`). The build script passes the folder of its libraries on to dependents as
+//! `DEP_FASTCLIP_TORCH_EXT_LIB_DIR`, for their binaries to find it at run time.
 
 mod error;
+mod ffi;
+mod group;
+mod ops;
+mod settings;
+mod store;
 
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
+pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Work};
+pub use ops::{FusedAdamW, foreach_mul, foreach_norm, fused_adamw};
+pub use settings::{num_threads, set_deterministic, set_num_threads, torch_version};
+pub use store::{StoreOptions, TcpStore};

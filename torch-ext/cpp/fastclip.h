@@ -1,0 +1,108 @@
+// The plain C interface between the Rust side of this crate and libtorch.
+//
+// Rules, so that each function need not repeat them:
+// * Every function catches every exception. It returns a status; on any status but FC_OK it also stores a message in
+//   `*message`, which the caller owns and gives back with `fc_message_free`. On FC_OK `*message` is left alone.
+// * `…_new` hands out an object that the caller owns, `…_free` takes it back (null is allowed) and waits for threads
+//   that the object runs. Everything else borrows.
+// * A tensor is the `at::Tensor*` that tch uses. Arrays of tensors are borrowed for the call.
+// * Text and byte strings come as pointer and length; they need no terminating zero.
+// * Time-outs are in milliseconds.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+
+typedef int32_t fc_status;
+
+enum {
+  FC_OK = 0,
+  // Somebody did not come within the time-out.
+  FC_TIMED_OUT = 1,
+  // A connection to the store or to another rank broke or could not be made.
+  FC_CONNECTION_LOST = 2,
+  // The port to serve the store on is taken.
+  FC_ADDRESS_IN_USE = 3,
+  // Anything else: a bad argument, an unsupported type, memory.
+  FC_REFUSED = 4,
+};
+
+enum { FC_SUM = 0, FC_MAX = 1, FC_MIN = 2 };
+
+typedef struct fc_store fc_store;
+typedef struct fc_group fc_group;
+typedef struct fc_work fc_work;
+// An `at::Tensor`; declared without its name, because this header is read without torch.
+typedef void fc_tensor;
+
+void fc_message_free(char* message);
+
+// --- store: a small key-value server that one process runs and all use to find each other --------------------------
+
+fc_status fc_store_new(const char* host, size_t host_len, uint16_t port, int32_t is_server, int64_t timeout_ms,
+                       fc_store** store, char** message);
+void fc_store_free(fc_store* store);
+// The port served or connected to; differs from the port asked for if that was 0.
+uint16_t fc_store_port(const fc_store* store);
+fc_status fc_store_set(fc_store* store, const char* key, size_t key_len, const uint8_t* value, size_t value_len,
+                       char** message);
+// Sets `key` to `desired` if it equals `expected`, or is unset and `expected` empty. `*value` is then what the key holds.
+fc_status fc_store_compare_set(fc_store* store, const char* key, size_t key_len, const uint8_t* expected,
+                               size_t expected_len, const uint8_t* desired, size_t desired_len, uint8_t** value,
+                               size_t* value_len, char** message);
+// Waits for `key` up to the time-out of the store. `*value` is given back with `fc_bytes_free`.
+fc_status fc_store_get(fc_store* store, const char* key, size_t key_len, uint8_t** value, size_t* value_len,
+                       char** message);
+void fc_bytes_free(uint8_t* bytes);
+fc_status fc_store_add(fc_store* store, const char* key, size_t key_len, int64_t amount, int64_t* sum, char** message);
+// Whether all of the keys are set.
+fc_status fc_store_check(fc_store* store, const char* const* keys, const size_t* key_lens, size_t num_keys,
+                         int32_t* all_set, char** message);
+fc_status fc_store_wait(fc_store* store, const char* const* keys, const size_t* key_lens, size_t num_keys,
+                        int64_t timeout_ms, char** message);
+
+// --- process group -------------------------------------------------------------------------------------------------
+
+// Builds a group over Gloo. Listens on the address, or on the named interface if `is_interface`.
+fc_status fc_group_gloo_new(fc_store* store, int32_t rank, int32_t world_size, int64_t timeout_ms,
+                            const char* address, size_t address_len, int32_t is_interface, fc_group** group,
+                            char** message);
+// Builds a group over NCCL for the current device `device_index`. Exists with the feature `cuda` only.
+fc_status fc_group_nccl_new(fc_store* store, int32_t rank, int32_t world_size, int64_t timeout_ms,
+                            int32_t device_index, fc_group** group, char** message);
+// Closes all connections; collectives that other ranks still run fail.
+void fc_group_free(fc_group* group);
+
+// Each starts a collective and hands out the work that waits for it. The work keeps the tensors alive.
+fc_status fc_group_all_reduce(fc_group* group, fc_tensor* tensor, int32_t op, fc_work** work, char** message);
+fc_status fc_group_all_gather(fc_group* group, fc_tensor* output, fc_tensor* input, fc_work** work, char** message);
+fc_status fc_group_reduce_scatter(fc_group* group, fc_tensor* output, fc_tensor* input, int32_t op, fc_work** work,
+                                  char** message);
+fc_status fc_group_broadcast(fc_group* group, fc_tensor* tensor, int32_t root, fc_work** work, char** message);
+fc_status fc_group_barrier(fc_group* group, int32_t device_index, fc_work** work, char** message);
+
+fc_status fc_work_wait(fc_work* work, int64_t timeout_ms, char** message);
+void fc_work_free(fc_work* work);
+
+// --- operations on many tensors at once ----------------------------------------------------------------------------
+
+// One AdamW step, decay decoupled. Adds one to every step count first. Arrays of equal length.
+fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
+                         fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
+                         double beta1, double beta2, double weight_decay, double eps, char** message);
+// The Euclidean norm of all elements of all tensors; `*norm` is a new tensor without dimensions.
+fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
+// Multiplies every tensor in place by the tensor without dimensions `factor`.
+fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tensor* factor, char** message);
+
+// --- settings of the process ---------------------------------------------------------------------------------------
+
+fc_status fc_set_num_threads(int32_t num_threads, char** message);
+int32_t fc_num_threads(void);
+fc_status fc_set_deterministic(int32_t enabled, char** message);
+// The version of the headers this was compiled with; static, never freed.
+const char* fc_torch_version(void);
+
+}  // extern "C"

@@ -1,0 +1,248 @@
+//! Declarations of `cpp/fastclip.h`, and the one place that reads a status and a message.
+//!
+//! The header holds the rules: who owns what, what a status means. Only the declarations are repeated here; the two files
+//! change together.
+
+#![expect(unsafe_code, reason = "declares functions of C and takes over the messages that they allocate")]
+
+use std::ffi::{CStr, c_char};
+
+use torch_sys::C_tensor;
+
+use crate::TorchError;
+
+pub(crate) type Status = i32;
+
+pub(crate) const OK: Status = 0;
+pub(crate) const TIMED_OUT: Status = 1;
+pub(crate) const CONNECTION_LOST: Status = 2;
+pub(crate) const ADDRESS_IN_USE: Status = 3;
+
+/// Objects of C++, seen through pointers only.
+#[repr(C)]
+pub(crate) struct Store {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Group {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Work {
+    _opaque: [u8; 0],
+}
+
+pub(crate) type Message = *mut *mut c_char;
+
+unsafe extern "C" {
+    fn fc_message_free(message: *mut c_char);
+
+    pub(crate) fn fc_store_new(
+        host: *const u8,
+        host_len: usize,
+        port: u16,
+        is_server: i32,
+        timeout_ms: i64,
+        store: *mut *mut Store,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_store_free(store: *mut Store);
+    pub(crate) fn fc_store_port(store: *const Store) -> u16;
+    pub(crate) fn fc_store_set(
+        store: *mut Store,
+        key: *const u8,
+        key_len: usize,
+        value: *const u8,
+        value_len: usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_store_compare_set(
+        store: *mut Store,
+        key: *const u8,
+        key_len: usize,
+        expected: *const u8,
+        expected_len: usize,
+        desired: *const u8,
+        desired_len: usize,
+        value: *mut *mut u8,
+        value_len: *mut usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_store_get(
+        store: *mut Store,
+        key: *const u8,
+        key_len: usize,
+        value: *mut *mut u8,
+        value_len: *mut usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_bytes_free(bytes: *mut u8);
+    pub(crate) fn fc_store_add(
+        store: *mut Store,
+        key: *const u8,
+        key_len: usize,
+        amount: i64,
+        sum: *mut i64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_store_check(
+        store: *mut Store,
+        keys: *const *const u8,
+        key_lens: *const usize,
+        num_keys: usize,
+        all_set: *mut i32,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_store_wait(
+        store: *mut Store,
+        keys: *const *const u8,
+        key_lens: *const usize,
+        num_keys: usize,
+        timeout_ms: i64,
+        message: Message,
+    ) -> Status;
+
+    pub(crate) fn fc_group_gloo_new(
+        store: *mut Store,
+        rank: i32,
+        world_size: i32,
+        timeout_ms: i64,
+        address: *const u8,
+        address_len: usize,
+        is_interface: i32,
+        group: *mut *mut Group,
+        message: Message,
+    ) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_group_nccl_new(
+        store: *mut Store,
+        rank: i32,
+        world_size: i32,
+        timeout_ms: i64,
+        device_index: i32,
+        group: *mut *mut Group,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_group_free(group: *mut Group);
+    pub(crate) fn fc_group_all_reduce(
+        group: *mut Group,
+        tensor: *const C_tensor,
+        op: i32,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_group_all_gather(
+        group: *mut Group,
+        output: *const C_tensor,
+        input: *const C_tensor,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_group_reduce_scatter(
+        group: *mut Group,
+        output: *const C_tensor,
+        input: *const C_tensor,
+        op: i32,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_group_broadcast(
+        group: *mut Group,
+        tensor: *const C_tensor,
+        root: i32,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_group_barrier(
+        group: *mut Group,
+        device_index: i32,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_work_wait(work: *mut Work, timeout_ms: i64, message: Message) -> Status;
+    pub(crate) fn fc_work_free(work: *mut Work);
+
+    pub(crate) fn fc_fused_adamw(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_norm(
+        tensors: *const *const C_tensor,
+        num_tensors: usize,
+        norm: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_mul(
+        tensors: *const *const C_tensor,
+        num_tensors: usize,
+        factor: *const C_tensor,
+        message: Message,
+    ) -> Status;
+
+    pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
+    pub(crate) fn fc_num_threads() -> i32;
+    pub(crate) fn fc_set_deterministic(enabled: i32, message: Message) -> Status;
+    pub(crate) fn fc_torch_version() -> *const c_char;
+}
+
+/// What a function of C returned other than [`OK`].
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: Status,
+    pub(crate) error: TorchError,
+}
+
+/// Gives `call` a place for a message, and reads it if the status says that there is one.
+pub(crate) fn checked(call: impl FnOnce(Message) -> Status) -> Result<(), Failure> {
+    let mut message: *mut c_char = std::ptr::null_mut();
+    let status = call(&mut message);
+    if status == OK {
+        return Ok(());
+    }
+    let text = if message.is_null() {
+        "no memory for the message".to_owned()
+    } else {
+        // SAFETY: on a failure the C++ side leaves here null or a string that it allocated and ended with a zero byte.
+        let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+        // SAFETY: the string came from the C++ side, which hands it over; nothing refers to it after this line.
+        unsafe { fc_message_free(message) };
+        text
+    };
+    Err(Failure { status, error: TorchError::new(essence(&text)) })
+}
+
+/// Returns the part of an exception's text that is about what happened: its first line, without the place in libtorch's
+/// sources that gloo puts in front.
+fn essence(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.split_once("] ") {
+        Some((place, rest)) if place.starts_with('[') && place.contains(".cc:") => rest,
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::essence;
+
+    #[test]
+    fn the_place_in_gloos_sources_is_left_out_of_messages() {
+        let text = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242\nmore";
+        assert_eq!(essence(text), "Connection closed by peer [127.0.0.1]:4242");
+    }
+
+    #[test]
+    fn brackets_that_are_not_a_place_stay() {
+        assert_eq!(essence("[1, 2] is no shape"), "[1, 2] is no shape");
+    }
+}

@@ -1,0 +1,138 @@
+//! Operations on lists of tensors against plain formulas.
+
+use std::num::NonZeroUsize;
+
+use fastclip_torch_ext::{
+    FusedAdamW, foreach_mul, foreach_norm, fused_adamw, num_threads, set_deterministic, set_num_threads,
+    torch_version,
+};
+use tch::{Device, Kind, Tensor};
+
+const SHAPES: [&[i64]; 4] = [&[7, 5], &[3], &[], &[2, 3, 4]];
+
+fn random(seed: i64) -> Vec<Tensor> {
+    tch::manual_seed(seed);
+    SHAPES.iter().map(|shape| Tensor::randn(*shape, (Kind::Float, Device::Cpu))).collect()
+}
+
+fn zeros() -> Vec<Tensor> {
+    SHAPES.iter().map(|shape| Tensor::zeros(*shape, (Kind::Float, Device::Cpu))).collect()
+}
+
+fn doubles(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| tensor.to_kind(Kind::Double)).collect()
+}
+
+#[test]
+fn the_fused_step_agrees_with_the_formula_of_adamw() {
+    let (lr, beta1, beta2, weight_decay, eps) = (0.01, 0.9, 0.98, 0.2, 1e-6);
+    let params = random(1);
+    let (exp_avgs, exp_avg_sqs) = (zeros(), zeros());
+    let steps: Vec<Tensor> = SHAPES.iter().map(|_| Tensor::from(0f32)).collect();
+
+    let mut plain_params = doubles(&params);
+    let (mut means, mut squares) = (doubles(&zeros()), doubles(&zeros()));
+    for step in 1..=5 {
+        let grads = random(100 + step);
+        fused_adamw(&FusedAdamW {
+            params: &params,
+            grads: &grads,
+            exp_avgs: &exp_avgs,
+            exp_avg_sqs: &exp_avg_sqs,
+            steps: &steps,
+            lr,
+            beta1,
+            beta2,
+            weight_decay,
+            eps,
+        })
+        .unwrap();
+
+        for (i, grad) in doubles(&grads).iter().enumerate() {
+            means[i] = &means[i] * beta1 + grad * (1.0 - beta1);
+            squares[i] = &squares[i] * beta2 + grad * grad * (1.0 - beta2);
+            let mean = &means[i] / (1.0 - beta1.powi(step as i32));
+            let root = (&squares[i] / (1.0 - beta2.powi(step as i32))).sqrt() + eps;
+            plain_params[i] = &plain_params[i] * (1.0 - lr * weight_decay) - mean / root * lr;
+        }
+        for (param, plain) in params.iter().zip(&plain_params) {
+            assert!(param.to_kind(Kind::Double).allclose(plain, 1e-5, 1e-6, false), "step {step}");
+        }
+    }
+    assert_eq!(f32::try_from(&steps[0]).unwrap(), 5.0);
+}
+
+#[test]
+fn the_fused_step_moves_parameters_that_require_gradients() {
+    let param = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    (&param * &param).sum(Kind::Float).backward();
+    let state = || vec![Tensor::zeros([4], (Kind::Float, Device::Cpu))];
+    fused_adamw(&FusedAdamW {
+        params: std::slice::from_ref(&param),
+        grads: &[param.grad()],
+        exp_avgs: &state(),
+        exp_avg_sqs: &state(),
+        steps: &[Tensor::from(0f32)],
+        lr: 0.5,
+        beta1: 0.9,
+        beta2: 0.999,
+        weight_decay: 0.0,
+        eps: 0.0,
+    })
+    .unwrap();
+    assert!(param.requires_grad() && param.is_leaf());
+    assert!((param.double_value(&[0]) - 0.5).abs() < 1e-6);
+}
+
+#[test]
+fn a_step_over_lists_of_different_lengths_is_refused() {
+    let params = random(1);
+    let error = fused_adamw(&FusedAdamW {
+        params: &params,
+        grads: &params[..2],
+        exp_avgs: &params,
+        exp_avg_sqs: &params,
+        steps: &params,
+        lr: 0.0,
+        beta1: 0.0,
+        beta2: 0.0,
+        weight_decay: 0.0,
+        eps: 0.0,
+    })
+    .unwrap_err();
+    assert_eq!(error.to_string(), "4 params but 2 grads");
+}
+
+#[test]
+fn the_norm_is_that_of_all_elements_of_all_tensors() {
+    let tensors = random(2);
+    let expected: f64 =
+        doubles(&tensors).iter().map(|tensor| tensor.square().sum(Kind::Double).double_value(&[])).sum();
+    let norm = foreach_norm(&tensors).unwrap();
+    assert_eq!(norm.size(), [] as [i64; 0]);
+    assert!((norm.double_value(&[]) - expected.sqrt()).abs() < 1e-5);
+}
+
+#[test]
+fn the_norm_of_nothing_is_refused() {
+    let error = foreach_norm(&[]).unwrap_err();
+    assert!(!error.message().contains('\n'), "{error}");
+}
+
+#[test]
+fn every_tensor_is_multiplied_in_place() {
+    let tensors = random(3);
+    let before: Vec<Tensor> = tensors.iter().map(Tensor::copy).collect();
+    foreach_mul(&tensors, &Tensor::from(0.25f32)).unwrap();
+    for (tensor, before) in tensors.iter().zip(&before) {
+        assert_eq!(tensor, &(before * 0.25));
+    }
+}
+
+#[test]
+fn settings_of_the_process_are_taken() {
+    set_num_threads(NonZeroUsize::MIN).unwrap();
+    assert_eq!(num_threads(), 1);
+    set_deterministic(true).unwrap();
+    assert!(torch_version().starts_with("2.11."), "{}", torch_version());
+}
