@@ -1,0 +1,464 @@
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::buffered::BufWriter;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme};
+use tokio::io::AsyncWriteExt;
+use url::Url;
+
+/// Upload parts of this size. A store allows 10,000 parts, so a shard may have 160 GB.
+const PART_BYTES: usize = 16 << 20;
+
+/// A folder of files, on disk or in an object store.
+///
+/// Names are relative to it. Whatever is written appears under its name only when it is complete. Retries and time-outs
+/// are those of the object store client, set through [`StoreOptions`].
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    location: Arc<str>,
+}
+
+/// Credentials and client settings, as the environment variables of the stores' own tools name them.
+#[derive(Clone, Default)]
+pub struct StoreOptions {
+    pairs: Vec<(String, String)>,
+}
+
+impl StoreOptions {
+    /// Takes `AWS_*`, `GOOGLE_*` and `AZURE_*` of this process as they are, and `OBJECT_STORE_*` without that prefix as
+    /// client settings (`OBJECT_STORE_TIMEOUT=60s`). This is the only place where this crate reads the environment.
+    pub fn from_process() -> Self {
+        let pairs = std::env::vars().filter_map(|(name, value)| {
+            if let Some(setting) = name.strip_prefix("OBJECT_STORE_") {
+                return Some((setting.to_lowercase(), value));
+            }
+            let is_ours = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
+            is_ours.then_some((name, value))
+        });
+        Self { pairs: pairs.collect() }
+    }
+
+    /// Adds one setting; it wins over earlier ones of that name.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.pairs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Names only: values are secrets.
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Why a store did not do what it was asked.
+///
+/// It holds text, not the client's error: that one quotes URLs, which can carry a signature or a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+}
+
+/// What a caller can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Nothing has that name.
+    NotFound,
+    /// The store refused for lack of rights.
+    Denied,
+    /// The location itself is no good: a malformed URL, an unknown scheme.
+    Location,
+    /// Everything else, after all retries.
+    Other,
+}
+
+impl StoreError {
+    /// What a caller can act on.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    fn location(message: impl Into<String>) -> Self {
+        Self { kind: StoreErrorKind::Location, message: message.into() }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<object_store::Error> for StoreError {
+    fn from(error: object_store::Error) -> Self {
+        use object_store::Error;
+        let kind = match error {
+            Error::NotFound { .. } => StoreErrorKind::NotFound,
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreErrorKind::Denied,
+            _ => StoreErrorKind::Other,
+        };
+        Self { kind, message: without_secrets(&error.to_string()) }
+    }
+}
+
+/// A file in a [`Store`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Name relative to the store.
+    pub name: String,
+    /// Its size.
+    pub num_bytes: u64,
+}
+
+impl Store {
+    /// Reaches a folder to read: a local path or a URL (`s3://`, `gs://`, `az://`, `http(s)://`, `file://`).
+    ///
+    /// # Errors
+    /// When the location is malformed, or names a local folder that is not there. Nothing is asked of a remote store.
+    pub fn open(location: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        match local_folder(location)? {
+            Some(folder) if folder.is_dir() => Self::local(location, &folder),
+            Some(_) => Err(StoreError {
+                kind: StoreErrorKind::NotFound,
+                message: format!("there is no folder `{location}`"),
+            }),
+            None => Self::remote(location, options),
+        }
+    }
+
+    /// Reaches a folder to write; a local one is made if needed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the folder cannot be made.
+    pub fn create(location: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let Some(folder) = local_folder(location)? else { return Self::remote(location, options) };
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
+                _ => StoreErrorKind::Other,
+            };
+            StoreError { kind, message: format!("the folder `{location}` cannot be made: {error}") }
+        })?;
+        Self::local(location, &folder)
+    }
+
+    /// Uses a store that the caller has built, below `prefix`. Its location reads `store:prefix`.
+    ///
+    /// # Errors
+    /// When the prefix is no valid path.
+    pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, StoreError> {
+        let location = format!("{objects}:{prefix}");
+        let prefix = Path::parse(prefix).map_err(|error| StoreError::location(error.to_string()))?;
+        Ok(Self { objects, prefix, location: location.into() })
+    }
+
+    fn local(location: &str, folder: &std::path::Path) -> Result<Self, StoreError> {
+        // Synced, so that a manifest that survives a power cut names shards that did too.
+        let objects = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        Ok(Self { objects: Arc::new(objects), prefix: Path::default(), location: location.into() })
+    }
+
+    fn remote(location: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let url = parse_url(location)?;
+        let shown = shown_url(&url);
+        if url.query().is_some() {
+            let message = format!("`{shown}` was given with a query; credentials come from the environment");
+            return Err(StoreError::location(message));
+        }
+        let (scheme, _) = ObjectStoreScheme::parse(&url)
+            .map_err(|_| StoreError::location(format!("no store is known for `{shown}`")))?;
+        let mut options = options.clone();
+        if scheme == ObjectStoreScheme::Http && url.scheme() == "http" {
+            // Who writes `http://` has decided against encryption.
+            options = options.with("allow_http", "true");
+        }
+        let (objects, prefix) = object_store::parse_url_opts(&url, options.pairs)?;
+        Ok(Self { objects: Arc::from(objects), prefix, location: shown.into() })
+    }
+
+    /// The location without credentials, fit for messages.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn path(&self, name: &str) -> Result<Path, StoreError> {
+        // `parse` refuses `..`, so a name from a manifest cannot leave the folder.
+        let name = Path::parse(name).map_err(|error| StoreError::location(error.to_string()))?;
+        Ok(self.prefix.parts().chain(name.parts()).collect())
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read after all retries.
+    pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+        Ok(self.objects.get(&self.path(name)?).await?.bytes().await?)
+    }
+
+    /// Reads a whole file if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, for another reason than that it is not there.
+    pub async fn get_if_there(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        match self.get(name).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads some bytes of a file. A file that ends earlier may give fewer.
+    ///
+    /// # Errors
+    /// When they cannot be read after all retries.
+    pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        Ok(self.objects.get_range(&self.path(name)?, range).await?)
+    }
+
+    /// Reads a file piece by piece.
+    ///
+    /// # Errors
+    /// When it is not there; the stream ends with an error when a piece cannot be read after all retries.
+    pub async fn stream(
+        &self,
+        name: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        let pieces = self.objects.get(&self.path(name)?).await?.into_stream();
+        Ok(pieces.map_err(StoreError::from).boxed())
+    }
+
+    /// Size of a file.
+    ///
+    /// # Errors
+    /// When it is not there or the store does not answer.
+    pub async fn num_bytes(&self, name: &str) -> Result<u64, StoreError> {
+        Ok(self.objects.head(&self.path(name)?).await?.size)
+    }
+
+    /// Writes a small file at once, over one of that name.
+    ///
+    /// # Errors
+    /// When the store refuses. The old file is then still there.
+    pub async fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        self.objects.put(&self.path(name)?, bytes.into().into()).await?;
+        Ok(())
+    }
+
+    /// Starts to write a large file piece by piece.
+    ///
+    /// # Errors
+    /// When the name is no valid path.
+    pub fn upload(&self, name: &str) -> Result<Upload, StoreError> {
+        let writer = BufWriter::with_capacity(Arc::clone(&self.objects), self.path(name)?, PART_BYTES);
+        Ok(Upload { writer })
+    }
+
+    /// Removes a file. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&self.path(name)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lists all files below, folders included, sorted by name.
+    ///
+    /// # Errors
+    /// When the store cannot list, as plain HTTP servers cannot.
+    pub async fn list(&self) -> Result<Vec<StoredObject>, StoreError> {
+        let prefix = (self.prefix != Path::default()).then_some(&self.prefix);
+        let named = self.objects.list(prefix).try_filter_map(|object| async move {
+            let parts = object.location.prefix_match(&self.prefix);
+            let name = parts.map(|parts| parts.collect::<Path>().to_string());
+            Ok(name.map(|name| StoredObject { name, num_bytes: object.size }))
+        });
+        let mut found: Vec<_> = named.try_collect().await?;
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+/// A file being written. It appears under its name when [`finish`](Self::finish) returns; dropping it leaves nothing,
+/// except that an object store keeps the parts of a broken upload until its own clean-up rule removes them.
+#[derive(Debug)]
+pub struct Upload {
+    writer: BufWriter,
+}
+
+impl Upload {
+    /// Appends. Waits while too many parts are on their way.
+    ///
+    /// # Errors
+    /// When the store refuses a part after all retries.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        Ok(self.writer.put(bytes).await?)
+    }
+
+    /// Publishes the file.
+    ///
+    /// # Errors
+    /// When the store refuses. Nothing appears then.
+    pub async fn finish(mut self) -> Result<(), StoreError> {
+        self.writer.shutdown().await.map_err(|error| match error.downcast::<object_store::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => {
+                StoreError { kind: StoreErrorKind::Other, message: without_secrets(&error.to_string()) }
+            }
+        })
+    }
+
+    /// Gives up and removes what was uploaded.
+    ///
+    /// # Errors
+    /// When the store refuses to forget.
+    pub async fn abort(mut self) -> Result<(), StoreError> {
+        Ok(self.writer.abort().await?)
+    }
+}
+
+/// The folder that a location names, or `None` for a remote one.
+fn local_folder(location: &str) -> Result<Option<PathBuf>, StoreError> {
+    if location.is_empty() {
+        return Err(StoreError::location("the location is empty"));
+    }
+    if !location.contains("://") {
+        return Ok(Some(PathBuf::from(location)));
+    }
+    let url = parse_url(location)?;
+    if url.scheme() != "file" {
+        return Ok(None);
+    }
+    let no_path = |()| StoreError::location(format!("`{}` names no local folder", shown_url(&url)));
+    url.to_file_path().map(Some).map_err(no_path)
+}
+
+fn parse_url(location: &str) -> Result<Url, StoreError> {
+    let malformed =
+        |error| StoreError::location(format!("`{}` is no URL: {error}", without_secrets(location)));
+    Url::parse(location).map_err(malformed)
+}
+
+/// The URL without user, password, query and fragment.
+///
+/// A user name stays in Azure's `az://container@account`, where it is the container.
+fn shown_url(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // Fails for URLs that cannot have a password, which is what is wanted.
+    let _ = shown.set_password(None);
+    if matches!(url.scheme(), "http" | "https" | "s3" | "s3a" | "gs") {
+        let _ = shown.set_username("");
+    }
+    String::from(shown).trim_end_matches('/').to_owned()
+}
+
+/// Text with the query, user and password of every URL in it taken out.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(scheme_end) = rest.find("://") {
+        let (before, url) = rest.split_at(scheme_end + 3);
+        shown.push_str(before);
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | '>' | ',');
+        let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
+        let url = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+        let authority_end = url.find('/').unwrap_or(url.len());
+        let host = url[..authority_end].rfind('@').map_or(0, |at| at + 1);
+        shown.push_str(&url[host..]);
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn messages_carry_no_query_and_no_password() {
+        let text =
+            "GET https://me:pw@host/a/b?X-Amz-Signature=secret failed (https://h/x?sig=1), then `az://k?q`";
+        let shown = "GET https://host/a/b failed (https://h/x), then `az://k`";
+        assert_eq!(without_secrets(text), shown);
+        for location in
+            ["https://user:pw@host/data?sig=secret", "s3://key:pw@bucket/x?token=secret", "http://[::1"]
+        {
+            let error = Store::open(location, &StoreOptions::default()).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Location, "{error}");
+            assert!(!error.to_string().contains("secret") && !error.to_string().contains("pw"), "{error}");
+        }
+        let options = StoreOptions::default().with("AWS_SECRET_ACCESS_KEY", "secret");
+        assert_eq!(format!("{options:?}"), r#"["AWS_SECRET_ACCESS_KEY"]"#);
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_refused_by_name() {
+        let error = Store::open("ftp://host/data", &StoreOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "no store is known for `ftp://host/data`");
+    }
+
+    #[test]
+    fn a_remote_location_is_shown_without_its_user() {
+        let options = StoreOptions::default().with("AWS_REGION", "us-east-1");
+        let store = Store::open("s3://bucket/data/toy/", &options).unwrap();
+        assert_eq!(store.location(), "s3://bucket/data/toy");
+        assert_eq!(store.path("00000.tar").unwrap().as_ref(), "data/toy/00000.tar");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = Store::open("/no/such/folder", &StoreOptions::default()).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (StoreErrorKind::NotFound, "there is no folder `/no/such/folder`")
+        );
+    }
+
+    async fn holds_what_was_put(store: &Store) {
+        store.put("b/x.txt", "hello").await.unwrap();
+        let mut upload = store.upload("a.bin").unwrap();
+        upload.write(Bytes::from_static(b"0123")).await.unwrap();
+        assert_eq!(store.get_if_there("a.bin").await.unwrap(), None, "visible before it is complete");
+        upload.write(Bytes::from_static(b"4567")).await.unwrap();
+        upload.finish().await.unwrap();
+        assert_eq!(store.get_range("a.bin", 2..6).await.unwrap(), "2345");
+        assert_eq!(store.num_bytes("a.bin").await.unwrap(), 8);
+        let names: Vec<_> = store.list().await.unwrap().into_iter().map(|object| object.name).collect();
+        assert_eq!(names, ["a.bin", "b/x.txt"]);
+        store.delete("a.bin").await.unwrap();
+        store.delete("a.bin").await.unwrap();
+        assert_eq!(store.get("a.bin").await.unwrap_err().kind(), StoreErrorKind::NotFound);
+        assert_eq!(store.get("../x").await.unwrap_err().kind(), StoreErrorKind::Location);
+    }
+
+    #[tokio::test]
+    async fn every_store_holds_what_was_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().join("new").to_str().unwrap().to_owned();
+        holds_what_was_put(&Store::create(&location, &StoreOptions::default()).unwrap()).await;
+        let memory = Arc::new(InMemory::new());
+        holds_what_was_put(&Store::from_object_store(memory, "some/prefix").unwrap()).await;
+    }
+}
