@@ -13,6 +13,9 @@ mod text;
 mod transformer;
 mod vision;
 
+#[cfg(test)]
+mod tests;
+
 use tch::{Device, Kind, Tensor};
 
 pub use config::{ModelConfig, ModelConfigError, TextConfig, VisionConfig};

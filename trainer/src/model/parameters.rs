@@ -1,6 +1,6 @@
 //! Named tensors: how a model is laid out, and the tensors themselves.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -74,7 +74,7 @@ fn stream_seed(seed: u64, name: &str) -> [u8; 32] {
 }
 
 /// Two independent standard normal values, by Box and Muller.
-fn normal_pair(generator: &mut impl Rng) -> [f32; 2] {
+fn normal_pair(generator: &mut ChaCha8Rng) -> [f32; 2] {
     // In (0, 1]: the logarithm of 0 is not wanted.
     let radius = (-2.0 * (1.0 - generator.random::<f32>()).ln()).sqrt();
     let (sin, cos) = (std::f32::consts::TAU * generator.random::<f32>()).sin_cos();
