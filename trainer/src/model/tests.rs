@@ -1,0 +1,112 @@
+use super::*;
+
+fn layout(name: &str) -> Vec<ParameterSpec> {
+    Clip::layout(&ModelConfig::load(name).unwrap())
+}
+
+fn numel(specs: &[ParameterSpec]) -> i64 {
+    specs.iter().map(ParameterSpec::numel).sum()
+}
+
+fn toy() -> Clip {
+    Clip::with_kind(&ModelConfig::load("toy").unwrap(), Device::Cpu, Kind::Double, 7)
+}
+
+fn captions() -> Tensor {
+    let rows = [vec![49406, 320, 49407, 0, 0, 0], vec![49406, 320, 1125, 539, 49407, 0]];
+    Tensor::from_slice2(&rows)
+}
+
+fn largest_difference(left: &Tensor, right: &Tensor) -> f64 {
+    (left - right).abs().max().double_value(&[])
+}
+
+#[test]
+fn vit_b_32_has_the_state_dict_of_openclip() {
+    let specs = layout("ViT-B-32");
+    let listing: String = specs.iter().map(|spec| format!("{} {:?}\n", spec.name, spec.shape)).collect();
+    assert_eq!(listing, include_str!("testdata/ViT-B-32.state_dict.txt"));
+    assert_eq!(specs.len(), 302);
+    assert_eq!(numel(&specs), 151_277_313);
+    let visual: Vec<_> = specs.into_iter().filter(|spec| spec.name.starts_with("visual.")).collect();
+    assert_eq!(numel(&visual), 87_849_216);
+}
+
+#[test]
+fn vit_b_16_has_the_size_of_openclip() {
+    assert_eq!(numel(&layout("ViT-B-16")), 149_620_737);
+}
+
+#[test]
+fn initial_distributions_are_those_of_openclip() {
+    let specs = layout("ViT-B-32");
+    let init = |name: &str| specs.iter().find(|spec| spec.name == name).unwrap().init;
+    assert_eq!(init("logit_scale"), Init::Constant((1.0f64 / 0.07).ln()));
+    assert_eq!(init("visual.proj"), Init::Normal(768f64.powf(-0.5)));
+    assert_eq!(
+        init("visual.transformer.resblocks.3.attn.in_proj_weight"),
+        Init::Uniform((6.0 / 3072.0f64).sqrt())
+    );
+    assert_eq!(
+        init("visual.transformer.resblocks.3.mlp.c_proj.bias"),
+        Init::Uniform(1.0 / 3072f64.sqrt())
+    );
+    assert_eq!(init("transformer.resblocks.3.mlp.c_fc.weight"), Init::Normal(1.0 / 1024f64.sqrt()));
+    assert_eq!(
+        init("transformer.resblocks.3.attn.out_proj.weight"),
+        Init::Normal(512f64.powf(-0.5) * 24f64.powf(-0.5))
+    );
+    assert_eq!(init("token_embedding.weight"), Init::Normal(0.02));
+}
+
+#[test]
+fn features_have_unit_length() {
+    let model = toy();
+    let images = Tensor::arange(2 * 3 * 48 * 48, (Kind::Int64, Device::Cpu)).remainder(251);
+    let images = images.to_kind(Kind::Uint8).view([2, 3, 48, 48]);
+    for features in [model.encode_image(&images), model.encode_text(&captions())] {
+        assert_eq!(features.size(), [2, 96]);
+        let lengths = features.norm_scalaropt_dim(2, [1i64], false);
+        assert!(largest_difference(&lengths, &lengths.ones_like()) < 1e-12);
+    }
+}
+
+#[test]
+fn trimming_padding_changes_no_feature() {
+    let model = toy();
+    let trimmed = model.encode_text(&captions());
+    let whole = model.encode_trimmed_text(&captions());
+    assert!(largest_difference(&trimmed, &whole) < 1e-14);
+    let alone = model.encode_text(&captions().narrow(0, 0, 1));
+    assert!(largest_difference(&trimmed.narrow(0, 0, 1), &alone) < 1e-14);
+}
+
+#[test]
+fn bytes_are_normalised_with_the_channel_statistics() {
+    let model = toy();
+    let bytes = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
+    let statistic = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+    let pixels = (bytes.to_kind(Kind::Double) / 255.0 - statistic(IMAGE_MEAN)) / statistic(IMAGE_STD);
+    assert!(largest_difference(&model.encode_image(&bytes), &model.encode_image(&pixels)) < 1e-12);
+}
+
+#[test]
+fn every_parameter_but_the_scale_receives_a_gradient() {
+    let model = toy();
+    let images = Tensor::full([2, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
+    let sum = (model.encode_image(&images) + model.encode_text(&captions())).cumsum(1, Kind::Double).sum(None);
+    sum.backward();
+    for Parameter { name, tensor } in model.parameters() {
+        assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");
+    }
+}
+
+#[test]
+fn quick_gelu_is_an_option_of_both_towers() {
+    let mut config = ModelConfig::load("toy").unwrap();
+    config.quick_gelu = true;
+    let quick = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
+    let images = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
+    assert!(largest_difference(&quick.encode_image(&images), &toy().encode_image(&images)) > 1e-6);
+    assert!(largest_difference(&quick.encode_text(&captions()), &toy().encode_text(&captions())) > 1e-6);
+}
