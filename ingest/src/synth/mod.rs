@@ -1,43 +1,49 @@
-//! Placeholder until the generator is here: it fixes the names that the command line uses.
+//! A toy world: photo-like pictures of coloured shapes, each with a caption that says what is in it.
+//!
+//! It exists so that the whole road, from packing to evaluation, can be tried and tested in minutes on a machine
+//! without a network. The task is small but not a lookup: colours, places and surroundings are easy to learn, shapes and
+//! surfaces take longer, captions vary in words and order, and some combinations of colour and shape are held back.
+//!
+//! ```text
+//! seed, split, index ─► Scene ─┬─► render ─► JPEG
+//!                              └─► caption, table row
+//! ```
+//!
+//! The hard idea is that a picture is a pure function of (seed, split, index): each has random streams of its own, one
+//! for the scene, one for the words and one for the pixels. So threads may draw in any order, a larger world begins with
+//! the smaller one, and another image size shows the same scenes. All arithmetic on pixels is IEEE-exact (no `sin`, no
+//! `exp` of the platform's library), hence the bytes are the same on every machine.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `shape`, `colour`, `surface`, `background`, `place`, `lighting` | the vocabulary: what exists, and the words for it |
+//! | `class` | colour and shape together: the class of a picture, and which classes are held back |
+//! | `scene` | one picture as data |
+//! | `outline`, `noise`, `painter`, `render` | from a scene to pixels |
+//! | `caption`, `phrase` | from a scene to a sentence |
+//! | `settings`, `table`, `world` | what is written to disk, and in which order |
 
-use std::fmt;
+mod args;
+mod background;
+mod caption;
+mod class;
+mod colour;
+mod draw;
+mod error;
+mod lighting;
+mod noise;
+mod outline;
+mod painter;
+mod phrase;
+mod place;
+mod render;
+mod scene;
+mod settings;
+mod shape;
+mod surface;
+mod table;
+mod world;
 
-use crate::Progress;
-
-/// Options of [`synth`].
-#[derive(Debug, Clone)]
-pub struct SynthOptions {}
-
-/// Command-line arguments of `ingest synth`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct SynthArgs {}
-
-impl SynthArgs {
-    /// Options that these arguments stand for.
-    pub fn into_options(self) -> SynthOptions {
-        SynthOptions {}
-    }
-}
-
-/// What [`synth`] made.
-#[derive(Debug, Clone)]
-pub struct SynthReport {}
-
-impl fmt::Display for SynthReport {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
-}
-
-/// Why [`synth`] stopped.
-#[derive(Debug, thiserror::Error)]
-#[error("not here yet")]
-pub struct SynthError;
-
-/// Makes a toy dataset.
-///
-/// # Errors
-/// Always, for now.
-pub fn synth(_: &SynthOptions, _: &Progress) -> Result<SynthReport, SynthError> {
-    Err(SynthError)
-}
+pub use args::SynthArgs;
+pub use error::SynthError;
+pub use world::{SETTINGS_FILE, SynthOptions, SynthReport, synth};
