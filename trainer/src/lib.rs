@@ -6,7 +6,11 @@
 //! | module | answers |
 //! |---|---|
 //! | [`model`] | what is trained: CLIP as OpenCLIP defines it |
+//! | [`objective`] | what is minimised: the FastCLIP objectives and OpenCLIP's |
+//! | [`estimator`] | what training remembers of each sample |
 //! | [`distributed`] | how ranks talk to each other |
 
 pub mod distributed;
+pub mod estimator;
 pub mod model;
+pub mod objective;

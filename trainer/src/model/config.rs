@@ -208,7 +208,11 @@ impl ModelConfig {
         }
         if vision.image_size % vision.patch_size != 0 {
             let value = vision.image_size.to_string();
-            return refuse("vision_cfg.image_size", value, "it must be a multiple of `vision_cfg.patch_size`");
+            return refuse(
+                "vision_cfg.image_size",
+                value,
+                "it must be a multiple of `vision_cfg.patch_size`",
+            );
         }
         if vision.width % vision.head_width != 0 {
             let value = vision.width.to_string();

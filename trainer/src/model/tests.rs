@@ -47,10 +47,7 @@ fn initial_distributions_are_those_of_openclip() {
         init("visual.transformer.resblocks.3.attn.in_proj_weight"),
         Init::Uniform((6.0 / 3072.0f64).sqrt())
     );
-    assert_eq!(
-        init("visual.transformer.resblocks.3.mlp.c_proj.bias"),
-        Init::Uniform(1.0 / 3072f64.sqrt())
-    );
+    assert_eq!(init("visual.transformer.resblocks.3.mlp.c_proj.bias"), Init::Uniform(1.0 / 3072f64.sqrt()));
     assert_eq!(init("transformer.resblocks.3.mlp.c_fc.weight"), Init::Normal(1.0 / 1024f64.sqrt()));
     assert_eq!(
         init("transformer.resblocks.3.attn.out_proj.weight"),
@@ -94,7 +91,8 @@ fn bytes_are_normalised_with_the_channel_statistics() {
 fn every_parameter_but_the_scale_receives_a_gradient() {
     let model = toy();
     let images = Tensor::full([2, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
-    let sum = (model.encode_image(&images) + model.encode_text(&captions())).cumsum(1, Kind::Double).sum(None);
+    let sum =
+        (model.encode_image(&images) + model.encode_text(&captions())).cumsum(1, Kind::Double).sum(None);
     sum.backward();
     for Parameter { name, tensor } in model.parameters() {
         assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");

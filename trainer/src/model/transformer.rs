@@ -122,11 +122,8 @@ impl Block {
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.attention(&self.ln_1.forward(x));
         let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
-        let hidden = if self.shape.quick_gelu {
-            &hidden * (&hidden * 1.702).sigmoid()
-        } else {
-            hidden.gelu("none")
-        };
+        let hidden =
+            if self.shape.quick_gelu { &hidden * (&hidden * 1.702).sigmoid() } else { hidden.gelu("none") };
         x + self.c_proj.forward(&hidden)
     }
 

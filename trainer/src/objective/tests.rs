@@ -1,0 +1,353 @@
+//! Objectives against worked figures, automatic differentiation and plain loops.
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::*;
+use crate::distributed::Alone;
+use crate::estimator::Dealing;
+
+const OPTIONS: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+fn v3(epsilon: f64, rho: f64, gamma: f64, gradient: TemperatureGradient, kind: Kind) -> FastClipV3 {
+    let schedule = GammaSchedule { decay: GammaDecay::Constant, min: gamma, decay_epochs: 1 };
+    let dealing = Dealing { num_ids: 64, rank: 0, world_size: 1 };
+    let table = EstimatorTable::new(dealing, FastClipV3::NUM_COLUMNS, kind, Device::Cpu);
+    FastClipV3::new(FastClipV3Options { gamma: schedule, rho, epsilon, gradient }, table)
+}
+
+fn at_degrees(degrees: &[f64]) -> Tensor {
+    let radians = Tensor::from_slice(degrees) * (std::f64::consts::PI / 180.0);
+    Tensor::stack(&[radians.cos(), radians.sin()], 1)
+}
+
+/// Unit rows that differ from call to call of one test but not from run to run.
+fn unit_rows(num: i64, dim: i64, salt: i64) -> Tensor {
+    let raw = (Tensor::arange(num * dim, OPTIONS) * 12.9898 + salt as f64 * 78.233).sin() * 43_758.545_3;
+    let raw = (&raw - raw.floor() - 0.5).view([num, dim]);
+    &raw / raw.norm_scalaropt_dim(2, [1i64], true)
+}
+
+struct Batch {
+    image: Tensor,
+    text: Tensor,
+    ids: Vec<SampleId>,
+    log_scale: Tensor,
+    epoch: u64,
+}
+
+impl Batch {
+    fn new(image: Tensor, text: Tensor, tau: f64, epoch: u64) -> Self {
+        let ids = (0..image.size()[0] as u64).map(SampleId).collect();
+        Self { log_scale: Tensor::from((1.0 / tau).ln()), image, text, ids, epoch }
+    }
+
+    fn local(&self) -> Local<'_> {
+        Local {
+            image: &self.image,
+            text: &self.text,
+            ids: &self.ids,
+            log_scale: &self.log_scale,
+            epoch: self.epoch,
+        }
+    }
+
+    fn differentiate(&self, objective: &mut dyn Objective) -> Share {
+        objective.differentiate(&self.local(), &Alone::new()).unwrap()
+    }
+}
+
+fn number(tensor: &Tensor) -> f64 {
+    tensor.double_value(&[])
+}
+
+#[track_caller]
+fn assert_near(found: &Tensor, expected: &[f64], tolerance: f64) {
+    let expected = Tensor::from_slice(expected).view_as(found);
+    assert_equal(found, &expected, tolerance);
+}
+
+#[track_caller]
+fn assert_equal(found: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_eq!(found.size(), expected.size());
+    let difference = (found - expected).abs().max().double_value(&[]);
+    assert!(difference <= tolerance, "differ by {difference:e}\nfound {found:?}\nexpected {expected:?}");
+}
+
+/// InfoNCE and its gradients by automatic differentiation: loss, image, text, ln(1/τ).
+fn info_nce(batch: &Batch) -> [Tensor; 4] {
+    let leaf = |tensor: &Tensor| tensor.copy().set_requires_grad(true);
+    let (image, text, log_scale) = (leaf(&batch.image), leaf(&batch.text), leaf(&batch.log_scale));
+    let logits = image.matmul(&text.tr()) * log_scale.exp();
+    let labels = Tensor::arange(image.size()[0], (Kind::Int64, Device::Cpu));
+    let cross_entropy =
+        |logits: &Tensor| logits.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
+    let loss = (cross_entropy(&logits) + cross_entropy(&logits.tr())) / 2.0;
+    loss.backward();
+    [loss.detach(), image.grad(), text.grad(), log_scale.grad()]
+}
+
+/// The worked example of the specification: two steps over the same three samples.
+mod worked_example {
+    use super::*;
+
+    fn steps() -> [Batch; 2] {
+        [
+            Batch::new(at_degrees(&[0.0, 60.0, 150.0]), at_degrees(&[10.0, 80.0, 130.0]), 0.25, 0),
+            Batch::new(at_degrees(&[5.0, 70.0, 140.0]), at_degrees(&[0.0, 75.0, 150.0]), 0.2, 1),
+        ]
+    }
+
+    /// Runs both steps; returns the shares and, after each step, u of the three samples.
+    fn run(gradient: TemperatureGradient) -> Vec<(Share, Tensor)> {
+        let mut objective = v3(1e-3, 2.0, 0.6, gradient, Kind::Double);
+        steps()
+            .iter()
+            .map(|batch| {
+                let share = batch.differentiate(&mut objective);
+                (share, objective.estimators().unwrap().owned().narrow(0, 0, 3).exp())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn estimators_follow_the_published_figures() {
+        let steps = run(TemperatureGradient::Reference);
+        let u1 = [[0.0202352869, 0.1982563244, 0.0463274982], [0.0195203842, 0.0956034109, 0.0366227289]];
+        let u2 = [[0.1277519732, 0.0691293536, 0.0466743321], [0.0625374869, 0.0560894621, 0.0239025262]];
+        for (step, (_, u)) in steps.iter().enumerate() {
+            assert_near(&u.select(1, 0), &u1[step], 1e-10);
+            assert_near(&u.select(1, 1), &u2[step], 1e-10);
+        }
+    }
+
+    #[test]
+    fn losses_follow_the_published_figures() {
+        let steps = run(TemperatureGradient::Reference);
+        for (step, loss, m_epsilon, info_nce, surrogate, m, tau) in [
+            (0, 0.3076239400, -2.7110935673, 0.1514239340, 1.9612528871, -2.7307571271, 0.25),
+            (1, 0.0001605233, -3.1359452736, 0.0490199262, 1.1637187134, -3.1629160969, 0.2),
+        ] {
+            let values = &steps[step].0.values;
+            assert!((number(&values.loss) - loss).abs() < 1e-10);
+            assert!((number(&values.loss) - tau * (surrogate + 2.0 + m)).abs() < 1e-10);
+            assert!((number(&values.log_mean) - m_epsilon).abs() < 1e-10);
+            assert!((number(&values.contrastive_loss) - info_nce).abs() < 1e-10);
+        }
+    }
+
+    #[test]
+    fn feature_gradients_follow_the_published_figures() {
+        let steps = run(TemperatureGradient::Reference);
+        let image = [
+            [-1.155286398, 0.6234391302, 0.4122240217, -0.4895959024, 1.036438597, 0.0655809292],
+            [-0.7558375439, 1.01465134, -0.1390284196, -0.7144426016, 1.1136107689, 0.5641327893],
+        ];
+        let text = [
+            [-0.7207998529, 1.0176327543, -0.7618196459, -0.6035000756, 1.5629091938, 0.0344750959],
+            [-0.8803724755, 0.3004704391, -0.1005330097, -0.0842488595, 0.8627863326, -0.2778560663],
+        ];
+        for (step, tau) in [(0, 0.25), (1, 0.2)] {
+            // The figures are those of v1; v3 multiplies by τ.
+            let share = &steps[step].0;
+            assert_near(&(&share.image / tau), &image[step], 1e-9);
+            assert_near(&(&share.text / tau), &text[step], 1e-9);
+        }
+    }
+
+    #[test]
+    fn temperature_gradients_follow_the_published_figures() {
+        let reference = run(TemperatureGradient::Reference);
+        let objective = run(TemperatureGradient::Objective);
+        for (step, tau, by_s, by_tau) in
+            [(0, 0.25, -0.9362950013, 1.5268749988), (1, 0.2, -0.5169741396, 0.7379481239)]
+        {
+            assert!((number(&reference[step].0.log_scale) - by_s).abs() < 1e-10);
+            assert!((number(&objective[step].0.log_scale) + tau * by_tau).abs() < 1e-10);
+        }
+    }
+
+    #[test]
+    fn the_baseline_follows_the_published_figures() {
+        for (batch, loss, by_scale) in steps()
+            .iter()
+            .zip([(0.1514239340, -0.0652142129), (0.0490199262, -0.0305454827)])
+            .map(|(b, f)| (b, f.0, f.1))
+        {
+            let share = batch.differentiate(&mut OpenClip);
+            let scale = number(&batch.log_scale.exp());
+            assert!((number(&share.values.loss) - loss).abs() < 1e-10);
+            assert!((number(&share.log_scale) - scale * by_scale).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn the_baseline_agrees_with_automatic_differentiation() {
+    let batch = Batch::new(unit_rows(6, 5, 1), unit_rows(6, 5, 2), 0.1, 0);
+    let share = batch.differentiate(&mut OpenClip);
+    let [loss, image, text, log_scale] = info_nce(&batch);
+    assert_equal(&share.values.loss, &loss, 1e-13);
+    assert_equal(&share.image, &image, 1e-13);
+    assert_equal(&share.text, &text, 1e-13);
+    assert_equal(&share.log_scale, &log_scale, 1e-13);
+}
+
+#[test]
+fn with_gamma_1_and_epsilon_1_over_b_minus_1_fastclip_is_info_nce() {
+    let batch = Batch::new(unit_rows(6, 5, 1), unit_rows(6, 5, 2), 0.1, 0);
+    let mut objective = v3(1.0 / 5.0, 0.0, 1.0, TemperatureGradient::Objective, Kind::Double);
+    let share = batch.differentiate(&mut objective);
+    let [loss, image, text, log_scale] = info_nce(&batch);
+    assert_equal(&(&share.values.log_mean + 5f64.ln()), &loss, 1e-12);
+    assert_equal(&share.values.contrastive_loss, &loss, 1e-12);
+    let tau = (-&batch.log_scale).exp();
+    assert_equal(&(&share.image / &tau), &image, 1e-12);
+    assert_equal(&(&share.text / &tau), &text, 1e-12);
+    // v3 is τ·(InfoNCE − ln(B−1)): the product rule takes the outer τ away again.
+    assert_equal(&(&share.log_scale / &tau + &share.values.log_mean), &log_scale, 1e-12);
+}
+
+#[test]
+fn with_gamma_1_the_objective_gradients_are_exact() {
+    let (epsilon, rho) = (1e-3, 2.0);
+    let batch = Batch::new(unit_rows(7, 4, 3), unit_rows(7, 4, 4), 0.2, 0);
+    let mut objective = v3(epsilon, rho, 1.0, TemperatureGradient::Objective, Kind::Double);
+    let share = batch.differentiate(&mut objective);
+
+    let leaf = |tensor: &Tensor| tensor.copy().set_requires_grad(true);
+    let (image, text, s) = (leaf(&batch.image), leaf(&batch.text), leaf(&batch.log_scale));
+    let similarity = image.matmul(&text.tr());
+    let others = Tensor::ones([7, 7], OPTIONS) - Tensor::eye(7, OPTIONS);
+    let log_inner = |similarity: &Tensor| {
+        let logits = (similarity - similarity.diagonal(0, 0, 1).unsqueeze(1)) * s.exp();
+        ((logits.exp() * &others).sum_dim_intlist(1i64, false, None::<Kind>) / 6.0 + epsilon).log()
+    };
+    let mean = (log_inner(&similarity) + log_inner(&similarity.tr())).mean(None::<Kind>);
+    let tau = (-&s).exp();
+    (&tau * mean / 2.0 + &tau * rho).backward();
+    assert_equal(&share.image, &image.grad(), 1e-12);
+    assert_equal(&share.text, &text.grad(), 1e-12);
+    assert_equal(&share.log_scale, &s.grad(), 1e-12);
+}
+
+/// One step of v3 in linear space, as plain loops over the formulas of the paper: image and text gradients, d/ds, and
+/// the surrogate, with u updated in place.
+fn plain_step(
+    batch: &Batch,
+    u: &mut [[f64; 2]],
+    gamma: f64,
+    epsilon: f64,
+    rho: f64,
+) -> (Vec<f64>, Vec<f64>, f64, f64) {
+    let rows = |tensor: &Tensor| Vec::<Vec<f64>>::try_from(tensor.to_kind(Kind::Double)).unwrap();
+    let (x, t) = (rows(&batch.image), rows(&batch.text));
+    let (n, dim) = (x.len(), x[0].len());
+    let tau = (-number(&batch.log_scale)).exp();
+    let dot = |i: usize, j: usize| (0..dim).map(|k| x[i][k] * t[j][k]).sum::<f64>();
+    let (mut dx, mut dt) = (vec![0.0; n * dim], vec![0.0; n * dim]);
+    let (mut s_term, mut m_term, mut surrogate) = (0.0, 0.0, 0.0);
+    for i in 0..n {
+        let id = batch.ids[i].0 as usize;
+        for modality in 0..2 {
+            let difference =
+                |j: usize| if modality == 0 { dot(i, j) - dot(i, i) } else { dot(j, i) - dot(i, i) };
+            let others = || (0..n).filter(move |&j| j != i);
+            let g = others().map(|j| (difference(j) / tau).exp()).sum::<f64>() / (n as f64 - 1.0);
+            let old = u[id][modality];
+            u[id][modality] = if old == 0.0 { g } else { (1.0 - gamma) * old + gamma * g };
+            let new = u[id][modality];
+            surrogate += g / (new + epsilon) / n as f64;
+            m_term += new.ln() / (2.0 * n as f64);
+            for j in others() {
+                let p = (difference(j) / tau).exp() / ((n as f64 - 1.0) * (new + epsilon));
+                s_term += p * difference(j) / tau / n as f64;
+                let weight = p / (2.0 * n as f64);
+                for k in 0..dim {
+                    // The pull of candidate j away from the positive, on both ends of both similarities.
+                    if modality == 0 {
+                        dx[i * dim + k] += weight * (t[j][k] - t[i][k]);
+                        dt[j * dim + k] += weight * x[i][k];
+                        dt[i * dim + k] -= weight * x[i][k];
+                    } else {
+                        dt[i * dim + k] += weight * (x[j][k] - x[i][k]);
+                        dx[j * dim + k] += weight * t[i][k];
+                        dx[i * dim + k] -= weight * t[i][k];
+                    }
+                }
+            }
+        }
+    }
+    (dx, dt, -tau * (rho + m_term - s_term), tau * (surrogate + rho + m_term))
+}
+
+#[test]
+fn log_space_agrees_with_plain_loops_over_epochs_with_late_first_visits() {
+    let (epsilon, rho, gamma) = (1e-6, 3.0, 0.3);
+    let mut objective = v3(epsilon, rho, gamma, TemperatureGradient::Reference, Kind::Double);
+    let mut u = vec![[0.0; 2]; 64];
+    for epoch in 0..3 {
+        for step in 0..3 {
+            let salt = epoch * 7 + step;
+            let tau = 0.3 - 0.01 * salt as f64;
+            let mut batch = Batch::new(unit_rows(5, 4, salt), unit_rows(5, 4, 100 + salt), tau, epoch as u64);
+            // Windows that shift by epoch: some samples are first met after epoch 0, others revisited.
+            batch.ids = (0..5).map(|i| SampleId((step * 5 + i + epoch * 3) as u64)).collect();
+            let share = batch.differentiate(&mut objective);
+            let gamma = if epoch == 0 { 1.0 } else { gamma };
+            let (dx, dt, ds, loss) = plain_step(&batch, &mut u, gamma, epsilon, rho);
+            assert_near(&share.image, &dx, 1e-11);
+            assert_near(&share.text, &dt, 1e-11);
+            assert!((number(&share.log_scale) - ds).abs() < 1e-11);
+            assert!((number(&share.values.loss) - loss).abs() < 1e-11);
+        }
+    }
+    let kept = objective.estimators().unwrap().owned().exp();
+    let expected = Tensor::from_slice(&u.concat()).view_as(&kept);
+    assert_equal(&(kept / (&expected + 1.0)), &(&expected / (&expected + 1.0)), 1e-11);
+}
+
+#[test]
+fn opposite_features_at_the_lowest_temperature_stay_finite_in_fp32() {
+    // Positives point away from each other and negatives coincide: differences of 2 and logits of 200, where exp
+    // overflows fp32 more than twice over.
+    let angles = [0.0, 180.0, 0.0, 180.0];
+    let image = at_degrees(&angles);
+    let batch = |kind: Kind, text: &Tensor, epoch| {
+        let mut batch = Batch::new(image.to_kind(kind), text.to_kind(kind), 0.01, epoch);
+        batch.log_scale = batch.log_scale.to_kind(kind);
+        batch
+    };
+    let mut single = v3(1e-14, 8.0, 0.2, TemperatureGradient::Reference, Kind::Float);
+    let mut double = v3(1e-14, 8.0, 0.2, TemperatureGradient::Reference, Kind::Double);
+    // Easy first, so that the estimates are tiny when the hard batch arrives, and back again.
+    for (epoch, text) in [image.copy(), -&image, image.copy(), -&image].iter().enumerate() {
+        let found = batch(Kind::Float, text, epoch as u64).differentiate(&mut single);
+        let expected = batch(Kind::Double, text, epoch as u64).differentiate(&mut double);
+        for (found, expected) in [
+            (&found.image, &expected.image),
+            (&found.text, &expected.text),
+            (&found.log_scale, &expected.log_scale),
+            (&found.values.loss, &expected.values.loss),
+        ] {
+            assert!(bool::try_from(found.isfinite().all()).unwrap());
+            let scale = 1.0 + number(&expected.abs().max());
+            assert_equal(&(found.to_kind(Kind::Double) / scale), &(expected / scale), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_one_is_refused() {
+    let batch = Batch::new(unit_rows(1, 4, 1), unit_rows(1, 4, 2), 0.1, 0);
+    let error = OpenClip.differentiate(&batch.local(), &Alone::new()).unwrap_err();
+    assert!(error.to_string().contains("at least 2 samples, this one has 1"), "{error}");
+}
+
+#[test]
+fn a_sample_without_a_row_is_refused() {
+    let mut batch = Batch::new(unit_rows(2, 4, 1), unit_rows(2, 4, 2), 0.1, 0);
+    batch.ids[1] = SampleId(64);
+    let mut objective = v3(1e-14, 8.0, 0.2, TemperatureGradient::Reference, Kind::Double);
+    let error = objective.differentiate(&batch.local(), &Alone::new()).unwrap_err();
+    assert!(error.to_string().contains("id 64"), "{error}");
+}
