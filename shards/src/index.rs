@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(&bytes[..16], b"FCIX\x01\0\0\0\x02\0\0\0\0\0\0\0");
         assert_eq!(bytes.len(), 24 + 2 * 24 + 8);
         // Computed once; changes only with the version.
-        assert_eq!(u64_at(&bytes, bytes.len() - 8), 0);
+        assert_eq!(u64_at(&bytes, bytes.len() - 8), 5_547_769_180_080_876_570);
     }
 
     #[test]

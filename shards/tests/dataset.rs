@@ -1,0 +1,208 @@
+//! Datasets written and read back, and what is said about those that were changed in between.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use fastclip_schemas::{Manifest, SampleId};
+use fastclip_shards::{Dataset, DatasetWriter, ReadError, Store, StoreOptions, WriterOptions};
+use object_store::memory::InMemory;
+
+fn caption(position: u64) -> String {
+    format!("caption number {position}")
+}
+
+async fn write(store: &Store, num_samples: u64) -> Manifest {
+    let options =
+        WriterOptions { samples_per_shard: NonZeroU32::new(4).unwrap(), ..WriterOptions::default() };
+    let mut writer = DatasetWriter::new(store.clone(), options);
+    append(&mut writer, 0..num_samples).await;
+    writer.finish().await.unwrap()
+}
+
+async fn append(writer: &mut DatasetWriter, samples: std::ops::Range<u64>) {
+    for sample in samples {
+        let image = vec![sample as u8; 100 * sample as usize];
+        let caption = caption(sample);
+        let appended = writer.append(&[("jpg", &image), ("txt", caption.as_bytes())]).await.unwrap();
+        assert_eq!(appended.sample_id, SampleId(sample));
+        assert_eq!(appended.completed.is_some(), sample % 4 == 3);
+    }
+}
+
+fn local(folder: &Path) -> Store {
+    Store::create(folder.to_str().unwrap(), &StoreOptions::default()).unwrap()
+}
+
+#[tokio::test]
+async fn every_sample_comes_back_in_any_run() {
+    let store = Store::from_object_store(Arc::new(InMemory::new()), "toy").unwrap();
+    let written = write(&store, 10).await;
+    let dataset = Dataset::from_store(store, "manifest.json").await.unwrap();
+    assert_eq!(dataset.manifest(), &written);
+    let counts: Vec<_> = written.shards.iter().map(|shard| shard.num_samples).collect();
+    assert_eq!(counts, [4, 4, 2]);
+    for (shard, entry) in written.shards.iter().enumerate() {
+        let index = dataset.index(shard).await.unwrap();
+        for start in 0..index.len() {
+            for end in start..=index.len() {
+                let run = dataset.fetch(shard, &index, start..end).await.unwrap();
+                for position in run.samples() {
+                    let sample = run.sample(position).unwrap();
+                    let number = 4 * shard as u64 + u64::from(position);
+                    assert_eq!(sample.id(), SampleId(number));
+                    assert_eq!(sample.key(), format!("{shard:05}{position:04}"));
+                    assert_eq!(sample.member("txt").unwrap(), caption(number).as_bytes());
+                    assert_eq!(sample.member("jpg").unwrap().len() as u64, 100 * number);
+                    assert_eq!(sample.members().count(), 2);
+                }
+            }
+        }
+        assert_eq!(entry.first_sample_id, SampleId(4 * shard as u64));
+    }
+}
+
+#[tokio::test]
+async fn a_dataset_written_in_two_sessions_is_the_same() {
+    let [whole, resumed] =
+        [(), ()].map(|()| Store::from_object_store(Arc::new(InMemory::new()), "").unwrap());
+    let expected = write(&whole, 10).await;
+    let options =
+        || WriterOptions { samples_per_shard: NonZeroU32::new(4).unwrap(), ..WriterOptions::default() };
+    let mut writer = DatasetWriter::new(resumed.clone(), options());
+    append(&mut writer, 0..6).await;
+    drop(writer);
+    let names: Vec<_> = resumed.list().await.unwrap().into_iter().map(|object| object.name).collect();
+    assert_eq!(names, ["00000.idx", "00000.tar"], "an unfinished shard must not be seen, nor a manifest");
+    let mut writer = DatasetWriter::resume(resumed.clone(), options(), expected.shards[..1].to_vec());
+    append(&mut writer, 4..10).await;
+    assert_eq!(writer.finish().await.unwrap(), expected);
+    assert_eq!(whole.list().await.unwrap(), resumed.list().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_local_folder_is_a_dataset_by_its_path_its_url_and_its_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&local(folder.path()), 5).await;
+    let path = folder.path().to_str().unwrap();
+    for location in [path.to_owned(), format!("{path}/manifest.json"), format!("file://{path}")] {
+        let dataset = Dataset::open(&location).await.unwrap();
+        assert_eq!(dataset.manifest().num_samples, 5, "{location}");
+    }
+}
+
+/// The error and its causes, as a binary prints them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(" <- {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_folder_without_a_manifest_is_no_dataset() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = folder.path().to_str().unwrap();
+    let error = Dataset::open(location).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("`{location}` is no dataset: it holds no `manifest.json`"));
+    assert!(error.hint().unwrap().contains("ingest index"));
+    let error = Dataset::open("/no/such/folder").await.unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "could not open the dataset `/no/such/folder` <- there is no folder `/no/such/folder`"
+    );
+}
+
+#[tokio::test]
+async fn shards_that_are_not_those_of_the_manifest_are_named_with_both_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = write(&local(folder.path()), 10).await;
+    let dataset = Dataset::open(folder.path().to_str().unwrap()).await.unwrap();
+    let file = |name: &str| folder.path().join(name);
+
+    let tar = std::fs::read(file("00000.tar")).unwrap();
+    std::fs::write(file("00000.tar"), &tar[..tar.len() - 512]).unwrap();
+    let error = dataset.index(0).await.unwrap_err();
+    let (found, expected) = (tar.len() - 512, tar.len());
+    assert_eq!(
+        error.to_string(),
+        format!("shard `00000.tar` has {found} bytes, the manifest says {expected}")
+    );
+    assert!(error.hint().unwrap().contains("ingest verify"));
+    assert!(!error.costs_one_sample());
+
+    std::fs::remove_file(file("00001.tar")).unwrap();
+    let error = dataset.index(1).await.unwrap_err();
+    assert!(error.to_string().ends_with("names `00001.tar`, which is not there"), "{error}");
+
+    let other = std::fs::read(file("00001.idx")).unwrap();
+    std::fs::write(file("00002.idx"), &other).unwrap();
+    let error = dataset.index(2).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("index `00002.idx` of shard `00002.tar` has digest blake3:"),
+        "{error}"
+    );
+    let both = [manifest.shards[1].index_digest, manifest.shards[2].index_digest];
+    assert!(both.iter().all(|digest| error.to_string().contains(&digest.to_string())), "{error}");
+}
+
+#[tokio::test]
+async fn a_shard_that_shrinks_while_it_is_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&local(folder.path()), 4).await;
+    let dataset = Dataset::open(folder.path().to_str().unwrap()).await.unwrap();
+    let index = dataset.index(0).await.unwrap();
+    let tar = folder.path().join("00000.tar");
+    let bytes = std::fs::read(&tar).unwrap();
+    std::fs::write(&tar, &bytes[..2000]).unwrap();
+    let error = dataset.fetch(0, &index, 0..4).await.unwrap_err();
+    assert!(error.to_string().contains("`00000.tar`"), "{error}");
+    std::fs::remove_file(&tar).unwrap();
+    let error = dataset.fetch(0, &index, 0..4).await.unwrap_err();
+    assert!(matches!(error, ReadError::Missing { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn damage_inside_a_sample_costs_that_sample_only() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&local(folder.path()), 4).await;
+    let dataset = Dataset::open(folder.path().to_str().unwrap()).await.unwrap();
+    let index = dataset.index(0).await.unwrap();
+    let path = folder.path().join("00000.tar");
+    let mut tar = std::fs::read(&path).unwrap();
+    // Sample 1 loses its first header; sample 2 gets those of another sample.
+    let starts: Vec<_> = (0..4).map(|i| index.byte_range(i..i + 1).start as usize).collect();
+    tar[starts[1]..starts[1] + 512].fill(b'?');
+    let mut other = Vec::new();
+    fastclip_shards::tar::append_member(&mut other, "stranger.jpg", &[2; 200]).unwrap();
+    fastclip_shards::tar::append_member(&mut other, "stranger.txt", caption(2).as_bytes()).unwrap();
+    tar[starts[2]..starts[3]].copy_from_slice(&other);
+    std::fs::write(&path, tar).unwrap();
+
+    let run = dataset.fetch(0, &index, 0..4).await.unwrap();
+    assert!(run.sample(0).is_ok() && run.sample(3).is_ok());
+    let error = run.sample(1).unwrap_err();
+    assert!(error.costs_one_sample());
+    let at = starts[1];
+    let expected = format!(
+        "sample 1 of shard `00000.tar`, at byte {at}, is unreadable <- byte {at} holds no tar header"
+    );
+    assert_eq!(chain(&error), expected);
+    let error = run.sample(2).unwrap_err();
+    let expected = format!(
+        "sample 2 of shard `00000.tar`, at byte {}, is `stranger`, its index says otherwise",
+        starts[2]
+    );
+    assert_eq!(chain(&error), expected);
+    assert!(error.costs_one_sample());
+}
+
+#[tokio::test]
+async fn a_dataset_without_samples_is_refused() {
+    let store = Store::from_object_store(Arc::new(InMemory::new()), "toy").unwrap();
+    let error = DatasetWriter::new(store, WriterOptions::default()).finish().await.unwrap_err();
+    assert!(error.to_string().ends_with("would have no samples"), "{error}");
+}
