@@ -35,7 +35,8 @@ const TEMPLATES: [&str; 14] = [
 ];
 
 /// Sentences that name nothing but the main object.
-const BRIEF_TEMPLATES: [&str; 4] = ["a photo of {main}", "{main}", "a picture of {main}[ {setting}]", "{main}[ {setting}]"];
+const BRIEF_TEMPLATES: [&str; 4] =
+    ["a photo of {main}", "{main}", "a picture of {main}[ {setting}]", "{main}[ {setting}]"];
 
 /// A caption for the scene.
 ///
@@ -140,13 +141,17 @@ mod tests {
     fn captions_are_clean_text() {
         for (_, caption) in captions(2_000) {
             assert!(!caption.contains(['{', '}', '[', ']']), "{caption}");
-            assert!(!caption.contains("  ") && !caption.contains(" ,") && caption.trim() == caption, "{caption}");
+            assert!(
+                !caption.contains("  ") && !caption.contains(" ,") && caption.trim() == caption,
+                "{caption}"
+            );
         }
     }
 
     #[test]
     fn captions_tell_pictures_apart() {
-        let distinct: std::collections::BTreeSet<String> = captions(1_000).map(|(_, caption)| caption).collect();
+        let distinct: std::collections::BTreeSet<String> =
+            captions(1_000).map(|(_, caption)| caption).collect();
         assert!(distinct.len() > 960, "{} distinct captions of 1000", distinct.len());
     }
 

@@ -29,7 +29,9 @@ pub(super) struct Class {
 impl Class {
     /// All hundred, by number.
     pub(super) fn all() -> impl Iterator<Item = Class> {
-        Colour::ALL.into_iter().flat_map(|colour| Shape::ALL.into_iter().map(move |shape| Class { colour, shape }))
+        Colour::ALL
+            .into_iter()
+            .flat_map(|colour| Shape::ALL.into_iter().map(move |shape| Class { colour, shape }))
     }
 
     /// Its line in the list of class names.
@@ -60,7 +62,8 @@ impl Class {
             Split::Train => (false, index),
             Split::HeldOut => (index % 2 == 1, index / 2),
         };
-        let mut round: Vec<Class> = Class::all().filter(|class| class.is_held_out() == from_held_out).collect();
+        let mut round: Vec<Class> =
+            Class::all().filter(|class| class.is_held_out() == from_held_out).collect();
         let len = round.len() as u64;
         // Streams of rounds must not meet those of pictures: they take the upper two values of the split's four bits.
         let stream = 2 + split as u64;

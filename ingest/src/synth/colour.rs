@@ -79,6 +79,6 @@ impl Colour {
 
     /// Whether a pattern on it must be darker to be seen, or lighter.
     pub(super) fn is_light(self) -> bool {
-        matches!(self, Colour::Yellow | Colour::White | Colour::Pink | Colour::Turquoise | Colour::Orange)
+        matches!(self, Colour::Orange | Colour::Yellow | Colour::Turquoise | Colour::Pink | Colour::White)
     }
 }

@@ -67,7 +67,14 @@ impl Noise {
         plane
     }
 
-    fn add_octave(&self, plane: &mut [f32], size: usize, (across, down): (f32, f32), strength: f32, draw: &mut Draw) {
+    fn add_octave(
+        &self,
+        plane: &mut [f32],
+        size: usize,
+        (across, down): (f32, f32),
+        strength: f32,
+        draw: &mut Draw,
+    ) {
         let width = across * (1.0 + self.tilt);
         let height = down * (1.0 + 0.5 * self.tilt);
         let (columns, rows) = (width.ceil() as usize + 3, height.ceil() as usize + 3);
@@ -80,7 +87,8 @@ impl Noise {
             let depth = 1.0 + self.tilt * far;
             let y = down * far * (1.0 + 0.5 * self.tilt * far) + shift_y;
             let (upper, share) = (y as usize, smooth(y - y.floor()));
-            let (one, other) = (&grid[upper * columns..][..columns], &grid[(upper + 1) * columns..][..columns]);
+            let (one, other) =
+                (&grid[upper * columns..][..columns], &grid[(upper + 1) * columns..][..columns]);
             for ((value, a), b) in line.iter_mut().zip(one).zip(other) {
                 *value = a + (b - a) * share;
             }

@@ -72,7 +72,8 @@ impl Outline {
             Outline::Heart => {
                 let y = y + 0.15;
                 let half = HEART_HALF * std::f32::consts::FRAC_1_SQRT_2;
-                let (u, v) = (std::f32::consts::FRAC_1_SQRT_2 * (x + y), std::f32::consts::FRAC_1_SQRT_2 * (y - x));
+                let (u, v) =
+                    (std::f32::consts::FRAC_1_SQRT_2 * (x + y), std::f32::consts::FRAC_1_SQRT_2 * (y - x));
                 let square = u.abs().max(v.abs()) - HEART_HALF;
                 let lobe = length(x.abs() - half, y - half) - HEART_HALF;
                 square.min(lobe)

@@ -65,7 +65,8 @@ fn sky(canvas: Canvas, draw: &mut Draw) -> Vec<Rgb> {
     let (top, bottom) = ([0.22, draw.between(0.42, 0.52), 0.86], [0.66, 0.82, 0.96]);
     canvas.fill(|p| {
         let cloud = rise(cover - 0.05, cover + 0.55, clouds[p.number] + 0.15 * (p.v - 0.5));
-        let white = mix([0.97, 0.97, 0.98], [0.74, 0.77, 0.83], rise(-0.2, 0.9, depths[p.number] + 0.3 * cloud));
+        let white =
+            mix([0.97, 0.97, 0.98], [0.74, 0.77, 0.83], rise(-0.2, 0.9, depths[p.number] + 0.3 * cloud));
         mix(mix(top, bottom, p.v), white, 0.92 * cloud)
     })
 }

@@ -217,7 +217,8 @@ mod tests {
             // The shade's strongest channel stays the strongest, unless the colour has none.
             let shade = object.shade;
             let strongest = |v: Rgb| (0..3).max_by(|&a, &b| v[a].total_cmp(&v[b])).expect("three channels");
-            let spread = shade.iter().fold(0.0, |m: f32, c| m.max(*c)) - shade.iter().fold(1.0, |m: f32, c| m.min(*c));
+            let spread =
+                shade.iter().fold(0.0, |m: f32, c| m.max(*c)) - shade.iter().fold(1.0, |m: f32, c| m.min(*c));
             if spread > 0.75 {
                 assert_eq!(strongest(seen), strongest(shade), "picture {index}: {seen:?} for {object:?}");
                 num_checked += 1;

@@ -115,14 +115,17 @@ impl Scene {
     /// Adds a smaller object where there is room, in a colour that no other object has.
     fn add_companion(&mut self, draw: &mut Draw) {
         let radius = (self.main().radius * draw.between(0.5, 0.68)).clamp(0.095, 0.15);
-        let free: Vec<Place> = Place::all().into_iter().filter(|place| self.has_room(*place, radius)).collect();
+        let free: Vec<Place> =
+            Place::all().into_iter().filter(|place| self.has_room(*place, radius)).collect();
         if free.is_empty() {
             return;
         }
         let place = draw.pick(&free);
         let fitting: Vec<Class> = Class::all()
             .filter(|c| !c.is_held_out() && !self.background.hides(c.colour))
-            .filter(|c| self.objects.iter().all(|object| object.colour != c.colour && object.shape != c.shape))
+            .filter(|c| {
+                self.objects.iter().all(|object| object.colour != c.colour && object.shape != c.shape)
+            })
             .collect();
         self.objects.push(object(draw.pick(&fitting), place, radius, 0.7, draw));
     }
@@ -144,10 +147,13 @@ fn object(class: Class, place: Place, radius: f32, plain: f32, draw: &mut Draw) 
     let centre = (x + draw.between(-0.02, 0.02), y + draw.between(-0.02, 0.02));
     let brightness = draw.between(0.92, 1.06);
     let shade = colour.shade().map(|c| (c * brightness + draw.between(-0.03, 0.03)).clamp(0.02, 1.0));
-    let ink = if colour.is_light() {
-        shade.map(|c| c * 0.42)
-    } else {
-        shade.map(|c| 0.25 * c + draw.between(0.66, 0.74))
+    // Black and white differ from their patterns only in lightness: were the ink stronger, a chequered white square could
+    // as well be a chequered black one.
+    let ink = match colour {
+        Colour::Black => shade.map(|c| c + 0.36),
+        Colour::White => shade.map(|c| c * 0.62),
+        _ if colour.is_light() => shade.map(|c| c * 0.42),
+        _ => shade.map(|c| 0.25 * c + 0.70),
     };
     Object {
         shape,
@@ -208,7 +214,10 @@ mod tests {
             for object in &scene.objects {
                 let (x, y) = object.centre;
                 let margin = object.radius - 0.05;
-                assert!(x > margin && x < 1.0 - margin && y > margin && y < 1.0 - margin, "picture {index}: {object:?}");
+                assert!(
+                    x > margin && x < 1.0 - margin && y > margin && y < 1.0 - margin,
+                    "picture {index}: {object:?}"
+                );
                 assert!(!scene.background.hides(object.colour), "picture {index}: {object:?}");
             }
         }

@@ -70,9 +70,14 @@ impl Shape {
             Shape::Star => Outline::star(),
             Shape::Ring => Outline::Ring,
             Shape::Cross => Outline::cross(),
-            Shape::Hexagon => {
-                Outline::polygon(&[(1.0, 0.0), (0.5, 0.866), (-0.5, 0.866), (-1.0, 0.0), (-0.5, -0.866), (0.5, -0.866)])
-            }
+            Shape::Hexagon => Outline::polygon(&[
+                (1.0, 0.0),
+                (0.5, 0.866),
+                (-0.5, 0.866),
+                (-1.0, 0.0),
+                (-0.5, -0.866),
+                (0.5, -0.866),
+            ]),
             Shape::Heart => Outline::Heart,
             Shape::Crescent => Outline::Crescent,
             Shape::Diamond => Outline::polygon(&[(0.0, 1.1), (-0.68, 0.0), (0.0, -1.1), (0.68, 0.0)]),

@@ -95,7 +95,10 @@ impl fmt::Display for SynthReport {
         let Self { output, train, held_out, num_bytes, was_there } = self;
         let output = output.display();
         if *was_there {
-            return write!(f, "already there: {train} training and {held_out} held-out pictures in `{output}`");
+            return write!(
+                f,
+                "already there: {train} training and {held_out} held-out pictures in `{output}`"
+            );
         }
         let megabytes = *num_bytes as f64 / 1e6;
         write!(f, "{train} training and {held_out} held-out pictures in `{output}`, {megabytes:.1} MB")
@@ -321,11 +324,19 @@ fn write_class_files(folder: &Path) -> Result<(), SynthError> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
-    fs::write(path, bytes).map_err(|source| SynthError::Files { action: "write", path: path.to_owned(), source })
+    fs::write(path, bytes).map_err(|source| SynthError::Files {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn create_folder(path: &Path) -> Result<(), SynthError> {
-    fs::create_dir_all(path).map_err(|source| SynthError::Files { action: "write", path: path.to_owned(), source })
+    fs::create_dir_all(path).map_err(|source| SynthError::Files {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -351,7 +362,8 @@ mod tests {
 
     /// Every file of a folder with its bytes, by path.
     fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        let files = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
+        let files =
+            walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
         files
             .map(|e| (e.path().strip_prefix(folder).unwrap().to_owned(), fs::read(e.path()).unwrap()))
             .collect()
@@ -374,7 +386,8 @@ mod tests {
         make(&options(one.path())).unwrap();
         make(&SynthOptions { seed: 1, ..options(other.path()) }).unwrap();
         let (one, other) = (content(one.path()), content(other.path()));
-        let same = one.iter().filter(|(path, bytes)| path.ends_with(".jpg") && other[*path] == **bytes).count();
+        let same =
+            one.iter().filter(|(path, bytes)| path.ends_with(".jpg") && other[*path] == **bytes).count();
         assert_eq!(same, 0);
     }
 
@@ -425,7 +438,10 @@ mod tests {
         let wanted = SynthOptions { seed: 9, train: 5, ..options(folder.path()) };
         let error = make(&wanted).unwrap_err();
         assert!(error.is_refusal() && error.hint().is_some());
-        assert!(error.to_string().ends_with("`train` is 70 there and 5 here, `seed` is 0 there and 9 here"), "{error}");
+        assert!(
+            error.to_string().ends_with("`train` is 70 there and 5 here, `seed` is 0 there and 9 here"),
+            "{error}"
+        );
         make(&SynthOptions { overwrite: true, ..wanted }).unwrap();
         assert_eq!(content(folder.path()).len(), 5 + 40 + 2 + 2 + 1);
     }
@@ -459,8 +475,14 @@ mod tests {
         for (bad, message) in [
             (SynthOptions { train: 0, ..options(&output) }, "`--train` is 0, but must be at least 1"),
             (SynthOptions { held_out: 0, ..options(&output) }, "`--held-out` is 0, but must be at least 1"),
-            (SynthOptions { image_size: 0, ..options(&output) }, "`--image-size` is 0, but must be from 16 to 4096"),
-            (SynthOptions { quality: 101, ..options(&output) }, "`--quality` is 101, but must be from 1 to 100"),
+            (
+                SynthOptions { image_size: 0, ..options(&output) },
+                "`--image-size` is 0, but must be from 16 to 4096",
+            ),
+            (
+                SynthOptions { quality: 101, ..options(&output) },
+                "`--quality` is 101, but must be from 1 to 100",
+            ),
         ] {
             let error = make(&bad).unwrap_err();
             assert!(error.is_refusal() && error.to_string().starts_with(message), "{error}");
