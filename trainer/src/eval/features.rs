@@ -1,0 +1,120 @@
+//! Encoding a dataset, each rank its share.
+
+use fastclip_loader::{Batch, Loader, Order, Tail, Transform, World};
+use fastclip_schemas::Position;
+use fastclip_shards::Dataset;
+use tch::{Kind, Tensor};
+
+use super::gather::gather_rows;
+use super::order::SampleOrder;
+use super::{Encoder, EvalError, EvalOptions};
+use crate::distributed::Communicator;
+
+/// What a rank has encoded, or what all have.
+#[derive(Debug)]
+pub(super) struct Features {
+    /// Row of each sample in the dataset's order, `i64`.
+    pub(super) rows: Tensor, // [samples]
+    /// Class of each sample, `i64`; negative where it has none.
+    pub(super) classes: Tensor, // [samples]
+    /// Unit rows of the images.
+    pub(super) images: Tensor, // [samples, dim]
+    /// Unit rows of the captions.
+    pub(super) texts: Tensor, // [samples, dim]
+}
+
+impl Features {
+    /// Encodes this rank's share of the dataset.
+    pub(super) fn encode(
+        model: &dyn Encoder,
+        dataset: &Dataset,
+        order: &SampleOrder,
+        comm: &dyn Communicator,
+        options: &EvalOptions,
+    ) -> Result<Self, EvalError> {
+        let batch_size = options.batch_size;
+        let global_batch = batch_size.saturating_mul(
+            std::num::NonZeroUsize::new(comm.world_size()).expect("a world has at least one rank"),
+        );
+        let loader = Loader::builder(dataset.clone())
+            .global_batch(global_batch)
+            .world(World::new(comm.rank(), comm.world_size())?)
+            .order(Order::Sequential)
+            .tail(Tail::Keep)
+            .transform(Transform::Eval { size: options.image_size })
+            .context_length(options.context_length)
+            .threads(options.threads)
+            .build()?;
+        let bar = options.progress.bar("evaluating", "samples", 0, loader.num_samples());
+        let mut rows = Vec::new();
+        let mut classes = Vec::new();
+        // No rows, so that a rank without samples can take part in the collectives.
+        let nothing = || Tensor::zeros([0, model.dim()], (Kind::Float, model.device()));
+        let mut images = vec![nothing()];
+        let mut texts = vec![nothing()];
+        let mut done = 0;
+        for batch in loader.stream(Position::start_of(0), Position::start_of(1))? {
+            let batch = batch?;
+            done += global_batch.get() as u64;
+            bar.set(done.min(loader.num_samples()));
+            if batch.len() == 0 {
+                continue;
+            }
+            for &id in batch.sample_ids() {
+                rows.push(order.row(id).ok_or(EvalError::UnknownSample { id })? as i64);
+            }
+            classes.extend(batch.classes().iter().map(|&class| i64::from(class)));
+            let (image_rows, text_rows) = encode_batch(model, &batch, options);
+            images.push(image_rows);
+            texts.push(text_rows);
+        }
+        let images = Tensor::cat(&images, 0);
+        Ok(Self {
+            rows: Tensor::from_slice(&rows).to_device(images.device()),
+            classes: Tensor::from_slice(&classes).to_device(images.device()),
+            texts: Tensor::cat(&texts, 0),
+            images,
+        })
+    }
+
+    /// Keeps the samples in the first `num_rows` rows of the dataset.
+    pub(super) fn first(&self, num_rows: i64) -> Self {
+        let kept = self.rows.lt(num_rows).nonzero().squeeze_dim(1);
+        self.select(&kept)
+    }
+
+    /// Gathers what all ranks hold and puts it into the dataset's order.
+    pub(super) fn gather(&self, comm: &dyn Communicator) -> Result<Self, EvalError> {
+        let all = Self {
+            rows: gather_rows(comm, &self.rows)?,
+            classes: gather_rows(comm, &self.classes)?,
+            images: gather_rows(comm, &self.images)?,
+            texts: gather_rows(comm, &self.texts)?,
+        };
+        let order = all.rows.argsort(0, false);
+        Ok(all.select(&order))
+    }
+
+    fn select(&self, samples: &Tensor) -> Self {
+        let Self { rows, classes, images, texts } = self;
+        let [rows, classes, images, texts] =
+            [rows, classes, images, texts].map(|tensor| tensor.index_select(0, samples));
+        Self { rows, classes, images, texts }
+    }
+}
+
+/// Encodes a batch that may be short, in the shape of a full one.
+///
+/// Kernels choose their way of summing by the shape of their input. With one shape for all batches, a sample's features
+/// do not depend on how many others shared its last batch, and so not on the number of ranks.
+fn encode_batch(model: &dyn Encoder, batch: &Batch, options: &EvalOptions) -> (Tensor, Tensor) {
+    let len = batch.len() as i64;
+    let side = i64::from(options.image_size);
+    let images = Tensor::from_slice(batch.images()).reshape([len, 3, side, side]);
+    let tokens = Tensor::from_slice(batch.tokens()).reshape([len, options.context_length as i64]);
+    // Filled up with the last sample rather than with zeros: a model may rely on every text having an end.
+    let full = Tensor::arange(options.batch_size.get() as i64, (Kind::Int64, tch::Device::Cpu)).clamp_max(len - 1);
+    let full = |tensor: Tensor| tensor.index_select(0, &full).to_device(model.device());
+    let only_real = |rows: Tensor| rows.narrow(0, 0, len).to_kind(Kind::Float);
+    (only_real(model.encode_image(&full(images))), only_real(model.encode_text(&full(tokens))))
+}

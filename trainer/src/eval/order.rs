@@ -1,0 +1,97 @@
+//! Which samples the dataset holds, in its own order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fastclip_schemas::SampleId;
+use fastclip_shards::{Dataset, ReadError, ShardIndex};
+
+/// Where a sample lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Number of its shard in the manifest.
+    pub(super) shard: usize,
+    /// Position in the shard.
+    pub(super) position: u32,
+}
+
+/// A sample as it is written in its shard, without its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) key: String,
+    pub(super) caption: String,
+}
+
+/// All samples of a dataset, in the order of its shards.
+///
+/// Ranks deliver samples in an order that depends on their number. Results are put back into this order before anything
+/// is computed from them, which is what makes an evaluation independent of the number of ranks.
+#[derive(Debug)]
+pub(super) struct SampleOrder {
+    indexes: Vec<Arc<ShardIndex>>,
+    places: Vec<Place>,
+    rows: HashMap<SampleId, usize>,
+}
+
+impl SampleOrder {
+    /// Reads the indexes of all shards.
+    pub(super) async fn read(dataset: &Dataset) -> Result<Self, ReadError> {
+        let num_samples = dataset.manifest().num_samples as usize;
+        let mut order = Self {
+            indexes: Vec::new(),
+            places: Vec::with_capacity(num_samples),
+            rows: HashMap::with_capacity(num_samples),
+        };
+        for shard in 0..dataset.manifest().shards.len() {
+            let index = dataset.index(shard).await?;
+            for position in 0..index.len() {
+                order.rows.insert(index.sample_id(position), order.places.len());
+                order.places.push(Place { shard, position });
+            }
+            order.indexes.push(index);
+        }
+        Ok(order)
+    }
+
+    /// Returns the number of samples.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Returns the place of a sample in this order.
+    pub(super) fn row(&self, id: SampleId) -> Option<usize> {
+        self.rows.get(&id).copied()
+    }
+
+    /// Returns where the sample in `row` lies.
+    pub(super) fn place(&self, row: usize) -> Place {
+        self.places[row]
+    }
+
+    /// Returns the id of the sample in `row`.
+    pub(super) fn id(&self, row: usize) -> SampleId {
+        let Place { shard, position } = self.places[row];
+        self.indexes[shard].sample_id(position)
+    }
+
+    /// Reads keys and captions of some rows, each once.
+    pub(super) async fn describe(
+        &self,
+        dataset: &Dataset,
+        rows: impl IntoIterator<Item = usize>,
+    ) -> Result<BTreeMap<usize, Described>, ReadError> {
+        let mut described = BTreeMap::new();
+        for row in rows {
+            if described.contains_key(&row) {
+                continue;
+            }
+            let Place { shard, position } = self.places[row];
+            let run = dataset.fetch(shard, &self.indexes[shard], position..position + 1).await?;
+            let sample = run.sample(position)?;
+            // The loader has read this caption before and would have refused one that is not text.
+            let caption = String::from_utf8_lossy(sample.member("txt").unwrap_or_default()).trim().to_owned();
+            described.insert(row, Described { key: sample.key().to_owned(), caption });
+        }
+        Ok(described)
+    }
+}
