@@ -1,1 +1,86 @@
-//! Placeholder.
+//! Streams image–text shards into batches in reusable host buffers, in an exact order. No torch inside.
+//!
+//! A [`Loader`] is built over a [`Dataset`](fastclip_shards::Dataset) and gives streams of [`Batch`]es: pixels as bytes,
+//! ready for a tensor, token ids with their lengths, sample ids and classes.
+//!
+//! ```no_run
+//! use std::num::NonZeroUsize;
+//!
+//! use fastclip_loader::{Loader, Order, Transform, World};
+//! use fastclip_schemas::Position;
+//! use fastclip_shards::Dataset;
+//!
+//! # async fn load() -> Result<(), Box<dyn std::error::Error>> {
+//! let dataset = Dataset::open("data/toy").await?;
+//! let loader = Loader::builder(dataset)
+//!     .global_batch(NonZeroUsize::new(512).expect("not 0"))
+//!     .world(World::new(0, 2)?)
+//!     .order(Order::Shuffled { seed: 1 })
+//!     .transform(Transform::train(224))
+//!     .build()?;
+//! // Three epochs; a run that was stopped starts at its stored position instead.
+//! for batch in loader.stream(Position::default(), Position::start_of(3))? {
+//!     let batch = batch?;
+//!     println!("{:?}: {} images, {} bytes", batch.position(), batch.len(), batch.images().len());
+//! }
+//! println!("{}", loader.stats());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! * Over all ranks an epoch covers each sample exactly once; [`Tail`] says what becomes of those that do not fill a
+//!   batch. Every rank has the same number of steps.
+//! * The global batches are a function of manifest, seed, epoch and global batch, explained in [`plan`]. Number of
+//!   ranks, threads and timing change nothing, and neither does stopping and resuming at any batch.
+//! * What a sample looks like in an epoch depends on seed, epoch and its [`SampleId`](fastclip_schemas::SampleId) only.
+//! * Bytes in flight stay below [`max_bytes_in_flight`](LoaderBuilder::max_bytes_in_flight).
+//! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, and replaced by the next good
+//!   one of the same run, or left out under [`Tail::Keep`]. [`BadSampleBudget`] bounds how many may be lost.
+//! * Dropping [`Batches`] at any moment joins its threads and returns its memory.
+//!
+//! # Modules
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`plan`] | which sample stands in which slot of which batch |
+//! | `pipeline` | threads and channels between store and caller |
+//! | [`decode`] | image files to pixels |
+//! | [`transform`] | pixels to squares of one size |
+//! | `tokenizer` | captions to token ids |
+//! | [`buffer`] | memory that many threads fill at once |
+//!
+//! # Threads
+//!
+//! A stream has one thread for each decoder, one that waits for the store, and one that hands out work. All block when
+//! there is nothing to do. The loader must not be used from within an asynchronous task: waiting for a batch blocks.
+
+mod bad_sample;
+mod batch;
+pub mod buffer;
+mod builder;
+pub mod decode;
+mod error;
+mod loader;
+mod order;
+mod pipeline;
+pub mod plan;
+mod sample;
+mod stats;
+mod tokenizer;
+pub mod transform;
+mod world;
+
+pub use bad_sample::{BadReason, BadSample, BadSampleBudget};
+pub use batch::Batch;
+pub use builder::LoaderBuilder;
+pub use decode::{DecodeError, ImageDecoder, RgbImage, decode_rgb};
+pub use error::LoadError;
+pub use loader::Loader;
+pub use order::{Order, Tail};
+pub use pipeline::Batches;
+pub use stats::{Bottleneck, LoaderStats, Stage, Timing};
+pub use tokenizer::Tokenizer;
+pub use transform::{Augmentation, ImageTransformer, Transform};
+pub use world::World;

@@ -1,0 +1,79 @@
+use std::fmt;
+use std::io;
+use std::ptr::NonNull;
+
+/// A piece of host memory that a batch can be written into.
+///
+/// # Safety
+/// For the life of the value, `num_bytes` initialised bytes lie at `start`, which never changes; nobody but the value's
+/// owner reads or writes them, and they may be reached from any thread. The memory is given back when the value is
+/// dropped.
+#[expect(
+    unsafe_code,
+    reason = "implementers vouch for memory that comes from elsewhere, such as the CUDA runtime"
+)]
+pub unsafe trait HostMemory: fmt::Debug + Send + Sync {
+    /// Where the memory begins.
+    fn start(&self) -> NonNull<u8>;
+
+    /// Its length.
+    fn num_bytes(&self) -> usize;
+}
+
+/// Where the memory of batches comes from.
+pub trait HostAllocator: fmt::Debug + Send + Sync {
+    /// Returns memory of at least `num_bytes`, all zeros.
+    ///
+    /// Called a few times at the start of a stream, and when more batches are kept than ever before.
+    ///
+    /// # Errors
+    /// When there is no such memory.
+    fn allocate(&self, num_bytes: usize) -> io::Result<Box<dyn HostMemory>>;
+}
+
+/// Ordinary memory.
+#[derive(Debug)]
+pub struct Pageable {
+    bytes: NonNull<[u8]>,
+}
+
+/// Takes ordinary memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PageableAllocator;
+
+impl HostAllocator for PageableAllocator {
+    fn allocate(&self, num_bytes: usize) -> io::Result<Box<dyn HostMemory>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(num_bytes).map_err(io::Error::other)?;
+        bytes.resize(num_bytes, 0_u8);
+        Ok(Box::new(Pageable { bytes: NonNull::from(Box::leak(bytes.into_boxed_slice())) }))
+    }
+}
+
+// SAFETY: the bytes are owned like those of a `Box<[u8]>`, which is `Send`.
+#[expect(unsafe_code, reason = "a pointer to bytes that are owned")]
+unsafe impl Send for Pageable {}
+// SAFETY: `&Pageable` gives out a pointer and a length, and touches no byte.
+#[expect(unsafe_code, reason = "a pointer to bytes that are owned")]
+unsafe impl Sync for Pageable {}
+
+// SAFETY: `bytes` came from a leaked box, initialised to zeros, that only `drop` frees. The pointer is never changed or
+// given to anyone but the caller.
+#[expect(unsafe_code, reason = "memory from a leaked box")]
+unsafe impl HostMemory for Pageable {
+    fn start(&self) -> NonNull<u8> {
+        self.bytes.cast()
+    }
+
+    fn num_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Drop for Pageable {
+    #[expect(unsafe_code, reason = "the box was leaked so that its bytes can be shared out")]
+    fn drop(&mut self) {
+        // SAFETY: `bytes` came from `Box::leak` and is freed only here, once.
+        drop(unsafe { Box::from_raw(self.bytes.as_ptr()) });
+    }
+}

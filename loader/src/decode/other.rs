@@ -1,0 +1,71 @@
+use std::any::Any;
+use std::io::{Cursor, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::{DynamicImage, ImageDecoder as _, ImageError, ImageReader, Limits};
+
+use super::{DecodeError, MAX_PIXELS, RgbImage, check_size};
+
+/// Four channels of 16 bits, and as much again for what decoders need beside the result.
+const MAX_BYTES: u64 = MAX_PIXELS * 8 * 2;
+
+/// Decodes everything but JPEG.
+pub(super) fn decode(bytes: &[u8], image: &mut RgbImage) -> Result<(), DecodeError> {
+    // These decoders are written in Rust for speed and breadth, and a malformed file has made each of them panic at
+    // some time. Such a file is a bad sample, no reason to end a run. Nothing is shared with the closure but the
+    // input, and the output is overwritten before it is next read.
+    match catch_unwind(AssertUnwindSafe(|| read(bytes))) {
+        Ok(result) => lay_over_white(&result?, image),
+        Err(panic) => {
+            Err(DecodeError::Damaged { detail: format!("its decoder panicked: {}", words(&*panic)) })
+        }
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+fn read(bytes: &[u8]) -> Result<DynamicImage, DecodeError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| DecodeError::Damaged { detail: error.to_string() })?;
+    if reader.format().is_none() {
+        return Err(DecodeError::UnknownFormat);
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(refusal)?;
+    let (width, height) = decoder.dimensions();
+    check_size(u64::from(width), u64::from(height))?;
+    DynamicImage::from_decoder(decoder).map_err(refusal)
+}
+
+fn refusal(error: ImageError) -> DecodeError {
+    match error {
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            DecodeError::Truncated { detail: error.to_string() }
+        }
+        other => DecodeError::Damaged { detail: other.to_string() },
+    }
+}
+
+fn lay_over_white(decoded: &DynamicImage, image: &mut RgbImage) -> Result<(), DecodeError> {
+    let (width, height) = check_size(u64::from(decoded.width()), u64::from(decoded.height()))?;
+    let pixels = image.resize(width, height);
+    if decoded.color().has_alpha() {
+        let rgba = decoded.to_rgba8();
+        for (rgb, rgba) in pixels.chunks_exact_mut(3).zip(rgba.as_raw().chunks_exact(4)) {
+            let alpha = u32::from(rgba[3]);
+            for (over, &colour) in rgb.iter_mut().zip(rgba) {
+                let sum = u32::from(colour) * alpha + 255 * (255 - alpha);
+                *over = ((sum + 127) / 255) as u8;
+            }
+        }
+    } else {
+        pixels.copy_from_slice(decoded.to_rgb8().as_raw());
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+use std::ops::Range;
+
+use fastclip_schemas::{Digest, Position};
+use fastclip_shards::Dataset;
+
+use crate::pipeline::StreamSettings;
+use crate::plan::Plan;
+use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, Order, Tail};
+
+/// Turns a dataset into streams of batches.
+///
+/// A loader only holds settings, the plan and memory for reuse. Threads belong to the streams, of which there may be any
+/// number, each with its own budget of bytes.
+#[derive(Debug)]
+pub struct Loader {
+    settings: StreamSettings,
+}
+
+impl Loader {
+    /// Starts describing a loader.
+    pub fn builder(dataset: Dataset) -> LoaderBuilder {
+        LoaderBuilder::new(dataset)
+    }
+
+    pub(crate) fn new(settings: StreamSettings) -> Self {
+        Self { settings }
+    }
+
+    /// Steps of an epoch: batches of each rank, the same for all.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.plan().layout().num_steps()
+    }
+
+    /// Samples of the dataset.
+    pub fn num_samples(&self) -> u64 {
+        self.plan().layout().num_samples()
+    }
+
+    /// Slots of this rank in a global batch: the most samples that a batch can have.
+    pub fn batch_size(&self) -> usize {
+        // Was a `usize` before it was divided by the world size.
+        (self.slots().end - self.slots().start) as usize
+    }
+
+    /// What it reads.
+    pub fn dataset(&self) -> &Dataset {
+        &self.settings.dataset
+    }
+
+    /// In what order it reads.
+    pub fn plan(&self) -> &Plan {
+        &self.settings.plan
+    }
+
+    fn slots(&self) -> &Range<u64> {
+        &self.settings.slots
+    }
+
+    /// Starts to read the batches from one position, inclusive, to another, exclusive, across epochs where need be.
+    ///
+    /// A stream from a position where another one was stopped goes on with the very same batches.
+    ///
+    /// # Errors
+    /// When a position is beyond its epoch, the end lies before the start, or threads cannot be started.
+    pub fn stream(&self, from: Position, until: Position) -> Result<Batches, LoadError> {
+        let (from, until) = (self.normal(from)?, self.normal(until)?);
+        if until < from {
+            return Err(LoadError::Backwards { from, until });
+        }
+        Batches::start(self.settings.clone(), from, until)
+    }
+
+    /// Gives the end of an epoch its other name, the start of the next one.
+    fn normal(&self, position: Position) -> Result<Position, LoadError> {
+        let num_steps = self.steps_per_epoch();
+        match position.step {
+            step if step < num_steps => Ok(position),
+            step if step == num_steps => Ok(Position::start_of(position.epoch + 1)),
+            _ => Err(LoadError::Position { position, num_steps }),
+        }
+    }
+
+    /// What all streams of this loader have done so far.
+    pub fn stats(&self) -> LoaderStats {
+        self.settings.meters.read(self.settings.pool.num_lent())
+    }
+
+    /// Digest of all that determines which samples a global batch holds: the manifest, and the settings of the order.
+    ///
+    /// Runs with equal digests see the same global batches. Who stores a [`Position`] stores this beside it, and refuses
+    /// to go on with another one. Rank and world size are not part of it, and neither is the transform.
+    pub fn order_digest(&self) -> Digest {
+        let layout = self.plan().layout();
+        let order = match self.plan().order() {
+            Order::Shuffled { seed } => format!("shuffled {seed}"),
+            Order::Sequential => "sequential".to_owned(),
+        };
+        let tail = match layout.tail() {
+            Tail::Drop => "drop",
+            Tail::Keep => "keep",
+        };
+        let text = format!(
+            "fastclip order 1\nmanifest {}\norder {order}\ntail {tail}\nglobal_batch {}\nsegment_samples {}\n\
+             window_samples {}\n",
+            self.dataset().manifest_digest(),
+            layout.global_batch(),
+            layout.segment_samples(),
+            layout.window_samples(),
+        );
+        Digest(*blake3::hash(text.as_bytes()).as_bytes())
+    }
+}

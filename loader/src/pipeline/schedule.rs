@@ -1,0 +1,197 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use fastclip_schemas::Position;
+
+use crate::plan::{EpochPlan, Plan, Window};
+
+/// What one rank does in each step, from one position to another.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    plan: Arc<Plan>,
+    /// Slots of the global batch that belong to this rank.
+    slots: Range<u64>,
+    next: Position,
+    until: Position,
+    cursor: Option<Cursor>,
+    /// Slots of this rank in all steps before those of the cursor.
+    slots_before: u64,
+    next_run: u64,
+}
+
+/// One step of one rank.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) position: Position,
+    /// What fills the slots, in their order; short where the epoch has ended.
+    pub(crate) uses: Vec<Use>,
+    /// The runs that are used here for the first time, in the order of use.
+    pub(crate) runs: Vec<RunRequest>,
+}
+
+/// A sample in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// Number of the run that holds it.
+    pub(crate) run: u64,
+    /// Number of the sample in its shard.
+    pub(crate) sample: u32,
+}
+
+/// A run that this rank needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunRequest {
+    /// Number of the run in this schedule, in the order of first use.
+    pub(crate) run: u64,
+    pub(crate) shard: usize,
+    pub(crate) samples: Range<u32>,
+    pub(crate) num_uses: u32,
+    /// When it is used first and last, in slots of this rank since the start of the schedule.
+    pub(crate) first_use: u64,
+    pub(crate) last_use: u64,
+}
+
+/// Where the schedule stands in an epoch.
+#[derive(Debug)]
+struct Cursor {
+    epoch: Arc<EpochPlan>,
+    /// Steps of this epoch that belong to the schedule.
+    steps: Range<u64>,
+    lanes: Vec<LaneCursor>,
+}
+
+#[derive(Debug)]
+struct LaneCursor {
+    lane: u64,
+    /// Which of the lane's positions in each step belong to this rank.
+    part: Range<u64>,
+    open: Option<OpenWindow>,
+}
+
+#[derive(Debug)]
+struct OpenWindow {
+    window: Window,
+    runs: Vec<RunUse>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct RunUse {
+    run: Option<u64>,
+    num_uses: u32,
+    last_use: u64,
+}
+
+impl Schedule {
+    /// All steps from one position, inclusive, to another, exclusive. Both lie within their epochs.
+    pub(crate) fn new(plan: Arc<Plan>, slots: Range<u64>, from: Position, until: Position) -> Self {
+        Self { plan, slots, next: from, until, cursor: None, slots_before: 0, next_run: 0 }
+    }
+
+    /// Lanes that this rank reads.
+    pub(crate) fn num_lanes(&self) -> u64 {
+        let per_lane = self.plan.layout().per_lane();
+        self.slots.end.div_ceil(per_lane) - self.slots.start / per_lane
+    }
+
+    fn cursor(&self) -> Cursor {
+        let Position { epoch, step } = self.next;
+        let end = if epoch == self.until.epoch { self.until.step } else { self.plan.layout().num_steps() };
+        let per_lane = self.plan.layout().per_lane();
+        let first_lane = self.slots.start / per_lane;
+        let lanes = (first_lane..first_lane + self.num_lanes())
+            .map(|lane| {
+                let lane_slots = lane * per_lane..(lane + 1) * per_lane;
+                let part = self.slots.start.max(lane_slots.start) - lane_slots.start
+                    ..self.slots.end.min(lane_slots.end) - lane_slots.start;
+                LaneCursor { lane, part, open: None }
+            })
+            .collect();
+        Cursor { epoch: self.plan.epoch(epoch), steps: step..end, lanes }
+    }
+
+    /// Opens the window of a lane that holds `position`, and finds out how long its runs will be needed.
+    fn open(&self, cursor: &Cursor, lane: &LaneCursor, position: u64) -> OpenWindow {
+        let layout = self.plan.layout();
+        let window = cursor.epoch.window(lane.lane, layout.window_at(lane.lane, position));
+        let mut runs = vec![RunUse::default(); window.runs.len()];
+        let end = window.positions.end.min(layout.delivered(lane.lane));
+        // From here: earlier positions of the window belong to steps before the start of the schedule.
+        for later in position..end {
+            let step = later / layout.per_lane();
+            if lane.part.contains(&(later % layout.per_lane())) && cursor.steps.contains(&step) {
+                let run = &mut runs[window.sample(later).0];
+                run.num_uses += 1;
+                run.last_use = self.time(cursor, lane.lane, later);
+            }
+        }
+        OpenWindow { window, runs }
+    }
+
+    /// When a position of a lane is used, in slots of this rank.
+    fn time(&self, cursor: &Cursor, lane: u64, position: u64) -> u64 {
+        let per_lane = self.plan.layout().per_lane();
+        let slot = lane * per_lane + position % per_lane;
+        let step = position / per_lane - cursor.steps.start;
+        self.slots_before + step * (self.slots.end - self.slots.start) + slot - self.slots.start
+    }
+
+    fn fill(&mut self, cursor: &mut Cursor) -> Step {
+        let layout = *self.plan.layout();
+        let mut step = Step { position: self.next, uses: Vec::new(), runs: Vec::new() };
+        for index in 0..cursor.lanes.len() {
+            let lane = &cursor.lanes[index];
+            let start = self.next.step * layout.per_lane();
+            let positions = start + lane.part.start..(start + lane.part.end).min(layout.delivered(lane.lane));
+            for position in positions {
+                let lane = &cursor.lanes[index];
+                let is_open =
+                    lane.open.as_ref().is_some_and(|open| open.window.positions.contains(&position));
+                if !is_open {
+                    let open = self.open(cursor, lane, position);
+                    cursor.lanes[index].open = Some(open);
+                }
+                let time = self.time(cursor, cursor.lanes[index].lane, position);
+                let open = cursor.lanes[index].open.as_mut().expect("it was opened just now");
+                let (index, sample) = open.window.sample(position);
+                let state = &mut open.runs[index];
+                let run = *state.run.get_or_insert_with(|| {
+                    let run = &open.window.runs[index];
+                    let number = self.next_run;
+                    self.next_run += 1;
+                    step.runs.push(RunRequest {
+                        run: number,
+                        shard: run.shard,
+                        samples: run.samples.clone(),
+                        num_uses: state.num_uses,
+                        first_use: time,
+                        last_use: state.last_use,
+                    });
+                    number
+                });
+                step.uses.push(Use { run, sample });
+            }
+        }
+        step
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        if self.next >= self.until {
+            return None;
+        }
+        let mut cursor = self.cursor.take().unwrap_or_else(|| self.cursor());
+        let step = self.fill(&mut cursor);
+        self.next.step += 1;
+        if self.next.step == self.plan.layout().num_steps() {
+            let num_steps = cursor.steps.end - cursor.steps.start;
+            self.slots_before += num_steps * (self.slots.end - self.slots.start);
+            self.next = Position::start_of(self.next.epoch + 1);
+        } else {
+            self.cursor = Some(cursor);
+        }
+        Some(step)
+    }
+}

@@ -1,0 +1,153 @@
+//! The order of the data: which sample stands in which slot of which global batch.
+//!
+//! It is a pure function of manifest, seed, epoch and global batch. Rank and world size only say who reads which part of
+//! it, and no timing enters. Any slot can be looked up without replaying what comes before, so stopping and resuming
+//! anywhere changes nothing that follows, and a position is two numbers.
+//!
+//! # From shards to batches
+//!
+//! ```text
+//! shards     | 00000.tar          | 00001.tar     | 00002.tar             |
+//! segments   |  a  |  b  |  c  |  d  |  e  |  f  |  g  |  h  |    runs of samples that lie together on disk
+//! stream     |  f  |  b  |  h  |  a  |  d  |  g  |  c  |  e  |    shuffled by (seed, epoch)
+//! lanes      | lane 0        | lane 1        | lane 2        |    equal parts of the stream
+//! windows    |w0| w1  | w2 ..|w0 | w1  |   ..|w0  | w1  | .. |    each shuffled by (seed, epoch, lane, window)
+//! batch s    .. b from lane 0 .. b from lane 1 .. b from lane 2     the next b = B/L positions of every lane
+//! ```
+//!
+//! 1. Each shard is cut into *segments* of nearly equal length. Segments are shuffled; laid end to end they are the
+//!    epoch's *stream* of `N` positions.
+//! 2. The stream is cut into `L` *lanes* at `floor(l·N/L)`. `L` is the largest divisor of the global batch `B` that is
+//!    not above 64: a function of `B` only.
+//! 3. A lane is cut into *windows*, and the positions of each window are shuffled. The first window of lane `l` is
+//!    shortened by `l/L` of its length: otherwise all lanes would need new windows at the same step, and reading would
+//!    come in bursts.
+//! 4. Global batch `s` takes positions `[s·b, (s+1)·b)` of every lane, lane after lane. Rank `r` of `W` owns the slots
+//!    `[r·B/W, (r+1)·B/W)`, so `W` must divide `B`. Where `W` does not divide `L`, two ranks share a lane and both read
+//!    its bytes.
+//!
+//! A batch thus mixes up to 64 places of the dataset, and what is read together is still a contiguous range of a shard.
+//! The price: two samples of one segment always share a lane, so they meet in a batch less often than others do.
+//!
+//! Shuffling samples one by one over the whole dataset would mix better and cost one request a sample; a shuffle buffer
+//! over streamed shards, as webdataset has it, reads well but makes the order depend on rank, workers and timing, and
+//! cannot be resumed without replaying the epoch.
+//!
+//! [`Order::Sequential`](crate::Order::Sequential) has one lane, unshuffled: batch `s` is samples `[s·B, (s+1)·B)`. Its
+//! windows are the share of one rank in eight, so that ranks read little that is not theirs.
+//!
+//! # The tail
+//!
+//! [`Tail::Drop`](crate::Tail::Drop): an epoch has `floor(N/B)` steps, and each lane delivers the first `steps·b` of its
+//! positions. [`Tail::Keep`](crate::Tail::Keep): lanes deliver all positions, an epoch has as many steps as the longest
+//! lane needs, and slots beyond the end of a lane stay empty.
+//!
+//! # Sizes
+//!
+//! Segments hold up to 256 samples, in small datasets so few that a lane still has about 16 of them. Windows hold up to
+//! 512 samples, with large images so few that the windows of all lanes together hold at most 256 MiB. Both follow from
+//! manifest and global batch, and can be set by hand; they are part of the order.
+//!
+//! # Stability
+//!
+//! Random numbers come from ChaCha with 8 rounds, keyed by the numbers that they may depend on; bounded draws and
+//! shuffles are written out in `random`. None of this may change: a resumed run would silently see other data. A golden
+//! test holds it.
+
+mod epoch;
+mod layout;
+mod random;
+mod segments;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fastclip_schemas::Manifest;
+
+pub use epoch::{EpochPlan, Run, Window};
+pub use layout::Layout;
+pub(crate) use random::{Draws, Purpose};
+use segments::Segments;
+
+use crate::{LoadError, Order, Tail, World};
+
+/// Settings of the order that follow from manifest and global batch unless they are set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanSizes {
+    /// Most samples of a segment.
+    pub segment_samples: Option<u32>,
+    /// Samples of a window.
+    pub window_samples: Option<u32>,
+}
+
+/// The order of all epochs.
+#[derive(Debug)]
+pub struct Plan {
+    layout: Layout,
+    segments: Arc<Segments>,
+    order: Order,
+    /// A stream that crosses from one epoch to the next stands in both, with its reader ahead of its dispatcher.
+    recent: Mutex<VecDeque<Arc<EpochPlan>>>,
+}
+
+const RECENT_EPOCHS: usize = 2;
+
+impl Plan {
+    /// Plans all epochs from the manifest alone.
+    ///
+    /// # Errors
+    /// When the dataset has no sample, or fewer than one global batch under [`Tail::Drop`].
+    pub fn new(
+        manifest: &Manifest,
+        global_batch: u64,
+        order: Order,
+        tail: Tail,
+        sizes: PlanSizes,
+    ) -> Result<Self, LoadError> {
+        let layout = Layout::new(manifest, global_batch, order, tail, sizes)?;
+        let segments = Segments::new(
+            manifest.shards.iter().map(|shard| shard.num_samples),
+            u32::try_from(layout.segment_samples()).unwrap_or(u32::MAX),
+        );
+        Ok(Self { layout, segments: Arc::new(segments), order, recent: Mutex::default() })
+    }
+
+    /// Lanes, windows and steps.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// In what order epochs visit the samples.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The order of one epoch.
+    pub fn epoch(&self, epoch: u64) -> Arc<EpochPlan> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = recent.iter().find(|plan| plan.epoch() == epoch) {
+            return Arc::clone(plan);
+        }
+        let plan = Arc::new(EpochPlan::new(self.layout, Arc::clone(&self.segments), self.order, epoch));
+        if recent.len() == RECENT_EPOCHS {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&plan));
+        plan
+    }
+}
+
+/// Slots of a global batch that a rank owns.
+///
+/// # Errors
+/// When the world size does not divide the global batch.
+pub fn slots_of(world: World, global_batch: u64) -> Result<Range<u64>, LoadError> {
+    let world_size = world.world_size() as u64;
+    if !global_batch.is_multiple_of(world_size) {
+        return Err(LoadError::WorldSize { global_batch, world_size });
+    }
+    let share = global_batch / world_size;
+    let first = world.rank() as u64 * share;
+    Ok(first..first + share)
+}

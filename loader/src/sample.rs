@@ -1,0 +1,148 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use fastclip_schemas::SampleId;
+use fastclip_schemas::zero_shot::CLASS_MEMBER;
+use fastclip_shards::{Sample, SampleRun};
+
+use crate::decode::{DecodeError, ImageDecoder};
+use crate::stats::Meters;
+use crate::transform::{Augmentation, ImageTransformer, Transform};
+use crate::{BadReason, LoadError, Tokenizer};
+
+const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
+const CAPTION_MEMBER: &str = "txt";
+/// Class of samples without one.
+const NO_CLASS: i32 = -1;
+
+/// What a batch keeps of a sample beside its pixels.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: SampleId,
+    pub(crate) tokens: Vec<i32>,
+    pub(crate) length: i32,
+    pub(crate) class: i32,
+}
+
+/// What is wrong with a sample.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) key: Option<String>,
+    pub(crate) reason: BadReason,
+    pub(crate) detail: String,
+}
+
+/// Turns samples into pixels and tokens. One for each thread; keeps decoder and scratch memory.
+#[derive(Debug)]
+pub(crate) struct SamplePreparer {
+    decoder: ImageDecoder,
+    transformer: ImageTransformer,
+    settings: SampleSettings,
+    meters: Arc<Meters>,
+}
+
+/// What samples become.
+#[derive(Debug, Clone)]
+pub(crate) struct SampleSettings {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) transform: Transform,
+    pub(crate) context_length: usize,
+    pub(crate) seed: u64,
+}
+
+impl SamplePreparer {
+    pub(crate) fn new(settings: SampleSettings, meters: Arc<Meters>) -> Result<Self, LoadError> {
+        Ok(Self { decoder: ImageDecoder::new()?, transformer: ImageTransformer::new(), settings, meters })
+    }
+
+    /// Writes a sample's pixels as planes, and returns the rest of it.
+    pub(crate) fn prepare(
+        &mut self,
+        run: &SampleRun,
+        sample: u32,
+        epoch: u64,
+        planes: &mut [u8],
+    ) -> Result<Prepared, Fault> {
+        let sample = run.sample(sample).map_err(|error| Fault {
+            key: None,
+            reason: BadReason::Archive,
+            detail: with_causes(&error),
+        })?;
+        let fault = |(reason, detail)| Fault { key: Some(sample.key().to_owned()), reason, detail };
+        // The cheap parts first: a sample without a caption need not be decoded.
+        let class = class(&sample).map_err(fault)?;
+        let caption = caption(&sample, class).map_err(fault)?;
+        let image = image(&sample).map_err(fault)?;
+
+        let settings = &self.settings;
+        let mut tokens = vec![0; settings.context_length];
+        let length = self.meters.tokenize.time(|| settings.tokenizer.encode_into(caption, &mut tokens));
+
+        let start = Instant::now();
+        let pixels =
+            self.decoder.decode(image).map_err(|error| fault((reason(&error), error.to_string())))?;
+        let decoded = Instant::now();
+        let augmentation = Augmentation { seed: settings.seed, epoch, sample: sample.id() };
+        self.transformer.transform(pixels, &settings.transform, augmentation, planes);
+        self.meters.decode.add(decoded - start);
+        self.meters.transform.add(decoded.elapsed());
+
+        let length = i32::try_from(length).expect("a context is far shorter");
+        Ok(Prepared { id: sample.id(), tokens, length, class })
+    }
+}
+
+type Finding<T> = Result<T, (BadReason, String)>;
+
+fn image<'a>(sample: &Sample<'a>) -> Finding<&'a [u8]> {
+    sample
+        .members()
+        .find_map(|(extension, bytes)| IMAGE_EXTENSIONS.contains(&extension).then_some(bytes))
+        .ok_or_else(|| (BadReason::MissingImage, format!("its members are {}", extensions(sample))))
+}
+
+/// The caption, which samples of a classification set may lack.
+fn caption<'a>(sample: &Sample<'a>, class: i32) -> Finding<&'a str> {
+    match sample.member(CAPTION_MEMBER) {
+        Some(bytes) => {
+            std::str::from_utf8(bytes).map_err(|error| (BadReason::CaptionNotUtf8, error.to_string()))
+        }
+        None if class != NO_CLASS => Ok(""),
+        None => Err((BadReason::MissingCaption, format!("its members are {}", extensions(sample)))),
+    }
+}
+
+fn class(sample: &Sample<'_>) -> Finding<i32> {
+    let Some(bytes) = sample.member(CLASS_MEMBER) else { return Ok(NO_CLASS) };
+    let text = String::from_utf8_lossy(bytes);
+    match text.trim().parse() {
+        Ok(class @ 0..) => Ok(class),
+        _ => Err((BadReason::Class, format!("`{}` is not a class number", text.trim().escape_debug()))),
+    }
+}
+
+fn extensions(sample: &Sample<'_>) -> String {
+    let names: Vec<&str> = sample.members().map(|(extension, _)| extension).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn reason(error: &DecodeError) -> BadReason {
+    match error {
+        DecodeError::Truncated { .. } => BadReason::TruncatedImage,
+        DecodeError::Oversized { .. } => BadReason::OversizedImage,
+        DecodeError::Empty | DecodeError::UnknownFormat | DecodeError::Damaged { .. } => {
+            BadReason::UndecodableImage
+        }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

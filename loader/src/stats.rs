@@ -1,0 +1,260 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::BadReason;
+
+/// Parts of the loader that run at their own pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Fetches runs of samples from the store.
+    Read,
+    /// Hands samples to the decoders in the order of the plan.
+    Dispatch,
+    /// Decodes, transforms and tokenises.
+    Decode,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "reading",
+            Self::Dispatch => "dispatching",
+            Self::Decode => "decoding",
+        })
+    }
+}
+
+/// Counts something that takes time.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    count: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn add(&self, time: Duration) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        // Wraps after 584 years of work.
+        self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.add(start.elapsed());
+        result
+    }
+
+    fn read(&self) -> Timing {
+        Timing {
+            count: self.count.load(Ordering::Relaxed),
+            total: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What all streams of a loader count.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    pub(crate) fetch: Meter,
+    pub(crate) decode: Meter,
+    pub(crate) transform: Meter,
+    pub(crate) tokenize: Meter,
+    pub(crate) run_wait: Meter,
+    pub(crate) decoder_wait: Meter,
+    pub(crate) job_wait: Meter,
+    pub(crate) batch_wait: Meter,
+    pub(crate) caller: Meter,
+    pub(crate) num_batches: AtomicU64,
+    pub(crate) num_samples: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    bytes_in_flight: AtomicU64,
+    peak_bytes_in_flight: AtomicU64,
+    bad: [AtomicU64; BadReason::ALL.len()],
+}
+
+impl Meters {
+    pub(crate) fn hold_bytes(&self, num_bytes: u64) {
+        let held = self.bytes_in_flight.fetch_add(num_bytes, Ordering::Relaxed) + num_bytes;
+        self.peak_bytes_in_flight.fetch_max(held, Ordering::Relaxed);
+    }
+
+    pub(crate) fn free_bytes(&self, num_bytes: u64) {
+        self.bytes_in_flight.fetch_sub(num_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_bad(&self, reason: BadReason) {
+        self.bad[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, buffers_lent: usize) -> LoaderStats {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LoaderStats {
+            num_batches: count(&self.num_batches),
+            num_samples: count(&self.num_samples),
+            bytes_read: count(&self.bytes_read),
+            bytes_in_flight: count(&self.bytes_in_flight),
+            peak_bytes_in_flight: count(&self.peak_bytes_in_flight),
+            buffers_lent,
+            fetch: self.fetch.read(),
+            decode: self.decode.read(),
+            transform: self.transform.read(),
+            tokenize: self.tokenize.read(),
+            run_wait: self.run_wait.read(),
+            decoder_wait: self.decoder_wait.read(),
+            job_wait: self.job_wait.read(),
+            batch_wait: self.batch_wait.read(),
+            caller: self.caller.read(),
+            bad_samples: BadReason::ALL
+                .into_iter()
+                .map(|reason| (reason, count(&self.bad[reason as usize])))
+                .filter(|&(_, count)| count > 0)
+                .collect(),
+        }
+    }
+}
+
+/// How often something happened, and how long it took altogether.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timing {
+    /// How often.
+    pub count: u64,
+    /// How long altogether, over all threads.
+    pub total: Duration,
+}
+
+impl Timing {
+    /// How long it took once.
+    pub fn mean(&self) -> Duration {
+        if self.count == 0 { Duration::ZERO } else { self.total.div_f64(self.count as f64) }
+    }
+}
+
+/// What a loader has done since it was built, over all its streams.
+///
+/// Its `Display` is one line that ends with the slowest stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoaderStats {
+    /// Batches delivered.
+    pub num_batches: u64,
+    /// Samples in them.
+    pub num_samples: u64,
+    /// Bytes of shards fetched.
+    pub bytes_read: u64,
+    /// Bytes of shards held now.
+    pub bytes_in_flight: u64,
+    /// Most bytes of shards held at once.
+    pub peak_bytes_in_flight: u64,
+    /// Batches that exist now: under way, or not yet dropped by the caller.
+    pub buffers_lent: usize,
+    /// Requests for runs of samples.
+    pub fetch: Timing,
+    /// Images decoded.
+    pub decode: Timing,
+    /// Images resized.
+    pub transform: Timing,
+    /// Captions tokenised.
+    pub tokenize: Timing,
+    /// Waits of the dispatcher for a run to be fetched.
+    pub run_wait: Timing,
+    /// Waits of the dispatcher for a free decoder.
+    pub decoder_wait: Timing,
+    /// Waits of decoders for work.
+    pub job_wait: Timing,
+    /// Waits of the caller for a batch.
+    pub batch_wait: Timing,
+    /// Times that the caller took between batches.
+    pub caller: Timing,
+    /// Bad samples in delivered batches, by reason.
+    pub bad_samples: BTreeMap<BadReason, u64>,
+}
+
+impl LoaderStats {
+    /// Bad samples for any reason.
+    pub fn num_bad(&self) -> u64 {
+        self.bad_samples.values().sum()
+    }
+
+    /// Who holds the others up.
+    pub fn bottleneck(&self) -> Bottleneck {
+        let waited = self.batch_wait.total;
+        if waited <= (waited + self.caller.total).mul_f64(0.05) {
+            return Bottleneck::Caller;
+        }
+        let busy = self.decode.total + self.transform.total + self.tokenize.total;
+        if self.job_wait.total > busy { Bottleneck::Reading } else { Bottleneck::Decoding }
+    }
+}
+
+/// The slowest part of a running loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bottleneck {
+    /// The caller seldom waits for batches: the loader is fast enough.
+    Caller,
+    /// Decoders wait for bytes more than they work: the store is slow, or too few bytes may be in flight.
+    Reading,
+    /// Decoders are busy: more threads or smaller images would help.
+    Decoding,
+}
+
+impl fmt::Display for Bottleneck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Caller => "none, batches are ready before they are asked for",
+            Self::Reading => "reading, decoders wait for bytes",
+            Self::Decoding => "decoding, all decoders are busy",
+        })
+    }
+}
+
+impl fmt::Display for LoaderStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} samples in {} batches, {:.1} MB in {} requests; fetch {:.1?}, decode {:.1?}, resize {:.1?}, \
+             tokenise {:.1?} each; {} bad",
+            self.num_samples,
+            self.num_batches,
+            self.bytes_read as f64 / 1e6,
+            self.fetch.count,
+            self.fetch.mean(),
+            self.decode.mean(),
+            self.transform.mean(),
+            self.tokenize.mean(),
+            self.num_bad(),
+        )?;
+        for (i, (reason, count)) in self.bad_samples.iter().enumerate() {
+            write!(f, "{}{count} {reason}", if i == 0 { " (" } else { ", " })?;
+        }
+        let close = if self.bad_samples.is_empty() { "" } else { ")" };
+        write!(f, "{close}; bottleneck: {}", self.bottleneck())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_fit_on_a_line_that_names_the_slowest_stage() {
+        let meters = Meters::default();
+        meters.num_samples.store(64, Ordering::Relaxed);
+        meters.decode.add(Duration::from_millis(4));
+        meters.batch_wait.add(Duration::from_millis(9));
+        meters.count_bad(BadReason::TruncatedImage);
+        meters.count_bad(BadReason::MissingCaption);
+        let line = meters.read(0).to_string();
+        assert!(!line.contains('\n') && line.starts_with("64 samples"), "{line}");
+        assert!(line.contains("2 bad (1 truncated image, 1 no caption)"), "{line}");
+        assert!(line.ends_with("bottleneck: decoding, all decoders are busy"), "{line}");
+        meters.job_wait.add(Duration::from_millis(5));
+        assert_eq!(meters.read(0).bottleneck(), Bottleneck::Reading);
+        meters.caller.add(Duration::from_secs(1));
+        assert_eq!(meters.read(0).bottleneck(), Bottleneck::Caller);
+    }
+}
