@@ -65,13 +65,14 @@ fc_status fc_store_wait(fc_store* store, const char* const* keys, const size_t* 
 
 // --- process group -------------------------------------------------------------------------------------------------
 
-// Builds a group over Gloo. Listens on the address, or on the named interface if `is_interface`.
-fc_status fc_group_gloo_new(fc_store* store, int32_t rank, int32_t world_size, int64_t timeout_ms,
-                            const char* address, size_t address_len, int32_t is_interface, fc_group** group,
-                            char** message);
-// Builds a group over NCCL for the current device `device_index`. Exists with the feature `cuda` only.
-fc_status fc_group_nccl_new(fc_store* store, int32_t rank, int32_t world_size, int64_t timeout_ms,
-                            int32_t device_index, fc_group** group, char** message);
+// Builds a group over Gloo, which keeps its keys below `prefix` in the store. Listens on the address, or on the named
+// interface if `is_interface`.
+fc_status fc_group_gloo_new(fc_store* store, const char* prefix, size_t prefix_len, int32_t rank, int32_t world_size,
+                            int64_t timeout_ms, const char* address, size_t address_len, int32_t is_interface,
+                            fc_group** group, char** message);
+// The same over NCCL, for the GPU `device_index`. Exists with the feature `cuda` only.
+fc_status fc_group_nccl_new(fc_store* store, const char* prefix, size_t prefix_len, int32_t rank, int32_t world_size,
+                            int64_t timeout_ms, int32_t device_index, fc_group** group, char** message);
 // Closes all connections; collectives that other ranks still run fail.
 void fc_group_free(fc_group* group);
 
@@ -102,6 +103,8 @@ fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tenso
 fc_status fc_set_num_threads(int32_t num_threads, char** message);
 int32_t fc_num_threads(void);
 fc_status fc_set_deterministic(int32_t enabled, char** message);
+// Stops libtorch from writing anything below fatal errors to the error stream.
+void fc_silence_log(void);
 // The version of the headers this was compiled with; static, never freed.
 const char* fc_torch_version(void);
 

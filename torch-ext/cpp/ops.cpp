@@ -12,6 +12,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <c10/util/Logging.h>
 #include <torch/version.h>
 
 #include "guard.h"
@@ -75,6 +76,10 @@ fc_status fc_set_deterministic(int32_t enabled, char** message) {
   return guarded(message, [&] {
     at::globalContext().setDeterministicAlgorithms(enabled != 0, /*warn_only=*/false);
   });
+}
+
+void fc_silence_log(void) {
+  FLAGS_caffe2_log_level = 3;
 }
 
 const char* fc_torch_version(void) {

@@ -104,6 +104,8 @@ unsafe extern "C" {
 
     pub(crate) fn fc_group_gloo_new(
         store: *mut Store,
+        prefix: *const u8,
+        prefix_len: usize,
         rank: i32,
         world_size: i32,
         timeout_ms: i64,
@@ -116,6 +118,8 @@ unsafe extern "C" {
     #[cfg(feature = "cuda")]
     pub(crate) fn fc_group_nccl_new(
         store: *mut Store,
+        prefix: *const u8,
+        prefix_len: usize,
         rank: i32,
         world_size: i32,
         timeout_ms: i64,
@@ -192,6 +196,7 @@ unsafe extern "C" {
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;
     pub(crate) fn fc_set_deterministic(enabled: i32, message: Message) -> Status;
+    pub(crate) fn fc_silence_log();
     pub(crate) fn fc_torch_version() -> *const c_char;
 }
 

@@ -68,6 +68,8 @@ impl ReduceOp {
 pub struct GroupOptions {
     /// What carries the collectives.
     pub backend: Backend,
+    /// What the names of the group's keys in the store begin with; differs from that of any other group there.
+    pub prefix: String,
     /// This process, from 0.
     pub rank: usize,
     /// Number of processes.
@@ -304,11 +306,13 @@ fn start_group(
                 Listen::Address(address) => (address.to_string(), 0),
                 Listen::Interface(name) => (name.clone(), 1),
             };
-            // SAFETY: the store's handle is valid, `place` is borrowed for the call, and the group shares the ownership
+            // SAFETY: the store's handle is valid, prefix and place are borrowed for the call, and the group shares the ownership
             // of the store from then on.
             unsafe {
                 ffi::fc_group_gloo_new(
                     store.handle(),
+                    options.prefix.as_ptr(),
+                    options.prefix.len(),
                     rank,
                     world_size,
                     timeout_ms,
@@ -327,6 +331,8 @@ fn start_group(
             unsafe {
                 ffi::fc_group_nccl_new(
                     store.handle(),
+                    options.prefix.as_ptr(),
+                    options.prefix.len(),
                     rank,
                     world_size,
                     timeout_ms,

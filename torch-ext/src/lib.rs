@@ -10,7 +10,7 @@
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `ops` | [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
-//! | `settings` | threads, determinism, version |
+//! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
 //! # Features
@@ -32,5 +32,5 @@ mod store;
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Work};
 pub use ops::{FusedAdamW, foreach_mul, foreach_norm, fused_adamw};
-pub use settings::{num_threads, set_deterministic, set_num_threads, torch_version};
+pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};

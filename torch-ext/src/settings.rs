@@ -38,3 +38,12 @@ pub fn set_deterministic(is_deterministic: bool) -> Result<(), TorchError> {
     checked(|message| unsafe { ffi::fc_set_deterministic(is_deterministic.into(), message) })
         .map_err(|failure| failure.error)
 }
+
+/// Stops libtorch from writing warnings and errors to the error stream.
+///
+/// It writes most of what it throws there as well, with pages of C++ frames that bury the message which this crate hands to
+/// its caller.
+pub fn silence_log() {
+    // SAFETY: writes a number that libtorch reads without a lock; at worst a line still appears.
+    unsafe { ffi::fc_silence_log() };
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastclip_torch_ext::{
     Backend, Collective, FailureKind, GroupOptions, Listen, ProcessGroup, ReduceOp, StoreError, StoreOptions,
-    TcpStore,
+    TcpStore, silence_log,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -40,6 +40,7 @@ impl Rank {
     fn group(&self, timeout: Duration) -> ProcessGroup {
         let options = GroupOptions {
             backend: Backend::Gloo(Listen::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+            prefix: "test".to_owned(),
             rank: self.rank,
             world_size: self.world_size,
             timeout,
@@ -253,6 +254,7 @@ fn leave(rank: &Rank) {
 }
 
 fn local_store(port: u16, is_server: bool, timeout: Duration) -> Result<TcpStore, StoreError> {
+    silence_log();
     TcpStore::connect(&StoreOptions { host: "127.0.0.1".to_owned(), port, is_server, timeout })
 }
 

@@ -65,6 +65,9 @@ impl Communicator for Alone {
         Ok(())
     }
 
+    /// Nobody is there to be told.
+    fn announce_failure(&self, _cause: &str) {}
+
     fn counters(&self) -> CommCounters {
         self.counters.get()
     }

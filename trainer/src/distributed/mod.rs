@@ -6,25 +6,46 @@
 //! collective, loses because a collective that one rank skips hangs all others (promise 10: all ranks call the same
 //! collectives in the same order).
 
+//!
+//! | file | holds |
+//! |---|---|
+//! | `environment` | [`Environment`]: which rank this is, as the launcher says |
+//! | `rendezvous` | [`connect`]: ranks find each other and compare what they were started with |
+//! | `alone`, `group` | [`Alone`], [`Group`]: the two kinds of world |
+//! | `watch`, `verdict` | [`Verdict`]: signs of life, and who was the first cause when they stop |
+//! | `gradients` | [`average_gradients`] |
+
 mod alone;
 mod counters;
+mod environment;
 mod error;
+mod gradients;
+mod group;
+mod keys;
+mod rendezvous;
+mod verdict;
+mod watch;
 
 use tch::Tensor;
 
 pub use alone::Alone;
 pub use counters::{CommCounters, Traffic};
+pub use environment::{Environment, EnvironmentError, LAUNCHER_PID_VARIABLE, Launcher, Meeting};
 pub use error::CommError;
+pub use gradients::average_gradients;
+pub use group::Group;
+pub use rendezvous::{ConnectOptions, connect};
+pub use verdict::{RankName, Verdict};
 
 /// The ranks of a run, as one of them sees them.
 ///
-/// Every method but `rank`, `world_size` and `counters` is a *collective*: all ranks must call it, in the same order and
+/// The methods that return a `Result` are *collectives*: all ranks must call it, in the same order and
 /// with tensors of equal shape and kind. A collective returns when its result can be read by operations that follow on
 /// the tensor's device; on a CPU that means: when it is done. Results carry no gradient and share no memory with what
 /// was handed in.
 ///
 /// An error ends the run: after one, the state of the other ranks is unknown and nothing but dropping the communicator
-/// is allowed. No call waits longer than the time-out that the communicator was made with.
+/// is allowed. No call waits much longer than the time-out that the communicator was made with.
 ///
 /// Dropping a communicator closes its connections; ranks that still wait for this one then fail instead of hanging.
 pub trait Communicator: Send {
@@ -56,6 +77,12 @@ pub trait Communicator: Send {
 
     /// Returns after all ranks have called it.
     fn barrier(&self) -> Result<(), CommError>;
+
+    /// Tells the other ranks that this one cannot go on, and why, so that their errors name the cause.
+    ///
+    /// Not a collective: call it on the way out of a failure of this rank's own. A failure that came out of a collective
+    /// needs no announcement. Whether the others hear it is not known.
+    fn announce_failure(&self, cause: &str);
 
     /// Returns what this rank has sent into collectives so far.
     fn counters(&self) -> CommCounters;
