@@ -1,1 +1,28 @@
-//! Placeholder.
+//! What tests need and nothing else should use: small real datasets, stores that fail, processes that work together.
+//!
+//! | to | take |
+//! |---|---|
+//! | have a few real samples | [`Pair`], [`TinyDataset`] |
+//! | have a store fail at a chosen request or byte | [`FaultyStore`], [`Gate`] |
+//! | run a program of this workspace | [`binary`], [`run`] |
+//! | run it as several ranks | [`Ranks`] |
+//! | ask Python what it makes of our files | [`Python`] |
+//!
+//! Functions here panic instead of returning errors, with all that a person would ask for: what was run, how it ended, and
+//! what it printed. A test that cannot run for want of something fails and says how to get it; none is skipped.
+
+mod dataset;
+mod faulty_store;
+mod gate;
+mod pair;
+mod process;
+mod python;
+mod ranks;
+
+pub use dataset::TinyDataset;
+pub use faulty_store::{Fault, FaultyStore, Request, RequestKind};
+pub use gate::Gate;
+pub use pair::Pair;
+pub use process::{Finished, binary, run};
+pub use python::Python;
+pub use ranks::{Ranks, RunningRanks, free_port};

@@ -1,0 +1,92 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// Path of a program of this workspace, as built in the profile of the running test.
+///
+/// # Panics
+/// If it has not been built. Cargo builds binaries for the tests of their own crate only.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    // Tests lie in `deps`, beside the programs.
+    let folder = test.ancestors().nth(2).expect("the target folder is above `deps`");
+    let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(path.is_file(), "there is no `{}`: run `cargo build --workspace --bins` first", path.display());
+    path
+}
+
+/// How a program ended, and what it printed.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The command, for messages.
+    pub command: String,
+    /// Exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    pub(crate) fn new(command: String, output: Output) -> Self {
+        Self {
+            command,
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Asserts the exit code and returns the same again.
+    ///
+    /// # Panics
+    /// If the program ended otherwise, with all that it printed.
+    #[track_caller]
+    pub fn assert_code(self, code: i32) -> Self {
+        assert!(self.code == Some(code), "expected exit code {code}\n{self}");
+        self
+    }
+
+    /// Asserts that standard error holds all of these texts.
+    ///
+    /// # Panics
+    /// If one is missing, with all that the program printed.
+    #[track_caller]
+    pub fn assert_says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "standard error lacks `{text}`\n{self}");
+        }
+        self
+    }
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, code, stdout, stderr } = self;
+        match code {
+            Some(code) => writeln!(f, "`{command}` ended with exit code {code}")?,
+            None => writeln!(f, "`{command}` was ended by a signal")?,
+        }
+        write!(f, "--- standard output\n{stdout}\n--- standard error\n{stderr}")
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// If it cannot be started.
+#[track_caller]
+pub fn run(command: &mut Command) -> Finished {
+    let shown = shown(command);
+    match command.output() {
+        Ok(output) => Finished::new(shown, output),
+        Err(error) => panic!("could not start `{shown}`: {error}"),
+    }
+}
+
+/// The command as one would type it, near enough.
+pub(crate) fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
