@@ -1,5 +1,7 @@
 //! Encoding a dataset, each rank its share.
 
+use std::num::NonZeroUsize;
+
 use fastclip_loader::{Batch, Loader, Order, Tail, Transform, World};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
@@ -32,16 +34,14 @@ impl Features {
         comm: &dyn Communicator,
         options: &EvalOptions,
     ) -> Result<Self, EvalError> {
-        let batch_size = options.batch_size;
-        let global_batch = batch_size.saturating_mul(
-            std::num::NonZeroUsize::new(comm.world_size()).expect("a world has at least one rank"),
-        );
+        let world_size = NonZeroUsize::new(comm.world_size()).expect("a world has at least one rank");
+        let global_batch = options.batch_size.saturating_mul(world_size);
         let loader = Loader::builder(dataset.clone())
             .global_batch(global_batch)
             .world(World::new(comm.rank(), comm.world_size())?)
             .order(Order::Sequential)
             .tail(Tail::Keep)
-            .transform(Transform::Eval { size: options.image_size })
+            .transform(Transform::eval(options.image_size))
             .context_length(options.context_length)
             .threads(options.threads)
             .build()?;
@@ -57,7 +57,7 @@ impl Features {
             let batch = batch?;
             done += global_batch.get() as u64;
             bar.set(done.min(loader.num_samples()));
-            if batch.len() == 0 {
+            if batch.is_empty() {
                 continue;
             }
             for &id in batch.sample_ids() {

@@ -14,6 +14,7 @@
 //! similarities is never held.
 
 mod classes;
+mod encoder;
 mod features;
 mod gather;
 mod order;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use fastclip_loader::LoadError;
 use fastclip_schemas::SampleId;
 use fastclip_shards::{Dataset, ReadError};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use self::classes::ClassPrompts;
 use self::features::Features;
@@ -37,23 +38,9 @@ use self::standing::{Standing, exact, standings};
 use crate::distributed::{CommError, Communicator};
 use crate::progress::Progress;
 
+pub use encoder::Encoder;
 pub use predictions::{ImagePrediction, PREDICTIONS_FILE, Predictions, RankedCaption, RankedClass};
 pub use scores::{Recall, Retrieval, ZeroShot};
-
-/// What evaluation asks of a model. Rows have length one and carry no promise about their kind.
-pub trait Encoder {
-    /// Returns where tensors must lie.
-    fn device(&self) -> Device;
-
-    /// Returns the width of a row.
-    fn dim(&self) -> i64;
-
-    /// Maps `u8` images, `[samples, 3, size, size]`, to rows.
-    fn encode_image(&self, images: &Tensor) -> Tensor;
-
-    /// Maps `i32` token ids, `[samples, context]`, to rows.
-    fn encode_text(&self, tokens: &Tensor) -> Tensor;
-}
 
 /// How to evaluate. All ranks must agree, but for `threads` and `progress`.
 #[derive(Debug, Clone)]

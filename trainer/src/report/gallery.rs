@@ -1,16 +1,11 @@
 //! Held-out images beside what the model says about them.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use fastclip_shards::{Dataset, ReadError};
 
 use super::ReportError;
 use super::figures::{count, escaped, measure, percent};
+use super::thumbnail::{self, MEDIA_TYPES};
 use crate::eval::{ImagePrediction, Predictions};
-
-/// Extensions of images that browsers show, and what they call them.
-const MEDIA_TYPES: [(&str, &str); 4] =
-    [("jpg", "image/jpeg"), ("jpeg", "image/jpeg"), ("png", "image/png"), ("webp", "image/webp")];
 
 /// Reads the images of the predictions as `data:` addresses.
 pub(super) fn read_images(dataset: &Dataset, predictions: &Predictions) -> Result<Vec<String>, ReportError> {
@@ -50,7 +45,7 @@ async fn read_image(dataset: &Dataset, prediction: &ImagePrediction) -> Result<S
     }
     let image = MEDIA_TYPES.iter().find_map(|(extension, media)| Some((media, sample.member(extension)?)));
     match image {
-        Some((media, bytes)) => Ok(format!("data:{media};base64,{}", STANDARD.encode(bytes))),
+        Some((media, bytes)) => Ok(thumbnail::data_url(media, bytes)),
         None => Err(other(format!("a sample `{key}` without an image"))),
     }
 }

@@ -11,6 +11,7 @@ mod chart;
 mod figures;
 mod gallery;
 mod page;
+mod thumbnail;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,5 @@
+//! Evaluation and report on real datasets, with real ranks.
+
+mod pairs;
+mod ranks;
+mod report;

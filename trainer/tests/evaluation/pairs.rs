@@ -1,0 +1,58 @@
+//! A held-out dataset with the difficulties of a real one.
+
+use std::num::NonZeroUsize;
+
+use fastclip_shards::{Dataset, Store, StoreOptions};
+use fastclip_testkit::{Pair, TinyDataset};
+use fastclip_trainer::eval::EvalOptions;
+use fastclip_trainer::model::{Clip, ModelConfig};
+use fastclip_trainer::progress::Progress;
+use tch::Device;
+use tempfile::TempDir;
+
+/// A caption that would run if a page did not escape it.
+pub(crate) const HOSTILE_CAPTION: &str = "a <script>alert('x')</script> & \"slope\"";
+
+/// Pairs in the dataset: a prime, so that no number of ranks divides it.
+pub(crate) const NUM_PAIRS: u32 = 53;
+
+/// Writes a dataset of three shards in which captions repeat, and one is hostile.
+pub(crate) fn dataset(folder: &TempDir) -> Dataset {
+    let location = folder.path().to_str().unwrap();
+    let pairs = (0..NUM_PAIRS).map(|number| {
+        let caption = match number {
+            7 | 8 => HOSTILE_CAPTION.to_owned(),
+            _ => Pair::new(number % 40, 32).caption,
+        };
+        Pair { caption, ..Pair::new(number, 32) }
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::create(location, &StoreOptions::default()).unwrap();
+        TinyDataset::write(store, pairs, 20).await;
+        Dataset::open(location).await.unwrap()
+    })
+}
+
+/// The smallest CLIP that is one.
+pub(crate) fn model() -> Clip {
+    let config = r#"{
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    }"#;
+    Clip::new(&ModelConfig::from_json("test", config).unwrap(), Device::Cpu, 5)
+}
+
+/// Options for that model.
+pub(crate) fn options() -> EvalOptions {
+    EvalOptions {
+        image_size: 32,
+        context_length: 24,
+        batch_size: NonZeroUsize::new(8).unwrap(),
+        retrieval_pool: None,
+        num_predictions: 12,
+        threads: NonZeroUsize::MIN,
+        progress: Progress::hidden(),
+    }
+}
