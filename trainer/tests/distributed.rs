@@ -5,14 +5,14 @@ mod processes;
 use std::env;
 use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Output;
+use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastclip_trainer::distributed::{
-    Alone, CommError, Communicator, ConnectOptions, Environment, Verdict, average_gradients, connect,
+    Alone, CommError, Communicator, ConnectOptions, Environment, Verdict, connect,
 };
-use processes::{free_port, outputs, run_worker, start_rank, written};
+use processes::{run_worker, worker_command, written};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use tch::{Device, Kind, Tensor};
 
@@ -25,7 +25,6 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
 fn worker() {
     run_worker(&[
         ("conforms", conforms),
-        ("averages", averages),
         ("meets", meets),
         ("differs", differs),
         ("dies", dies),
@@ -35,6 +34,31 @@ fn worker() {
         ("announces", announces),
         ("panics", panics),
     ]);
+}
+
+/// Returns a port that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Returns a command that starts a worker as one rank.
+fn rank_command(worker: &str, rank: usize, world_size: usize, port: u16) -> Command {
+    let mut command = worker_command(worker);
+    command
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", world_size.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string());
+    command
+}
+
+fn start_rank(worker: &str, rank: usize, world_size: usize, port: u16) -> Child {
+    rank_command(worker, rank, world_size, port).spawn().unwrap()
+}
+
+/// Waits for processes and returns what each wrote.
+fn outputs(children: Vec<Child>) -> Vec<Output> {
+    children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
 fn try_join(timeout: Duration, agreement: &str) -> Result<Box<dyn Communicator>, CommError> {
@@ -195,34 +219,6 @@ fn check_contract(comm: &dyn Communicator) {
     assert_eq!(counters.total().num_calls, 10 + counters.all_gather.num_calls + world_size as u64 + 2 + 1);
 }
 
-#[test]
-fn averaged_gradients_are_the_mean_over_ranks() {
-    assert_success(&run("averages", 3));
-}
-
-fn averages() {
-    let comm = join(TIMEOUT);
-    // Two kinds, a matrix and one tensor beyond the size of a bucket.
-    let shapes: [&[i64]; 4] = [&[3, 4], &[5], &[7_000_000], &[2]];
-    let params: Vec<Tensor> = shapes
-        .iter()
-        .enumerate()
-        .map(|(i, shape)| {
-            let kind = if i == 3 { Kind::Double } else { Kind::Float };
-            Tensor::ones(*shape, (kind, Device::Cpu)).set_requires_grad(true)
-        })
-        .collect();
-    let factor = comm.rank() as f64 + 1.0;
-    let loss: Tensor = params.iter().map(|param| (param * factor).sum(Kind::Double)).sum();
-    loss.backward();
-    average_gradients(&params, &*comm).unwrap();
-    for param in &params {
-        assert_eq!(param.grad().min().double_value(&[]), 2.0);
-        assert_eq!(param.grad().max().double_value(&[]), 2.0);
-    }
-    assert_eq!(comm.counters().all_reduce.num_calls, 3);
-}
-
 // --- coming together -----------------------------------------------------------------------------------------------
 
 fn meets() {
@@ -353,6 +349,7 @@ fn dies() {
     if comm.rank() == culprit {
         comm.barrier().unwrap();
         kill_process(getpid(), Signal::KILL).unwrap();
+        thread::sleep(TIMEOUT);
     }
     comm.barrier().unwrap();
     reduce_until_failure(&*comm, culprit);
@@ -362,14 +359,7 @@ fn run_with_culprit(worker: &str, world_size: usize, culprit: usize) -> (Vec<Out
     let port = free_port();
     let children: Vec<_> = (0..world_size)
         .map(|rank| {
-            processes::worker_command(worker)
-                .env("RANK", rank.to_string())
-                .env("WORLD_SIZE", world_size.to_string())
-                .env("MASTER_ADDR", "127.0.0.1")
-                .env("MASTER_PORT", port.to_string())
-                .env("CULPRIT", culprit.to_string())
-                .spawn()
-                .unwrap()
+            rank_command(worker, rank, world_size, port).env("CULPRIT", culprit.to_string()).spawn().unwrap()
         })
         .collect();
     let pid = children[culprit].id();
@@ -398,6 +388,8 @@ fn freezes() {
     comm.barrier().unwrap();
     if comm.rank() == 1 {
         kill_process(getpid(), Signal::STOP).unwrap();
+        // The signal may stop another thread first: this one must not leave the run in the meantime.
+        thread::sleep(TIMEOUT);
     } else {
         reduce_until_failure(&*comm, 1);
     }

@@ -13,13 +13,11 @@
 //! | `rendezvous` | [`connect`]: ranks find each other and compare what they were started with |
 //! | `alone`, `group` | [`Alone`], [`Group`]: the two kinds of world |
 //! | `watch`, `verdict` | [`Verdict`]: signs of life, and who was the first cause when they stop |
-//! | `gradients` | [`average_gradients`] |
 
 mod alone;
 mod counters;
 mod environment;
 mod error;
-mod gradients;
 mod group;
 mod keys;
 mod rendezvous;
@@ -32,7 +30,6 @@ pub use alone::Alone;
 pub use counters::{CommCounters, Traffic};
 pub use environment::{Environment, EnvironmentError, LAUNCHER_PID_VARIABLE, Launcher, Meeting};
 pub use error::CommError;
-pub use gradients::average_gradients;
 pub use group::Group;
 pub use rendezvous::{ConnectOptions, connect};
 pub use verdict::{RankName, Verdict};

@@ -4,8 +4,7 @@
 //! environment and calls the function. That keeps both sides of a test in one file, without binaries that only tests need.
 
 use std::env;
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Variable that holds the name of the worker.
 pub(crate) const WORKER: &str = "FASTCLIP_TEST_WORKER";
@@ -32,27 +31,6 @@ pub(crate) fn worker_command(worker: &str) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
-}
-
-/// Returns a port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// Starts a worker as one rank.
-pub(crate) fn start_rank(worker: &str, rank: usize, world_size: usize, port: u16) -> Child {
-    worker_command(worker)
-        .env("RANK", rank.to_string())
-        .env("WORLD_SIZE", world_size.to_string())
-        .env("MASTER_ADDR", "127.0.0.1")
-        .env("MASTER_PORT", port.to_string())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits for processes and returns what each wrote.
-pub(crate) fn outputs(children: Vec<Child>) -> Vec<Output> {
-    children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
 /// Returns what a process wrote, for messages of failed tests.
