@@ -8,9 +8,24 @@
 //! | [`model`] | what is trained: CLIP as OpenCLIP defines it |
 //! | [`objective`] | what is minimised: the FastCLIP objectives and OpenCLIP's |
 //! | [`estimator`] | what training remembers of each sample |
+//! | [`schedule`], [`optimizer`] | how fast parameters move, and how |
+//! | [`gradients`] | how gradients become the same on all ranks |
+//! | [`step`] | how these make one step |
+//! | [`eval`] | how good the model is |
+//! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
 
 pub mod distributed;
 pub mod estimator;
+pub mod eval;
+mod files;
+pub mod gradients;
+pub mod launch;
+pub mod metrics;
 pub mod model;
 pub mod objective;
+pub mod optimizer;
+pub mod progress;
+pub mod report;
+pub mod schedule;
+pub mod step;

@@ -16,7 +16,7 @@ mod vision;
 #[cfg(test)]
 mod tests;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{ModelConfig, ModelConfigError, TextConfig, VisionConfig};
 pub use parameters::{Init, Parameter, ParameterSpec, Parameters};
@@ -35,6 +35,9 @@ pub const LOG_SCALE: &str = "logit_scale";
 
 /// The temperature of OpenCLIP's initial logit scale.
 pub const INITIAL_TEMPERATURE: f64 = 0.07;
+
+/// The largest logit scale 1/τ.
+pub const MAX_LOGIT_SCALE: f64 = 100.0;
 
 /// A CLIP model.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ impl Clip {
     /// Returns the trained scalar s = ln(1/τ) itself.
     pub fn log_scale(&self) -> &Tensor {
         &self.log_scale
+    }
+
+    /// Puts the temperature back into its range after a step: τ from 0.01 to 1.
+    pub fn clamp_temperature(&self) {
+        let _ = no_grad(|| self.log_scale.shallow_clone().clamp_(0.0, MAX_LOGIT_SCALE.ln()));
     }
 
     /// Returns all parameters, in the order of OpenCLIP's state dict.
