@@ -10,7 +10,8 @@ use super::verdict::{RankName, Verdict};
 
 /// A run that cannot start or go on together.
 ///
-/// An error that another rank caused names that rank, and all ranks name the same one.
+/// An error that another rank caused names that rank, and all ranks name the same one. What is large in it lies behind a
+/// pointer, since every collective returns one of these.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommError {
@@ -31,13 +32,13 @@ pub enum CommError {
         /// The time-out.
         timeout: Duration,
         /// What failed.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// Ranks did not come in time.
     #[error("{verdict} to {address} within {} s; the world size is {world_size}", timeout.as_secs_f32())]
     Missing {
         /// The ranks.
-        verdict: Verdict,
+        verdict: Box<Verdict>,
         /// Ranks in the run.
         world_size: usize,
         /// Host and port.
@@ -49,7 +50,7 @@ pub enum CommError {
     #[error("{verdict}")]
     Disagreement {
         /// The rank and both values.
-        verdict: Verdict,
+        verdict: Box<Verdict>,
     },
     /// Two processes say that they are the same rank.
     #[error("{holder} has come to {address} already: two runs share the address")]
@@ -63,7 +64,7 @@ pub enum CommError {
     #[error("the meeting of ranks broke up")]
     Meeting {
         /// What failed.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// A rank wrote something into the store that no rank of this version writes.
     #[error("the store at {address} holds a strange `{key}`")]
@@ -117,15 +118,15 @@ pub enum CommError {
     #[error("could not run a collective")]
     Refused {
         /// Which, and why.
-        source: CollectiveError,
+        source: Box<CollectiveError>,
     },
     /// A collective failed because of another rank.
     #[error("{verdict}")]
     Peer {
         /// The first cause, on which all ranks agreed.
-        verdict: Verdict,
+        verdict: Box<Verdict>,
         /// What this rank was doing.
-        source: CollectiveError,
+        source: Box<CollectiveError>,
     },
 }
 

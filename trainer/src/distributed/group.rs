@@ -43,9 +43,10 @@ impl Group {
         start(&self.group).and_then(Work::wait).map_err(|source| {
             if source.kind == FailureKind::Refused {
                 self.watch.announce(&format!("{source}: {}", source.source));
-                CommError::Refused { source }
+                CommError::Refused { source: Box::new(source) }
             } else {
-                CommError::Peer { verdict: self.watch.diagnose(&source), source }
+                let verdict = Box::new(self.watch.diagnose(&source));
+                CommError::Peer { verdict, source: Box::new(source) }
             }
         })
     }

@@ -102,9 +102,12 @@ fn join(environment: &Environment, meeting: &Meeting, options: &ConnectOptions) 
         Ok(group) => Ok(Group::new(group, watch, store)),
         Err(source) if source.kind == FailureKind::Refused => {
             watch.announce(&source.source.to_string());
-            Err(CommError::Refused { source })
+            Err(CommError::Refused { source: Box::new(source) })
         }
-        Err(source) => Err(CommError::Peer { verdict: watch.diagnose(&source), source }),
+        Err(source) => {
+            let verdict = Box::new(watch.diagnose(&source));
+            Err(CommError::Peer { verdict, source: Box::new(source) })
+        }
     }
 }
 
@@ -113,9 +116,9 @@ fn connect_store(meeting: &Meeting, is_server: bool, timeout: Duration) -> Resul
     TcpStore::connect(&options).map_err(|source| match source {
         StoreError::AddressInUse { address } => CommError::AddressInUse { address },
         StoreError::Unreachable { ref address, .. } => {
-            CommError::Unreachable { address: address.clone(), timeout, source }
+            CommError::Unreachable { address: address.clone(), timeout, source: Box::new(source) }
         }
-        source => CommError::Meeting { source },
+        source => meeting_broke(source),
     })
 }
 
@@ -199,13 +202,13 @@ impl Arrival<'_> {
     fn wait_for_all(&self) -> Result<Vec<RankName>, CommError> {
         let deadline = Instant::now() + self.timeout;
         let own_key = self.keys.joined(self.identity.name.rank);
-        let holder = self.store.set_once(&own_key, &json(&self.identity)).map_err(meeting)?;
+        let holder = self.store.set_once(&own_key, &json(&self.identity)).map_err(meeting_broke)?;
         let holder: Identity = self.parse(&own_key, &holder)?;
         if holder != self.identity {
             return Err(CommError::Taken { holder: holder.name, address: self.store.address().to_owned() });
         }
         while !self.have_all_come()? {
-            if let Some(bytes) = self.store.peek(&self.keys.verdict()).map_err(meeting)? {
+            if let Some(bytes) = self.store.peek(&self.keys.verdict()).map_err(meeting_broke)? {
                 return Err(self.give_up(&bytes));
             }
             // Compared at once and not when all have come: a rank that was started wrongly may be why others never do.
@@ -225,13 +228,13 @@ impl Arrival<'_> {
     fn have_all_come(&self) -> Result<bool, CommError> {
         let keys: Vec<String> = (0..self.identity.world_size).map(|rank| self.keys.joined(rank)).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        self.store.check(&keys).map_err(meeting)
+        self.store.check(&keys).map_err(meeting_broke)
     }
 
     fn missing(&self) -> Result<Vec<usize>, CommError> {
         let mut missing = Vec::new();
         for rank in 0..self.identity.world_size {
-            if !self.store.check(&[&self.keys.joined(rank)]).map_err(meeting)? {
+            if !self.store.check(&[&self.keys.joined(rank)]).map_err(meeting_broke)? {
                 missing.push(rank);
             }
         }
@@ -242,7 +245,7 @@ impl Arrival<'_> {
         let mut identities: Vec<Identity> = Vec::with_capacity(self.identity.world_size);
         for rank in 0..self.identity.world_size {
             let key = self.keys.joined(rank);
-            let bytes = self.store.get(&key).map_err(meeting)?;
+            let bytes = self.store.get(&key).map_err(meeting_broke)?;
             identities.push(self.parse(&key, &bytes)?);
         }
         let zero = &identities[0];
@@ -254,7 +257,7 @@ impl Arrival<'_> {
 
     fn identity_of(&self, rank: usize) -> Result<Option<Identity>, CommError> {
         let key = self.keys.joined(rank);
-        let bytes = self.store.peek(&key).map_err(meeting)?;
+        let bytes = self.store.peek(&key).map_err(meeting_broke)?;
         bytes.map(|bytes| self.parse(&key, &bytes)).transpose()
     }
 
@@ -262,7 +265,7 @@ impl Arrival<'_> {
     fn propose(&self, verdict: &Verdict) -> CommError {
         match self.store.set_once(&self.keys.verdict(), &json(verdict)) {
             Ok(bytes) => self.give_up(&bytes),
-            Err(source) => meeting(source),
+            Err(source) => meeting_broke(source),
         }
     }
 
@@ -280,12 +283,12 @@ impl Arrival<'_> {
         let address = self.store.address().to_owned();
         match verdict {
             Verdict::Missing { .. } => CommError::Missing {
-                verdict,
+                verdict: Box::new(verdict),
                 world_size: self.identity.world_size,
                 address,
                 timeout: self.timeout,
             },
-            verdict => CommError::Disagreement { verdict },
+            verdict => CommError::Disagreement { verdict: Box::new(verdict) },
         }
     }
 
@@ -315,8 +318,8 @@ impl Arrival<'_> {
     }
 }
 
-fn meeting(source: StoreError) -> CommError {
-    CommError::Meeting { source }
+fn meeting_broke(source: StoreError) -> CommError {
+    CommError::Meeting { source: Box::new(source) }
 }
 
 #[cfg(test)]
