@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fastclip_torch_ext::{StoreOptions, TcpStore};
 use fastclip_trainer::distributed::{
     Alone, CommError, Communicator, ConnectOptions, Environment, Verdict, connect,
 };
@@ -219,6 +220,35 @@ fn check_contract(comm: &dyn Communicator) {
     assert_eq!(counters.total().num_calls, 10 + counters.all_gather.num_calls + world_size as u64 + 2 + 1);
 }
 
+#[test]
+fn ranks_meet_in_a_store_of_the_launcher_and_again_after_a_restart() {
+    let store = TcpStore::connect(&StoreOptions {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        is_server: true,
+        timeout: TIMEOUT,
+    })
+    .unwrap();
+    for attempt in ["0", "1"] {
+        let children = (0..2).map(|rank| {
+            rank_command("conforms", rank, 2, store.port())
+                .env("TORCHELASTIC_USE_AGENT_STORE", "True")
+                .env("TORCHELASTIC_RESTART_COUNT", attempt)
+                .spawn()
+                .unwrap()
+        });
+        assert_success(&outputs(children.collect()));
+    }
+}
+
+#[test]
+fn ranks_talk_over_the_interface_that_is_named() {
+    let port = free_port();
+    let children = (0..2)
+        .map(|rank| rank_command("conforms", rank, 2, port).env("GLOO_SOCKET_IFNAME", "lo").spawn().unwrap());
+    assert_success(&outputs(children.collect()));
+}
+
 // --- coming together -----------------------------------------------------------------------------------------------
 
 fn meets() {
@@ -328,6 +358,7 @@ fn reduce_until_failure(comm: &dyn Communicator, culprit: usize) {
         }
         assert!(start.elapsed() < TIMEOUT, "the culprit does nothing");
     };
+    assert!(start.elapsed() < TIMEOUT, "{error}");
     tell(&error);
     assert_eq!(error.ranks(), [culprit], "{error:?}");
 }
