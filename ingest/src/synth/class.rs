@@ -67,7 +67,7 @@ impl Class {
         let len = round.len() as u64;
         // Streams of rounds must not meet those of pictures: they take the upper two values of the split's four bits.
         let stream = 2 + split as u64;
-        let number = (turn / len) << 1 | u64::from(from_held_out);
+        let number = 2 * (turn / len) + u64::from(from_held_out);
         Draw::new(seed, stream, number, Purpose::Scene).shuffle(&mut round);
         round[(turn % len) as usize]
     }

@@ -20,7 +20,7 @@ impl Draw {
     /// The stream of one picture for one purpose; `split` tells training from held-out pictures.
     pub(super) fn new(seed: u64, split: u64, index: u64, purpose: Purpose) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(split << 60 | index << 2 | purpose as u64);
+        rng.set_stream((split << 60) | (index << 2) | purpose as u64);
         Self(rng)
     }
 
@@ -43,7 +43,7 @@ impl Draw {
 
     /// An index below `len`. The bias of at most `len` in 2^32 does not matter here.
     pub(super) fn below(&mut self, len: usize) -> usize {
-        (u64::from(self.bits()) * len as u64 >> 32) as usize
+        ((u64::from(self.bits()) * len as u64) >> 32) as usize
     }
 
     pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
