@@ -1,5 +1,6 @@
 //! One test alone in its process, as it counts the threads of the process.
 
+#![allow(clippy::unwrap_used, reason = "tests, of which the lint knows only the functions marked so")]
 #![cfg(target_os = "linux")]
 
 mod common;

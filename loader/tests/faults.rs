@@ -1,5 +1,7 @@
 //! Bad samples, broken shards, and streams that are dropped.
 
+#![allow(clippy::unwrap_used, reason = "tests, of which the lint knows only the functions marked so")]
+
 mod common;
 
 use std::collections::BTreeMap;

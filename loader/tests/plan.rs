@@ -1,5 +1,7 @@
 //! The promises of the plan, over random datasets, batches and worlds.
 
+#![allow(clippy::unwrap_used, reason = "tests, of which the lint knows only the functions marked so")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 

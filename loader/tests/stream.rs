@@ -1,5 +1,7 @@
 //! The promises of the whole loader, on real shards.
 
+#![allow(clippy::unwrap_used, reason = "tests, of which the lint knows only the functions marked so")]
+
 mod common;
 
 use std::collections::BTreeSet;

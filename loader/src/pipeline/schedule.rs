@@ -195,3 +195,98 @@ impl Iterator for Schedule {
         Some(step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use fastclip_schemas::{Digest, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+    use crate::plan::{PlanSizes, slots_of};
+    use crate::{Order, Tail, World};
+
+    fn plan(shard_samples: &[u32], global_batch: u64, order: Order, tail: Tail, window: u32) -> Plan {
+        let shards = shard_samples.iter().enumerate().map(|(shard, &num_samples)| ShardEntry {
+            name: shard.to_string(),
+            index: String::new(),
+            num_samples,
+            num_bytes: u64::from(num_samples),
+            digest: Digest([0; 32]),
+            index_digest: Digest([0; 32]),
+            first_sample_id: SampleId(0),
+        });
+        let manifest = Manifest {
+            format_version: MANIFEST_FORMAT_VERSION,
+            created_by: String::new(),
+            num_samples: shard_samples.iter().map(|&num| u64::from(num)).sum(),
+            num_sample_ids: 0,
+            shards: shards.collect(),
+            source: BTreeMap::new(),
+        };
+        let sizes = PlanSizes { segment_samples: Some(9), window_samples: Some(window) };
+        Plan::new(&manifest, global_batch, order, tail, sizes).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn resuming_anywhere_on_any_rank_repeats_and_skips_nothing(
+            shards in prop::collection::vec(1_u32..120, 1..4),
+            (global_batch, world_sizes) in prop::sample::select(vec![
+                (1_u64, vec![1_usize]), (12, vec![1, 2, 3, 4, 6, 12]), (70, vec![1, 2, 5, 7, 10, 14, 35, 70]),
+                (128, vec![1, 2, 4, 8, 64, 128]),
+            ]),
+            order in prop::sample::select(vec![Order::Shuffled { seed: 3 }, Order::Sequential]),
+            keep in any::<bool>(),
+            window in 1_u32..60,
+            (world, rank, start, end) in any::<(Index, Index, Index, Index)>(),
+        ) {
+            let num_samples: u64 = shards.iter().map(|&num| u64::from(num)).sum();
+            let tail = if keep || num_samples < global_batch { Tail::Keep } else { Tail::Drop };
+            let plan = Arc::new(plan(&shards, global_batch, order, tail, window));
+            let world_size = world_sizes[world.index(world_sizes.len())];
+            let world = World::new(rank.index(world_size), world_size).unwrap();
+            let slots = slots_of(world, global_batch).unwrap();
+            let num_steps = plan.layout().num_steps();
+            let position = |number: u64| Position { epoch: number / num_steps, step: number % num_steps };
+            let end = end.index(3 * num_steps as usize + 1) as u64;
+            let start = start.index(end as usize + 1) as u64;
+
+            let schedule = Schedule::new(Arc::clone(&plan), slots.clone(), position(start), position(end));
+            let mut runs: HashMap<u64, (RunRequest, u32)> = HashMap::new();
+            let mut last_uses = HashMap::new();
+            let mut number = start;
+            for step in schedule {
+                prop_assert_eq!(step.position, position(number));
+                for request in step.runs {
+                    prop_assert_eq!(request.run, runs.len() as u64, "runs are numbered in order");
+                    runs.insert(request.run, (request, 0));
+                }
+                let mut uses = step.uses.iter();
+                let epoch = plan.epoch(step.position.epoch);
+                for slot in slots.clone() {
+                    let Some((shard, sample)) = epoch.slot(step.position.step, slot) else { continue };
+                    let used = uses.next().unwrap();
+                    let (request, num_uses) = runs.get_mut(&used.run).unwrap();
+                    prop_assert_eq!((request.shard, used.sample), (shard, sample));
+                    prop_assert!(request.samples.contains(&sample));
+                    let time = (number - start) * (slots.end - slots.start) + slot - slots.start;
+                    if *num_uses == 0 {
+                        prop_assert_eq!(request.first_use, time);
+                    }
+                    *num_uses += 1;
+                    last_uses.insert(used.run, time);
+                }
+                prop_assert!(uses.next().is_none());
+                number += 1;
+            }
+            prop_assert_eq!(number, end);
+            for (run, (request, num_uses)) in runs {
+                prop_assert_eq!(request.num_uses, num_uses, "a run is let go after its last use");
+                prop_assert_eq!(request.last_use, last_uses[&run]);
+            }
+        }
+    }
+}
