@@ -15,12 +15,15 @@ pub struct RunSummary {
     pub seconds: f64,
     /// Samples of all ranks per second of training.
     pub images_per_second: f64,
-    /// Fraction of evaluation images whose best class is the right one.
-    pub zero_shot_top1: f64,
+    /// Fraction of evaluation images whose best class is the right one; absent, like the next two, without classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_shot_top1: Option<f64>,
     /// Fraction of evaluation images whose five best classes hold the right one.
-    pub zero_shot_top5: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_shot_top5: Option<f64>,
     /// What guessing gives for top-1: one over the number of classes.
-    pub zero_shot_chance: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_shot_chance: Option<f64>,
     /// Fraction of images whose own caption ranks first among the pool's captions.
     pub retrieval_image_to_text_r1: f64,
     /// Same among the first five.

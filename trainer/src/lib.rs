@@ -5,16 +5,22 @@
 //!
 //! | module | answers |
 //! |---|---|
+//! | [`config`] | what a run is told to do |
+//! | [`run`] | how a run goes from its first step to its last |
 //! | [`model`] | what is trained: CLIP as OpenCLIP defines it |
 //! | [`objective`] | what is minimised: the FastCLIP objectives and OpenCLIP's |
 //! | [`estimator`] | what training remembers of each sample |
 //! | [`schedule`], [`optimizer`] | how fast parameters move, and how |
 //! | [`gradients`] | how gradients become the same on all ranks |
 //! | [`step`] | how these make one step |
+//! | [`checkpoint`] | what survives a restart |
 //! | [`eval`] | how good the model is |
 //! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
+//! | [`launch`] | how several ranks are started from one command |
 
+pub mod checkpoint;
+pub mod config;
 pub mod distributed;
 pub mod estimator;
 pub mod eval;
@@ -27,5 +33,6 @@ pub mod objective;
 pub mod optimizer;
 pub mod progress;
 pub mod report;
+pub mod run;
 pub mod schedule;
 pub mod step;

@@ -26,6 +26,8 @@ pub struct Inputs<'a> {
 /// What a step found; equal on all ranks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
+    /// Epoch of the batch.
+    pub epoch: u64,
     /// What the objective reports, over the global batch.
     pub values: Values<f64>,
     /// Euclidean norm of the gradient over all parameters.
@@ -152,6 +154,7 @@ impl Trainer {
         self.model.clamp_temperature();
         self.step += 1;
         Ok(StepReport {
+            epoch: batch.epoch,
             values: sum.values,
             grad_norm: sum.norm,
             tau: sum.tau,

@@ -101,9 +101,8 @@ fn unit_rows(rows: &Tensor) -> Tensor {
 
 async fn lines(dataset: &Dataset, file: &'static str) -> Result<Option<Vec<String>>, EvalError> {
     let Some(bytes) = dataset.side_file(file).await? else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        side_file(file, format!("is not UTF-8 at byte {}", error.valid_up_to()))
-    })?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| side_file(file, format!("is not UTF-8 at byte {}", error.valid_up_to())))?;
     Ok(Some(text.lines().map(|line| line.trim().to_owned()).collect()))
 }
 
@@ -121,17 +120,15 @@ mod tests {
 
     #[test]
     fn prompts_put_the_class_where_the_template_says() {
-        let classes = ClassPrompts::check(owned(&["red ball"]), owned(&["a photo of a {c}", "{c}."])).unwrap();
+        let classes =
+            ClassPrompts::check(owned(&["red ball"]), owned(&["a photo of a {c}", "{c}."])).unwrap();
         assert_eq!(classes.prompts("red ball").collect::<Vec<_>>(), ["a photo of a red ball", "red ball."]);
     }
 
     #[test]
     fn a_template_without_a_place_for_the_class_is_refused_with_its_line() {
         let error = ClassPrompts::check(owned(&["ball"]), owned(&["a {c}", "a photo"])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`zeroshot_classification_templates.txt` has no `{c}` on line 2"
-        );
+        assert_eq!(error.to_string(), "`zeroshot_classification_templates.txt` has no `{c}` on line 2");
     }
 
     #[test]

@@ -113,7 +113,8 @@ fn encode_batch(model: &dyn Encoder, batch: &Batch, options: &EvalOptions) -> (T
     let images = Tensor::from_slice(batch.images()).reshape([len, 3, side, side]);
     let tokens = Tensor::from_slice(batch.tokens()).reshape([len, options.context_length as i64]);
     // Filled up with the last sample rather than with zeros: a model may rely on every text having an end.
-    let full = Tensor::arange(options.batch_size.get() as i64, (Kind::Int64, tch::Device::Cpu)).clamp_max(len - 1);
+    let full =
+        Tensor::arange(options.batch_size.get() as i64, (Kind::Int64, tch::Device::Cpu)).clamp_max(len - 1);
     let full = |tensor: Tensor| tensor.index_select(0, &full).to_device(model.device());
     let only_real = |rows: Tensor| rows.narrow(0, 0, len).to_kind(Kind::Float);
     (only_real(model.encode_image(&full(images))), only_real(model.encode_text(&full(tokens))))

@@ -204,7 +204,11 @@ fn classify(
     let all_classes = Vec::<i64>::try_from(gather_rows(comm, &classes)?)?;
     if let Some(index) = all_classes.iter().position(|&class| class >= num_classes) {
         let id = samples.id(all_rows.int64_value(&[index as i64]) as usize);
-        return Err(EvalError::UnknownClass { id, class: all_classes[index], num_classes: num_classes as usize });
+        return Err(EvalError::UnknownClass {
+            id,
+            class: all_classes[index],
+            num_classes: num_classes as usize,
+        });
     }
     let images = exact(&local.images.index_select(0, &known));
     let found = gather_rows(comm, &standings(&images, classifier, &classes))?;

@@ -136,30 +136,31 @@ impl Asked<'_> {
         let described = self.order.describe(dataset, listed.map(|index| rows[index] as usize)).await?;
         let of = |index: usize| &described[&(rows[index] as usize)];
         let name = |class: usize| self.classes.map(|(prompts, _)| prompts.names[class].clone());
-        let images = picked.iter().zip(captions).zip(best_classes).map(|((&index, captions), best_classes)| {
-            let Place { shard, position } = self.order.place(rows[index] as usize);
-            ImagePrediction {
-                sample_id: ids[index],
-                key: of(index).key.clone(),
-                shard,
-                position,
-                caption: of(index).caption.clone(),
-                caption_rank: self.standings[index].rank(),
-                captions: captions
-                    .into_iter()
-                    .map(|(index, score)| RankedCaption {
-                        sample_id: ids[index],
-                        caption: of(index).caption.clone(),
-                        score,
-                    })
-                    .collect(),
-                class: usize::try_from(classes[index]).ok().and_then(name),
-                classes: best_classes
-                    .into_iter()
-                    .filter_map(|(class, score)| Some(RankedClass { name: name(class)?, score }))
-                    .collect(),
-            }
-        });
+        let images =
+            picked.iter().zip(captions).zip(best_classes).map(|((&index, captions), best_classes)| {
+                let Place { shard, position } = self.order.place(rows[index] as usize);
+                ImagePrediction {
+                    sample_id: ids[index],
+                    key: of(index).key.clone(),
+                    shard,
+                    position,
+                    caption: of(index).caption.clone(),
+                    caption_rank: self.standings[index].rank(),
+                    captions: captions
+                        .into_iter()
+                        .map(|(index, score)| RankedCaption {
+                            sample_id: ids[index],
+                            caption: of(index).caption.clone(),
+                            score,
+                        })
+                        .collect(),
+                    class: usize::try_from(classes[index]).ok().and_then(name),
+                    classes: best_classes
+                        .into_iter()
+                        .filter_map(|(class, score)| Some(RankedClass { name: name(class)?, score }))
+                        .collect(),
+                }
+            });
         Ok(Predictions { pool: ids.len() as u64, images: images.collect() })
     }
 }

@@ -114,8 +114,7 @@ mod tests {
             let queries = features(num, dim, num);
             let candidates = features(num, dim, num_distinct);
             let right: Vec<i64> = (0..num).collect();
-            let found =
-                standings(&exact(&queries), &exact(&candidates), &Tensor::from_slice(&right));
+            let found = standings(&exact(&queries), &exact(&candidates), &Tensor::from_slice(&right));
             let expected = brute_force(&queries, &candidates, &right);
             assert_eq!(Standing::from_rows(&found).unwrap(), expected, "{num} × {dim}");
             if num_distinct < num {

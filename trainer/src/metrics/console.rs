@@ -33,6 +33,9 @@ pub(super) fn train_line(
     if let Some(gamma) = record.gamma {
         line += &format!(" Gamma: {gamma:.3}");
     }
+    if let Some(contrastive_loss) = record.contrastive_loss {
+        line += &format!(" Contrastive_loss: {}", significant(contrastive_loss, 5));
+    }
     line += &format!(" Loss: {} ({})", significant(*loss, 5), significant(mean_loss, 5));
     if let Some(left) = time_left {
         line += &format!(" Left: {}", clock(left));
@@ -114,6 +117,8 @@ mod tests {
             epoch: 1,
             samples_seen: 3_216_384,
             loss: 9.7031,
+            contrastive_loss: None,
+            log_mean: None,
             lr: 0.0,
             lr_tau: None,
             tau: 0.07,
@@ -147,7 +152,11 @@ mod tests {
                 num_classes: 80,
                 num_images: 500,
             }),
-            retrieval: Some(Retrieval { image_to_text: recall(0.25), text_to_image: recall(0.125), pool: 500 }),
+            retrieval: Some(Retrieval {
+                image_to_text: recall(0.25),
+                text_to_image: recall(0.125),
+                pool: 500,
+            }),
             timing: EvalTiming { seconds: 1.25 },
         };
         assert_eq!(

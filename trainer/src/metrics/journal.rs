@@ -101,6 +101,8 @@ mod tests {
             epoch: 0,
             samples_seen: step * 64,
             loss: 1.0 / step as f64,
+            contrastive_loss: None,
+            log_mean: None,
             lr: 1e-3,
             lr_tau: Some(2.5e-4),
             tau: 0.07,

@@ -42,6 +42,12 @@ pub struct TrainRecord {
     /// Loss over the global batch.
     #[serde(deserialize_with = "null_as_nan")]
     pub loss: f64,
+    /// InfoNCE of the global batch, comparable over objectives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrastive_loss: Option<f64>,
+    /// Mean logarithm of the estimated inner losses: FastCLIP's progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_mean: Option<f64>,
     /// Learning rate of the weights.
     #[serde(deserialize_with = "null_as_nan")]
     pub lr: f64,

@@ -199,9 +199,7 @@ pub(super) mod tests {
                     let len = varint(&mut bytes) as usize;
                     Field::Bytes(take(&mut bytes, len))
                 }
-                5 => {
-                    Field::Number(u64::from(u32::from_le_bytes(take(&mut bytes, 4).try_into().unwrap())))
-                }
+                5 => Field::Number(u64::from(u32::from_le_bytes(take(&mut bytes, 4).try_into().unwrap()))),
                 other => panic!("wire type {other}"),
             };
             fields.push((key >> 3, value));

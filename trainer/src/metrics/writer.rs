@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::journal::Journal;
 use super::tensorboard::EventWriter;
-use super::{EvalRecord, MetricsError, RUN_INFO_FILE, Record, RunInfo, TENSORBOARD_FOLDER, TrainRecord, console};
+use super::{
+    EvalRecord, MetricsError, RUN_INFO_FILE, Record, RunInfo, TENSORBOARD_FOLDER, TrainRecord, console,
+};
 use crate::files;
 use crate::progress::{Bar, Progress};
 
@@ -52,9 +54,8 @@ impl MetricsWriter {
         let journal = Journal::open(&run_dir, resumed_at)?;
         let folder = run_dir.join(TENSORBOARD_FOLDER);
         let first_step = resumed_at.map_or(0, |step| step + 1);
-        let events = EventWriter::create(&folder, first_step, SystemTime::now()).map_err(|source| {
-            MetricsError::Io { action: "create an event file in", path: folder, source }
-        })?;
+        let events = EventWriter::create(&folder, first_step, SystemTime::now())
+            .map_err(|source| MetricsError::Io { action: "create an event file in", path: folder, source })?;
         let bar = progress.bar("training", "steps", resumed_at.unwrap_or(0), info.total_steps);
         Ok(Self { info, journal, events, bar, epoch_loss: EpochMean::default() })
     }
@@ -84,9 +85,14 @@ impl MetricsWriter {
             ("train/data_time", timing.data_seconds),
             ("train/batch_time", timing.step_seconds),
             ("train/samples_per_second", timing.images_per_second),
-            ("train/samples_per_second_per_gpu", timing.images_per_second / self.info.num_ranks.max(1) as f64),
+            (
+                "train/samples_per_second_per_gpu",
+                timing.images_per_second / self.info.num_ranks.max(1) as f64,
+            ),
         ];
         let optional = [
+            ("train/contrastive_loss", record.contrastive_loss),
+            ("train/log_mean", record.log_mean),
             ("train/lr_tau", record.lr_tau),
             ("train/gamma", record.gamma),
             ("train/grad_norm", record.grad_norm),
@@ -203,6 +209,8 @@ mod tests {
                     epoch: 0,
                     samples_seen: step * 64,
                     loss: 4.0 / step as f64,
+                    contrastive_loss: None,
+                    log_mean: None,
                     lr: 1e-3,
                     lr_tau: None,
                     tau: 0.05,

@@ -12,6 +12,7 @@ mod parameters;
 mod text;
 mod transformer;
 mod vision;
+mod weights;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{ModelConfig, ModelConfigError, TextConfig, VisionConfig};
 pub use parameters::{Init, Parameter, ParameterSpec, Parameters};
+pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
+pub(crate) use weights::{read_tensors, write_tensors};
 
 use text::TextTower;
 use vision::VisionTower;
@@ -126,6 +129,11 @@ impl Clip {
     /// Returns the trained scalar s = ln(1/τ) itself.
     pub fn log_scale(&self) -> &Tensor {
         &self.log_scale
+    }
+
+    /// Sets the temperature.
+    pub fn set_temperature(&self, tau: f64) {
+        let _ = no_grad(|| self.log_scale.shallow_clone().fill_((1.0 / tau).ln()));
     }
 
     /// Puts the temperature back into its range after a step: τ from 0.01 to 1.

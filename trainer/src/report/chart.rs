@@ -36,17 +36,22 @@ pub(super) struct Chart {
     pub(super) title: &'static str,
     pub(super) unit: Unit,
     pub(super) density: Density,
+    /// Whether it takes two columns of the page.
+    pub(super) is_wide: bool,
     /// At most three: that is how many colours the page has.
     pub(super) series: Vec<Series>,
     /// A dashed line to compare with, in the same unit.
     pub(super) reference: Option<(&'static str, f64)>,
 }
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 54.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 10.0;
+/// Widths of a chart over one and over two columns of the page. Near what they are on a screen, so that text is drawn in
+/// the size that it was given.
+const NARROW: f64 = 360.0;
+const WIDE: f64 = 752.0;
+const HEIGHT: f64 = 196.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 8.0;
 const BOTTOM: f64 = 36.0;
 
 /// More points than this are averaged in groups: a curve has no more pixels than that.
@@ -59,16 +64,23 @@ impl Chart {
         let all = || series.iter().flat_map(|(_, points)| points.iter());
         let Some(first) = all().map(|point| point.0).reduce(f64::min) else { return String::new() };
         let last = all().map(|point| point.0).reduce(f64::max).unwrap_or(first);
-        let low = all().map(|point| point.1).chain(self.reference.map(|line| line.1)).fold(f64::INFINITY, f64::min);
-        let high = all().map(|point| point.1).chain(self.reference.map(|line| line.1)).fold(f64::MIN, f64::max);
+        let low =
+            all().map(|point| point.1).chain(self.reference.map(|line| line.1)).fold(f64::INFINITY, f64::min);
+        let high =
+            all().map(|point| point.1).chain(self.reference.map(|line| line.1)).fold(f64::MIN, f64::max);
+        let width = if self.is_wide { WIDE } else { NARROW };
         let y = match self.unit {
             Unit::Fraction => Axis::fit(0.0, high, 5),
             Unit::Measure => Axis::fit(low, high, 5),
         };
         // The horizontal axis ends where the data does; only the vertical one is rounded outwards.
-        let x = Axis { low: first.min(last - 1.0), high: last, ..Axis::fit(first, last, 6) };
+        let x = Axis {
+            low: first.min(last - 1.0),
+            high: last,
+            ..Axis::fit(first, last, if self.is_wide { 12 } else { 7 })
+        };
         let place = |&(step, value): &(f64, f64)| {
-            let right = LEFT + x.fraction(step) * (WIDTH - LEFT - RIGHT);
+            let right = LEFT + x.fraction(step) * (width - LEFT - RIGHT);
             let down = HEIGHT - BOTTOM - y.fraction(value) * (HEIGHT - TOP - BOTTOM);
             (right, down)
         };
@@ -79,7 +91,7 @@ impl Chart {
             body += &format!(
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>\
                  <text class=\"tick\" x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-                WIDTH - RIGHT,
+                width - RIGHT,
                 LEFT - 8.0,
                 down + 4.0,
                 self.tick(value, y.step)
@@ -97,7 +109,7 @@ impl Chart {
             let (_, down) = place(&(x.low, value));
             body += &format!(
                 "<line class=\"reference\" x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>\n",
-                WIDTH - RIGHT
+                width - RIGHT
             );
         }
         for (number, (name, points)) in series.iter().enumerate() {
@@ -124,12 +136,13 @@ impl Chart {
             }
         }
         let bottom = HEIGHT - 2.0;
-        let middle = LEFT + (WIDTH - LEFT - RIGHT) / 2.0;
+        let middle = LEFT + (width - LEFT - RIGHT) / 2.0;
         format!(
-            "<figure class=\"chart\"><figcaption><h3>{title}</h3><ul class=\"legend\">{legend}</ul></figcaption>\n\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title} over training steps\">\n{body}\
+            "<figure class=\"chart{span}\"><figcaption><h3>{title}</h3><ul class=\"legend\">{legend}</ul></figcaption>\n\
+             <svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{title} over training steps\">\n{body}\
              <text class=\"tick\" x=\"{middle:.0}\" y=\"{bottom:.0}\" text-anchor=\"middle\">step</text>\n\
              </svg></figure>\n",
+            span = if self.is_wide { " wide" } else { "" },
             title = escaped(self.title),
             legend = self.legend(&series)
         )
@@ -170,8 +183,11 @@ impl Chart {
             Unit::Fraction => (100.0 * value, 100.0 * step, " %"),
             Unit::Measure => (value, step, ""),
         };
-        if value != 0.0 && (step < 0.000_99 || step >= 10_000.0) {
-            return format!("{value:.1e}{suffix}");
+        if value == 0.0 {
+            return format!("0{suffix}");
+        }
+        if step < 0.000_99 || step >= 10_000.0 {
+            return format!("{value:.0e}{suffix}");
         }
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         format!("{value:.decimals$}{suffix}")
@@ -203,7 +219,10 @@ impl Axis {
         };
         let rough = (high - low) / f64::from(num_ticks);
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|&step| step >= rough * 0.999);
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|factor| factor * power)
+            .into_iter()
+            .find(|&step| step >= rough * 0.999);
         let step = step.unwrap_or(10.0 * power);
         Self { low: (low / step + 1e-9).floor() * step, high: (high / step - 1e-9).ceil() * step, step }
     }
@@ -254,20 +273,32 @@ mod tests {
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
         let series = vec![Series { name: "loss", points }];
-        Chart { title: "Loss", unit: Unit::Measure, density: Density::Smooth, series, reference: None }
+        Chart {
+            title: "Loss",
+            unit: Unit::Measure,
+            density: Density::Smooth,
+            is_wide: false,
+            series,
+            reference: None,
+        }
     }
 
     #[test]
     fn axes_are_round_and_hold_all_values() {
-        for (low, high) in [(0.0, 0.93), (2.13, 7.91), (1e-6, 5e-4), (0.07, 0.07), (0.0, 0.0), (-3.0, 12_345.0)] {
+        for (low, high) in
+            [(0.0, 0.93), (2.13, 7.91), (1e-6, 5e-4), (0.07, 0.07), (0.0, 0.0), (-3.0, 12_345.0)]
+        {
             let axis = Axis::fit(low, high, 5);
-            assert!(axis.low <= low && axis.high >= high && axis.high > axis.low, "{axis:?} for {low}..{high}");
+            assert!(
+                axis.low <= low && axis.high >= high && axis.high > axis.low,
+                "{axis:?} for {low}..{high}"
+            );
             let num_ticks = axis.ticks().count();
             assert!((2..=8).contains(&num_ticks), "{num_ticks} ticks on {axis:?}");
         }
         let ticks: Vec<String> =
             Axis::fit(0.0, 0.93, 5).ticks().map(|value| chart(Vec::new()).tick(value, 0.2)).collect();
-        assert_eq!(ticks, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(ticks, ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
     }
 
     #[test]
@@ -279,7 +310,9 @@ mod tests {
 
     #[test]
     fn no_coordinate_is_ever_a_non_number() {
-        for points in [vec![(5.0, 0.0)], vec![(5.0, 1.0), (5.0, 1.0)], (0..5000).map(|x| (x.into(), 1.0)).collect()] {
+        for points in
+            [vec![(5.0, 0.0)], vec![(5.0, 1.0), (5.0, 1.0)], (0..5000).map(|x| (x.into(), 1.0)).collect()]
+        {
             let html = chart(points).to_html();
             assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
             assert!(html.len() < 20_000, "many points are thinned out: {} bytes", html.len());

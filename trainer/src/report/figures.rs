@@ -75,9 +75,15 @@ mod tests {
 
     #[test]
     fn numbers_read_as_a_person_would_write_them() {
-        assert_eq!([0.0, 0.00213, 0.0125, 0.5, 1.0].map(percent), ["0 %", "0.21 %", "1.2 %", "50.0 %", "100 %"]);
+        assert_eq!(
+            [0.0, 0.00213, 0.0125, 0.5, 1.0].map(percent),
+            ["0 %", "0.21 %", "1.2 %", "50.0 %", "100 %"]
+        );
         assert_eq!([times_chance(0.5, 0.0125), times_chance(0.02, 0.01)], ["40 × chance", "2.0 × chance"]);
-        assert_eq!([7, 999, 1_000, 3_200_000].map(count), ["7", "999", "1\u{2009}000", "3\u{2009}200\u{2009}000"]);
+        assert_eq!(
+            [7, 999, 1_000, 3_200_000].map(count),
+            ["7", "999", "1\u{2009}000", "3\u{2009}200\u{2009}000"]
+        );
         assert_eq!(
             [0.0, 12_345.6, 312.4, 31.24, 3.124, 0.0312, 0.000_25].map(measure),
             ["0", "12\u{2009}346", "312", "31.2", "3.12", "0.031", "2.5e-4"]
@@ -87,9 +93,6 @@ mod tests {
 
     #[test]
     fn text_cannot_leave_its_element_or_attribute() {
-        assert_eq!(
-            escaped("<script>\"a\" & 'b'"),
-            "&lt;script&gt;&quot;a&quot; &amp; &#x27;b&#x27;"
-        );
+        assert_eq!(escaped("<script>\"a\" & 'b'"), "&lt;script&gt;&quot;a&quot; &amp; &#x27;b&#x27;");
     }
 }

@@ -50,6 +50,9 @@ async fn read_image(dataset: &Dataset, prediction: &ImagePrediction) -> Result<S
     }
 }
 
+/// Captions shown for each image; the predictions hold a few more.
+const NUM_SHOWN: usize = 3;
+
 /// Draws the gallery.
 pub(super) fn to_html(predictions: &Predictions, images: &[String]) -> String {
     let right = predictions.images.iter().filter(|image| Verdict::of(image) == Verdict::Right).count();
@@ -108,15 +111,15 @@ fn card(prediction: &ImagePrediction, image: &str) -> String {
         class = verdict.class(),
         alt = escaped(&prediction.caption),
     );
-    // Bars compare the captions listed: from the weakest of them, which would be an empty bar, to the best.
+    // Bars compare the captions that are kept: from the weakest of them, which would be an empty bar, to the best.
     let best = prediction.captions.first().map_or(0.0, |ranked| ranked.score);
     let worst = prediction.captions.last().map_or(0.0, |ranked| ranked.score);
-    for ranked in &prediction.captions {
+    for ranked in prediction.captions.iter().take(NUM_SHOWN) {
         let is_right = ranked.caption == prediction.caption;
         let width = if best > worst { 10.0 + 90.0 * (ranked.score - worst) / (best - worst) } else { 100.0 };
         html += &format!(
-            "<li{class}><span class=\"bar\" style=\"width:{width:.0}%\"></span><span class=\"words\">{mark}{caption}\
-             </span><span class=\"score\">{score}</span></li>\n",
+            "<li{class}><span class=\"words\">{mark}{caption}</span><span class=\"score\">{score}</span>\
+             <span class=\"bar\"><span style=\"width:{width:.0}%\"></span></span></li>\n",
             class = if is_right { " class=\"true\"" } else { "" },
             mark = if is_right { "✓ " } else { "" },
             caption = escaped(&ranked.caption),
@@ -143,5 +146,9 @@ fn card(prediction: &ImagePrediction, image: &str) -> String {
 
 /// Words a place, which is a mean where captions tie.
 fn ordinal(rank: f64) -> String {
-    if rank.fract() == 0.0 { format!("place {}", count(rank as u64)) } else { format!("place {}", measure(rank)) }
+    if rank.fract() == 0.0 {
+        format!("place {}", count(rank as u64))
+    } else {
+        format!("place {}", measure(rank))
+    }
 }

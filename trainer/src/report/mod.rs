@@ -49,7 +49,9 @@ pub enum ReportError {
         source: ReadError,
     },
     /// The predictions speak of other samples than the dataset holds.
-    #[error("the predictions name sample `{expected}` at position {position} of shard {shard}, `{location}` has {found} there")]
+    #[error(
+        "the predictions name sample `{expected}` at position {position} of shard {shard}, `{location}` has {found} there"
+    )]
     OtherDataset {
         /// Key in the predictions.
         expected: String,

@@ -44,14 +44,14 @@ impl Page<'_> {
         html += "<section class=\"headlines\">\n";
         html += &self.headlines().iter().map(Headline::to_html).collect::<String>();
         html += "</section>\n";
-        html += "<section><h2>Training</h2>\n<div class=\"charts\">\n";
-        html += &self.training_charts().iter().map(Chart::to_html).collect::<String>();
-        html += "</div></section>\n";
         if self.evals().next().is_some() {
             html += "<section><h2>Held-out accuracy</h2>\n<div class=\"charts\">\n";
             html += &self.accuracy_charts().iter().map(Chart::to_html).collect::<String>();
             html += "</div></section>\n";
         }
+        html += "<section><h2>Training</h2>\n<div class=\"charts\">\n";
+        html += &self.training_charts().iter().map(Chart::to_html).collect::<String>();
+        html += "</div></section>\n";
         if let Some(predictions) = self.predictions {
             html += "<section><h2>What the model sees</h2>\n";
             html += &gallery::to_html(predictions, self.images);
@@ -96,7 +96,8 @@ impl Page<'_> {
             }
             if let Some(retrieval) = &eval.retrieval {
                 let (images, texts) = (retrieval.image_to_text, retrieval.text_to_image);
-                for (name, recall) in [("Image → caption, R@1", images), ("Caption → image, R@1", texts)] {
+                for (name, recall) in [("Image → caption, R@1", images), ("Caption → image, R@1", texts)]
+                {
                     headlines.push(Headline {
                         name,
                         value: percent(recall.r1),
@@ -126,9 +127,8 @@ impl Page<'_> {
                 name: "Training time",
                 value: duration(last.timing.seconds),
                 note: format!(
-                    "{} images a second on {} ranks",
-                    measure(last.samples_seen as f64 / last.timing.seconds.max(1e-9)),
-                    self.info.num_ranks
+                    "{} images a second",
+                    measure(last.samples_seen as f64 / last.timing.seconds.max(1e-9))
                 ),
                 bar: None,
             });
@@ -144,26 +144,34 @@ impl Page<'_> {
             title,
             unit: Unit::Measure,
             density,
+            is_wide: false,
             series: vec![Series { name, points }],
             reference: None,
         };
         let timing = |of: fn(&TrainRecord) -> f64| curve(&|record| Some(of(record)));
         vec![
-            measured("Loss", "loss", Density::Noisy, curve(&|record| Some(record.loss))),
+            Chart {
+                is_wide: true,
+                ..measured("Loss", "loss", Density::Noisy, curve(&|record| Some(record.loss)))
+            },
             measured("Temperature", "τ", Density::Smooth, curve(&|record| Some(record.tau))),
             measured("Inner learning rate", "γ", Density::Smooth, curve(&|record| record.gamma)),
             measured("Learning rate", "weights", Density::Smooth, curve(&|record| Some(record.lr))),
             measured("Gradient norm", "norm", Density::Noisy, curve(&|record| record.grad_norm)),
-            measured(
-                "Throughput",
-                "images a second, all ranks",
-                Density::Noisy,
-                timing(|record| record.timing.images_per_second),
-            ),
+            Chart {
+                is_wide: true,
+                ..measured(
+                    "Throughput",
+                    "images a second, all ranks",
+                    Density::Noisy,
+                    timing(|record| record.timing.images_per_second),
+                )
+            },
             Chart {
                 title: "Time waiting for data",
                 unit: Unit::Fraction,
                 density: Density::Noisy,
+                is_wide: false,
                 series: vec![Series {
                     name: "of each step",
                     points: timing(|record| record.timing.data_seconds / record.timing.step_seconds),
@@ -182,6 +190,7 @@ impl Page<'_> {
             title,
             unit: Unit::Fraction,
             density: Density::Sparse,
+            is_wide: false,
             series,
             reference: reference.map(|value| ("chance", value)),
         };
@@ -213,8 +222,16 @@ impl Page<'_> {
     }
 
     fn facts(&self) -> String {
-        let RunInfo { objective, command, version, num_ranks, global_batch, samples_per_epoch, total_steps, .. } =
-            self.info;
+        let RunInfo {
+            objective,
+            command,
+            version,
+            num_ranks,
+            global_batch,
+            samples_per_epoch,
+            total_steps,
+            ..
+        } = self.info;
         let facts = [
             ("Objective", objective.clone()),
             ("Command", command.clone()),

@@ -38,8 +38,10 @@ fn shrink(bytes: &[u8]) -> Option<Vec<u8>> {
     ImageTransformer::new().transform(&image, &transform, unused, &mut planes);
     let size = size as usize;
     let plane = size * size;
-    let pixels: Vec<u8> = (0..plane).flat_map(|pixel| [0, 1, 2].map(|channel| planes[channel * plane + pixel])).collect();
-    let image = Image { pixels: &pixels[..], width: size, pitch: 3 * size, height: size, format: PixelFormat::RGB };
+    let pixels: Vec<u8> =
+        (0..plane).flat_map(|pixel| [0, 1, 2].map(|channel| planes[channel * plane + pixel])).collect();
+    let image =
+        Image { pixels: &pixels[..], width: size, pitch: 3 * size, height: size, format: PixelFormat::RGB };
     Some(turbojpeg::compress(image, QUALITY, Subsamp::Sub2x2).ok()?.to_vec())
 }
 
@@ -52,7 +54,10 @@ mod tests {
     #[test]
     fn a_small_image_stays_as_it_is_and_a_large_one_shrinks() {
         let small = Pair::new(3, 32).jpeg;
-        assert_eq!(data_url("image/jpeg", &small), format!("data:image/jpeg;base64,{}", STANDARD.encode(&small)));
+        assert_eq!(
+            data_url("image/jpeg", &small),
+            format!("data:image/jpeg;base64,{}", STANDARD.encode(&small))
+        );
 
         let large = Pair::new(3, 2000).jpeg;
         assert!(large.len() > MAX_BYTES);

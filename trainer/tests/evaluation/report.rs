@@ -41,6 +41,8 @@ fn run(run_dir: &Path, steps: u64, report: Option<&EvalReport>) {
             epoch: (step - 1) / 20,
             samples_seen: step * 128,
             loss: 5.0 * (-3.0 * progress).exp() + 0.1 * (step as f64).sin(),
+            contrastive_loss: None,
+            log_mean: None,
             lr: 1e-3 * (1.0 - progress),
             lr_tau: None,
             tau: 0.07 - 0.04 * progress,

@@ -1,0 +1,192 @@
+//! `train run`: this process is one rank, or the only one.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use clap::Args;
+use fastclip_trainer::config::{ConfigError, DeviceChoice, Machine, RunConfig, RunOptions};
+use fastclip_trainer::distributed::{ConnectOptions, Environment, connect};
+use fastclip_trainer::gradients::Stop;
+use fastclip_trainer::progress::Progress;
+use fastclip_trainer::run::{self, LOG_FILE, Outcome, Surroundings};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tch::{Cuda, Device};
+use tracing::Level;
+
+use super::{Failure, log, print, version};
+
+/// Trains as one process: alone, or as one rank of a launcher (torchrun, Slurm, MPI, Kubernetes)
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(super) options: SharedArgs,
+}
+
+/// What `run` and `launch` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct SharedArgs {
+    /// TOML file with settings; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Prints the resolved settings as TOML and ends
+    #[arg(long)]
+    pub(super) print_config: bool,
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  train run --config configs/demo.toml
+  train run --train-data data/train --val-data data/held-out --model toy --batch-size 128 --epochs 10
+  train run --config configs/demo.toml --lr 1e-3 --print-config
+  torchrun --no-python --nproc-per-node 2 train run --config configs/demo.toml
+
+Every setting can also stand in the file of --config: `batch_size = 128` for `--batch-size 128`.";
+
+impl SharedArgs {
+    /// Reads the file and lays the flags over it.
+    pub(super) fn layered(self) -> Result<RunOptions, ConfigError> {
+        let file = self.config.as_deref().map(RunOptions::read).transpose()?;
+        Ok(self.options.over(file.unwrap_or_default()))
+    }
+}
+
+/// Returns the processors that each of `num_ranks` on this machine may use.
+pub(super) fn machine(num_ranks: usize) -> Machine {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = NonZeroUsize::new(processors / num_ranks.max(1));
+    Machine { processors_per_rank: share.unwrap_or(NonZeroUsize::MIN) }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, Failure> {
+    match choice {
+        DeviceChoice::Auto if Cuda::is_available() => Ok(Device::Cuda(local_rank)),
+        DeviceChoice::Cuda if !Cuda::is_available() => Err(Failure::refused(anyhow::anyhow!(
+            "`device` is cuda, but libtorch sees no GPU on this machine"
+        ))),
+        DeviceChoice::Cuda => Ok(Device::Cuda(local_rank)),
+        _ => Ok(Device::Cpu),
+    }
+}
+
+/// Notices SIGINT and SIGTERM. The second of a kind ends the process at once, for those who cannot wait for the step.
+struct Signals {
+    received: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let received = Arc::new(AtomicUsize::new(0));
+        for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+            let has_come = Arc::new(AtomicBool::new(false));
+            // In this order: the first signal finds the flag down and raises it, the second finds it up.
+            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&has_come))?;
+            signal_hook::flag::register(signal, has_come)?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
+        }
+        Ok(Self { received })
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        match i32::try_from(self.received.load(Ordering::Relaxed)) {
+            Ok(SIGINT) => Some(Stop::Interrupt),
+            Ok(SIGTERM) => Some(Stop::Terminate),
+            _ => None,
+        }
+    }
+}
+
+impl RunArgs {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let environment = Environment::detect(variable).map_err(Failure::refused)?;
+        let num_local_ranks =
+            variable("LOCAL_WORLD_SIZE").and_then(|number| number.parse().ok()).unwrap_or(1);
+        let print_config = self.options.print_config;
+        let config = RunConfig::resolve(self.options.layered()?, machine(num_local_ranks))?;
+        if print_config {
+            return print(&config.to_toml());
+        }
+        let device = device(config.settings.device, environment.local_rank)?;
+        let is_first = environment.rank == 0;
+        let progress = if is_first { Progress::on_terminal() } else { Progress::hidden() };
+        start_log(&config, &progress, is_first)?;
+        let signals = Signals::listen().map_err(Failure::broken)?;
+
+        let options = ConnectOptions { timeout: config.timeout(), agreement: agreement(&config), device };
+        let comm = connect(&environment, &options).map_err(Failure::broken)?;
+        let around = Surroundings {
+            comm: &*comm,
+            device,
+            progress,
+            stop: &|| signals.stop(),
+            command: command(),
+            version: version::program(),
+        };
+        let outcome = run::run(&config, &around)?;
+        Ok(report(&config, &outcome, is_first))
+    }
+}
+
+fn start_log(config: &RunConfig, progress: &Progress, is_first: bool) -> Result<(), Failure> {
+    let file = config.run_dir.join(LOG_FILE);
+    let failed = |error| {
+        let context = format!("could not write the log `{}`", file.display());
+        Failure::broken(anyhow::Error::new(error).context(context))
+    };
+    if is_first {
+        std::fs::create_dir_all(&config.run_dir).map_err(failed)?;
+    }
+    let level = if is_first { Level::INFO } else { Level::WARN };
+    log::start(progress, level, is_first.then_some(&*file)).map_err(failed)
+}
+
+/// What ranks must have in common: the program and all settings.
+fn agreement(config: &RunConfig) -> String {
+    let mut hasher = DefaultHasher::new();
+    config.to_toml().hash(&mut hasher);
+    format!("{} with settings {:016x}", version::program(), hasher.finish())
+}
+
+fn command() -> String {
+    std::env::args().collect::<Vec<_>>().join(" ")
+}
+
+fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
+    let folder = config.run_dir.display();
+    match outcome {
+        Outcome::Finished { summary } => {
+            tracing::info!("the run is complete, its results are in {folder}");
+            if let Some(summary) = summary {
+                let text = serde_json::to_string(summary).unwrap_or_default();
+                tracing::info!("{text}");
+            }
+            ExitCode::SUCCESS
+        }
+        Outcome::AlreadyFinished => {
+            tracing::info!("the run in {folder} was complete already, nothing was done");
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped { stop, steps, checkpoint } => {
+            if is_first {
+                let path = checkpoint.display();
+                tracing::warn!(
+                    "stopped after step {steps}, as asked; the same command continues from {path}"
+                );
+            }
+            ExitCode::from(match stop {
+                Stop::Interrupt => 130,
+                Stop::Terminate => 143,
+            })
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Values that are chosen by name.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What to minimise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[non_exhaustive]
+pub enum ObjectiveChoice {
+    /// OpenCLIP's baseline: InfoNCE over the global batch
+    #[serde(rename = "openclip")]
+    #[value(name = "openclip")]
+    OpenClip,
+    /// Robust global contrastive loss with one learned temperature
+    #[serde(rename = "fastclip-v3")]
+    #[value(name = "fastclip-v3")]
+    FastClipV3,
+}
+
+/// Kind of number to compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Precision {
+    /// 32-bit floating point throughout
+    Fp32,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeviceChoice {
+    /// On a GPU if there is one
+    Auto,
+    /// On the CPU
+    Cpu,
+    /// On GPUs, one for each rank of a machine
+    Cuda,
+}
+
+/// Where a run continues from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Resume {
+    /// From the run's newest complete checkpoint, or from the start if there is none.
+    Auto,
+    /// From the run's newest complete checkpoint, which must exist.
+    Latest,
+    /// From the start; earlier checkpoints of the run are removed.
+    Never,
+    /// From this checkpoint.
+    From(PathBuf),
+}
+
+impl From<String> for Resume {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "auto" => Self::Auto,
+            "latest" => Self::Latest,
+            "never" => Self::Never,
+            _ => Self::From(PathBuf::from(text)),
+        }
+    }
+}
+
+impl FromStr for Resume {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.to_owned().into())
+    }
+}
+
+impl From<Resume> for String {
+    fn from(resume: Resume) -> Self {
+        match resume {
+            Resume::Auto => "auto".to_owned(),
+            Resume::Latest => "latest".to_owned(),
+            Resume::Never => "never".to_owned(),
+            Resume::From(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What a run is told to do: raw options, then one resolved [`RunConfig`].
+//!
+//! Reading options has no side effects; [`RunConfig::resolve`] checks them once, also against each other, and deals them
+//! out: every component then sees its own part and nothing else. The resolved settings are printed by `--print-config`,
+//! written to the run's folder, and can be fed back through `--config`.
+
+mod choices;
+mod file;
+mod options;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
+pub use options::{RunOptions, Settings};
+
+use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
+use crate::objective::{FastClipV3Options, GammaSchedule};
+use crate::optimizer::AdamWOptions;
+use crate::schedule::TemperatureSchedule;
+
+/// A run whose settings have been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// All settings, the derived ones filled in.
+    pub settings: Settings,
+    /// What is read.
+    pub data: DataConfig,
+    /// What is trained.
+    pub model: ModelConfig,
+    /// What is minimised.
+    pub objective: ObjectiveConfig,
+    /// Temperature to start with.
+    pub initial_temperature: f64,
+    /// How parameters move.
+    pub optimizer: AdamWOptions,
+    /// How fast they move.
+    pub rates: RatesConfig,
+    /// Folder of the run.
+    pub run_dir: PathBuf,
+    /// When checkpoints are written.
+    pub checkpoints: CheckpointConfig,
+    /// When the model is evaluated, and on what.
+    pub evaluation: Option<EvaluationConfig>,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataConfig {
+    /// Dataset to train on.
+    pub location: String,
+    /// Samples of a rank in a step.
+    pub batch_size: NonZeroUsize,
+    /// Decides the order and the crops.
+    pub seed: u64,
+    /// Decoding threads of a rank.
+    pub threads: NonZeroUsize,
+    /// Least fraction of an image's area that a crop keeps.
+    pub crop_scale: f32,
+    /// Side of the images.
+    pub image_size: u32,
+    /// Token ids of a caption.
+    pub context_length: usize,
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum ObjectiveConfig {
+    /// InfoNCE.
+    OpenClip,
+    /// FastCLIP-v3.
+    FastClipV3(FastClipV3Options),
+}
+
+impl ObjectiveConfig {
+    /// Returns the name by which users choose it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OpenClip => "openclip",
+            Self::FastClipV3(_) => "fastclip-v3",
+        }
+    }
+}
+
+/// How fast parameters move; a schedule once the number of steps is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RatesConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Highest rate.
+    pub lr: f64,
+    /// Rate at the end.
+    pub lr_min: f64,
+    /// Steps of the warm-up.
+    pub warmup: u64,
+    /// Highest rate of the temperature.
+    pub lr_tau: f64,
+    /// How it runs.
+    pub lr_tau_scheduler: TemperatureSchedule,
+}
+
+/// When checkpoints are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckpointConfig {
+    /// Where the run continues from.
+    pub resume: Resume,
+    /// Epochs between checkpoints; 0 for none of this kind.
+    pub every_epochs: u64,
+    /// Steps between checkpoints; 0 for none of this kind.
+    pub every_steps: u64,
+    /// How many are kept.
+    pub keep: NonZeroUsize,
+}
+
+/// When the model is evaluated, and on what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationConfig {
+    /// The held-out dataset.
+    pub location: String,
+    /// Epochs between evaluations; 0 for one at the end only.
+    pub every_epochs: u64,
+    /// Pairs that retrieval chooses among; all if none.
+    pub retrieval_pool: Option<NonZeroU64>,
+}
+
+/// What a run may use of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Processors that a rank may use for itself.
+    pub processors_per_rank: NonZeroUsize,
+}
+
+/// Options that describe no run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("could not read config file `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key that means nothing.
+    #[error("`{}` sets `{key}`, which is no setting of a run", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// A key that looks like it.
+        similar: Option<&'static str>,
+    },
+    /// Not TOML, or a value of the wrong type.
+    #[error("could not understand config file `{}`", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A setting that a run cannot do without.
+    #[error("`{key}` is not set")]
+    Missing {
+        /// Its key.
+        key: &'static str,
+    },
+    /// A value that no run can have.
+    #[error("`{key}` is {value}, but {rule}")]
+    Value {
+        /// Its key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What it should be.
+        rule: String,
+    },
+    /// The model config is wrong.
+    #[error("`model` cannot be used")]
+    Model(#[source] ModelConfigError),
+}
+
+impl ConfigError {
+    /// Returns what a person could try.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { similar: Some(similar), .. } => Some(format!("did you mean `{similar}`?")),
+            Self::UnknownKey { similar: None, .. } => {
+                Some("`train run --help` lists all settings; keys are written with underscores".to_owned())
+            }
+            Self::Missing { key } => {
+                Some(format!("give `--{}`, or set `{key}` in the file of `--config`", key.replace('_', "-")))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
+}
+
+impl RunConfig {
+    /// Checks options and fills in what follows from others.
+    ///
+    /// # Errors
+    /// Names the keys of values that are wrong, by themselves or together.
+    pub fn resolve(options: RunOptions, machine: Machine) -> Result<Self, ConfigError> {
+        let mut settings = options.with_defaults();
+        let location = settings.train_data.clone().ok_or(ConfigError::Missing { key: "train_data" })?;
+        check_numbers(&settings)?;
+
+        let mut model = ModelConfig::load(&settings.model).map_err(ConfigError::Model)?;
+        model.quick_gelu |= settings.force_quick_gelu;
+        let image_size = settings.image_size.unwrap_or(model.vision_cfg.image_size);
+        let patch_size = model.vision_cfg.patch_size;
+        if image_size < 1 || image_size % patch_size != 0 || image_size > 4096 {
+            let rule = format!("it must be a multiple of the model's patch size, {patch_size}, up to 4096");
+            return Err(refuse("image_size", image_size, rule));
+        }
+        model.vision_cfg.image_size = image_size;
+
+        let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
+        let lr_tau_scheduler = settings.lr_tau_scheduler.unwrap_or(match settings.objective {
+            ObjectiveChoice::FastClipV3 => TemperatureSchedule::StepThresh,
+            ObjectiveChoice::OpenClip => TemperatureSchedule::Cosine,
+        });
+        let decay_epochs = settings.gamma_decay_epochs.unwrap_or(settings.epochs.div_ceil(2));
+        let threads = settings.threads.unwrap_or(machine.processors_per_rank);
+        let name = settings.name.clone().unwrap_or_else(|| default_name(&settings));
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(refuse("name", format!("`{name}`"), "it must be usable as the name of a folder"));
+        }
+        let run_dir = settings.logs.join(&name);
+        settings.image_size = Some(image_size);
+        settings.lr_tau = Some(lr_tau);
+        settings.lr_tau_scheduler = Some(lr_tau_scheduler);
+        settings.gamma_decay_epochs = Some(decay_epochs);
+        settings.threads = Some(threads);
+        settings.name = Some(name);
+
+        Ok(Self {
+            data: DataConfig {
+                location,
+                batch_size: settings.batch_size,
+                seed: settings.seed,
+                threads: settings.workers,
+                crop_scale: settings.crop_scale as f32,
+                image_size: u32::try_from(image_size).expect("it was checked to lie between 1 and 4096"),
+                context_length: usize::try_from(model.text_cfg.context_length)
+                    .expect("model configs are checked to have a positive length"),
+            },
+            model,
+            objective: match settings.objective {
+                ObjectiveChoice::OpenClip => ObjectiveConfig::OpenClip,
+                ObjectiveChoice::FastClipV3 => ObjectiveConfig::FastClipV3(FastClipV3Options {
+                    gamma: GammaSchedule {
+                        decay: settings.gamma_schedule,
+                        min: settings.gamma,
+                        decay_epochs,
+                    },
+                    rho: settings.rho,
+                    epsilon: settings.fastclip_eps,
+                    gradient: settings.gradients,
+                }),
+            },
+            initial_temperature: settings.temperature,
+            optimizer: AdamWOptions {
+                beta1: settings.beta1,
+                beta2: settings.beta2,
+                eps: settings.eps,
+                weight_decay: settings.wd,
+            },
+            rates: RatesConfig {
+                epochs: settings.epochs,
+                lr: settings.lr,
+                lr_min: settings.lr_min,
+                warmup: settings.warmup,
+                lr_tau,
+                lr_tau_scheduler,
+            },
+            run_dir,
+            checkpoints: CheckpointConfig {
+                resume: settings.resume.clone(),
+                every_epochs: settings.save_frequency,
+                every_steps: settings.save_every_steps,
+                keep: settings.keep_checkpoints,
+            },
+            evaluation: settings.val_data.clone().map(|location| EvaluationConfig {
+                location,
+                every_epochs: settings.val_frequency,
+                retrieval_pool: settings.val_retrieval_pool,
+            }),
+            settings,
+        })
+    }
+
+    /// Returns the settings as TOML that `--config` reads back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.settings).expect("settings are plain values with names")
+    }
+
+    /// Returns how long ranks wait for each other.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.settings.dist_timeout.get())
+    }
+
+    /// Returns the settings that decide what is trained, by name. A run may be continued only if they are the same.
+    pub fn identity(&self) -> BTreeMap<String, Value> {
+        let Ok(Value::Object(settings)) = serde_json::to_value(&self.settings) else {
+            unreachable!("settings are a struct of plain values");
+        };
+        let decides = |key: &String| !FREE_TO_CHANGE.contains(&key.as_str());
+        let mut identity: BTreeMap<String, Value> =
+            settings.into_iter().filter(|(key, _)| decides(key)).collect();
+        let model = serde_json::to_value(&self.model).expect("a model config is a struct of plain values");
+        identity.insert("model".to_owned(), model);
+        identity
+    }
+}
+
+/// Settings that say where, when and how fast things happen, but not what comes out. The batch size of a rank is among
+/// them because the number of ranks may change; the global batch may not, and is compared where it is known.
+const FREE_TO_CHANGE: [&str; 17] = [
+    "batch_size",
+    "device",
+    "dist_timeout",
+    "keep_checkpoints",
+    "log_every_n_steps",
+    "logs",
+    "name",
+    "resume",
+    "save_every_steps",
+    "save_frequency",
+    "threads",
+    "train_data",
+    "val_data",
+    "val_frequency",
+    "val_retrieval_pool",
+    "workers",
+    "model",
+];
+
+fn default_name(settings: &Settings) -> String {
+    let stem =
+        std::path::Path::new(&settings.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let objective = match settings.objective {
+        ObjectiveChoice::OpenClip => "openclip",
+        ObjectiveChoice::FastClipV3 => "fastclip-v3",
+    };
+    format!("{stem}-{objective}-seed{}", settings.seed)
+}
+
+fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
+    let in_range = |key, value: f64, range: std::ops::RangeInclusive<f64>, rule: &str| {
+        if range.contains(&value) { Ok(()) } else { Err(refuse(key, value, rule)) }
+    };
+    let at_least_zero = 0.0..=f64::MAX;
+    let fraction = 0.0..=1.0 - f64::EPSILON;
+    in_range("crop_scale", settings.crop_scale, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    in_range(
+        "temperature",
+        settings.temperature,
+        1.0 / MAX_LOGIT_SCALE..=1.0,
+        "temperatures lie between 0.01 and 1",
+    )?;
+    in_range("rho", settings.rho, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("gamma", settings.gamma, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    in_range("fastclip_eps", settings.fastclip_eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    in_range("lr", settings.lr, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("lr_min", settings.lr_min, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("wd", settings.wd, at_least_zero, "it must be at least 0")?;
+    in_range("beta1", settings.beta1, fraction.clone(), "it must lie in [0, 1)")?;
+    in_range("beta2", settings.beta2, fraction, "it must lie in [0, 1)")?;
+    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    if settings.lr_min > settings.lr {
+        return Err(refuse(
+            "lr_min",
+            settings.lr_min,
+            format!("`lr` is {}, which it must not exceed", settings.lr),
+        ));
+    }
+    if settings.epochs == 0 {
+        return Err(refuse(
+            "epochs",
+            0,
+            "there must be at least one; `train eval` evaluates without training",
+        ));
+    }
+    Ok(())
+}

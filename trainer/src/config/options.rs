@@ -1,0 +1,211 @@
+//! Every setting of a run, as flags and as keys of a file.
+//!
+//! One list defines the flag, the key of the TOML file (the same word with underscores), the help, and the default. Each
+//! source gives [`RunOptions`], in which everything is optional; the flags lie over the file, the defaults under both.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
+use crate::objective::{GammaDecay, TemperatureGradient};
+use crate::schedule::TemperatureSchedule;
+
+macro_rules! options {
+    (
+        with_default { $( $(#[$meta:meta])* $field:ident: $type:ty = $default:expr, )* }
+        derived { $( $(#[$derived_meta:meta])* $derived:ident: $derived_type:ty, )* }
+    ) => {
+        /// Settings as given by one source; what is absent is left to the next.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct RunOptions {
+            $( $(#[$meta])* #[arg(long)] pub $field: Option<$type>, )*
+            $( $(#[$derived_meta])* #[arg(long)] pub $derived: Option<$derived_type>, )*
+        }
+
+        /// All settings. Those that follow from others are filled in when a run is resolved.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        pub struct Settings {
+            $( #[allow(missing_docs, reason = "documented where it is defined, in RunOptions")] pub $field: $type, )*
+            $( #[allow(missing_docs, reason = "documented where it is defined, in RunOptions")]
+               pub $derived: Option<$derived_type>, )*
+        }
+
+        impl RunOptions {
+            /// The keys of a config file.
+            pub const KEYS: &'static [&'static str] = &[ $( stringify!($field), )* $( stringify!($derived), )* ];
+
+            /// Takes from `below` what is absent here.
+            pub fn over(self, below: Self) -> Self {
+                Self {
+                    $( $field: self.$field.or(below.$field), )*
+                    $( $derived: self.$derived.or(below.$derived), )*
+                }
+            }
+
+            /// Fills in the defaults that do not depend on other settings.
+            pub fn with_defaults(self) -> Settings {
+                Settings {
+                    $( $field: self.$field.unwrap_or_else(|| $default), )*
+                    $( $derived: self.$derived, )*
+                }
+            }
+        }
+    };
+}
+
+impl RunOptions {
+    /// Writes settings as the flags that give them, for handing them on to another process.
+    pub fn flags(settings: &Settings) -> Vec<String> {
+        let Ok(Value::Object(settings)) = serde_json::to_value(settings) else {
+            unreachable!("settings are a struct of plain values");
+        };
+        let flag = |(key, value): (String, Value)| {
+            let key = key.replace('_', "-");
+            match value {
+                Value::Null => None,
+                Value::String(text) => Some(format!("--{key}={text}")),
+                other => Some(format!("--{key}={other}")),
+            }
+        };
+        settings.into_iter().filter_map(flag).collect()
+    }
+}
+
+const fn non_zero(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("defaults of counts are not 0")
+}
+
+options! {
+    with_default {
+        /// Decoding threads of each rank [default: 4]
+        #[arg(help_heading = "Data", value_name = "N")]
+        workers: NonZeroUsize = non_zero(4),
+        /// Samples of each rank in a step; the global batch is this times the number of ranks [default: 64]
+        #[arg(help_heading = "Data", value_name = "N", alias = "batch_size")]
+        batch_size: NonZeroUsize = non_zero(64),
+        /// Least fraction of an image's area that the random crop keeps [default: 0.9]
+        #[arg(help_heading = "Data", value_name = "FRACTION")]
+        crop_scale: f64 = 0.9,
+
+        /// Model config: a built-in name (ViT-B-32, ViT-B-16, toy) or a JSON file of OpenCLIP's form [default: ViT-B-32]
+        #[arg(help_heading = "Model", value_name = "NAME|FILE")]
+        model: String = "ViT-B-32".to_owned(),
+        /// Uses x·σ(1.702x) for GELU, whatever the model config says
+        #[arg(help_heading = "Model", alias = "quick_gelu", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        force_quick_gelu: bool = false,
+        /// Kind of number to compute in [default: fp32]
+        #[arg(help_heading = "Model")]
+        precision: Precision = Precision::Fp32,
+
+        /// What to minimise [default: fastclip-v3]
+        #[arg(help_heading = "Objective")]
+        objective: ObjectiveChoice = ObjectiveChoice::FastClipV3,
+        /// Initial temperature [default: 0.07]
+        #[arg(help_heading = "Objective", value_name = "TAU")]
+        temperature: f64 = 0.07,
+        /// Weight of the temperature in FastCLIP-v3's objective [default: 8]
+        #[arg(help_heading = "Objective")]
+        rho: f64 = 8.0,
+        /// Final inner learning rate: weight of the newest estimate of a sample's inner loss [default: 0.8]
+        #[arg(help_heading = "Objective")]
+        gamma: f64 = 0.8,
+        /// How gamma comes down from 1 [default: cosine]
+        #[arg(help_heading = "Objective", alias = "gamma_schedule")]
+        gamma_schedule: GammaDecay = GammaDecay::Cosine,
+        /// Added to estimates where they divide [default: 1e-14]
+        #[arg(help_heading = "Objective", value_name = "EPS", alias = "fastclip_eps")]
+        fastclip_eps: f64 = 1e-14,
+        /// Which derivative the temperature follows: that of the published code or of the published objective [default: reference]
+        #[arg(help_heading = "Objective")]
+        gradients: TemperatureGradient = TemperatureGradient::Reference,
+
+        /// Passes over the data [default: 32]
+        #[arg(help_heading = "Optimization", value_name = "N")]
+        epochs: u64 = 32,
+        /// Highest learning rate [default: 5e-4]
+        #[arg(help_heading = "Optimization", value_name = "RATE")]
+        lr: f64 = 5e-4,
+        /// Learning rate at the end of the cosine [default: 0]
+        #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_min")]
+        lr_min: f64 = 0.0,
+        /// Steps in which the learning rate rises [default: 10000]
+        #[arg(help_heading = "Optimization", value_name = "STEPS")]
+        warmup: u64 = 10_000,
+        /// Weight decay of parameters with two dimensions or more [default: 0.2]
+        #[arg(help_heading = "Optimization", value_name = "DECAY")]
+        wd: f64 = 0.2,
+        /// AdamW: how much of the mean of gradients stays in a step [default: 0.9]
+        #[arg(help_heading = "Optimization")]
+        beta1: f64 = 0.9,
+        /// AdamW: how much of the mean of their squares stays in a step [default: 0.98]
+        #[arg(help_heading = "Optimization")]
+        beta2: f64 = 0.98,
+        /// AdamW: added to the root in the denominator [default: 1e-6]
+        #[arg(help_heading = "Optimization")]
+        eps: f64 = 1e-6,
+
+        /// Folder that holds runs [default: ./logs]
+        #[arg(help_heading = "Run", value_name = "FOLDER")]
+        logs: PathBuf = PathBuf::from("./logs"),
+        /// Decides initial weights, order of data and crops [default: 0]
+        #[arg(help_heading = "Run")]
+        seed: u64 = 0,
+        /// Where to continue: auto (from the newest checkpoint if there is one), latest (which must exist), never (starts over and removes the run's checkpoints), or a checkpoint's folder [default: auto]
+        #[arg(help_heading = "Run", value_name = "auto|latest|never|FOLDER")]
+        resume: Resume = Resume::Auto,
+        /// Epochs between checkpoints; 0 for one at the end only [default: 1]
+        #[arg(help_heading = "Run", value_name = "EPOCHS", alias = "save_frequency")]
+        save_frequency: u64 = 1,
+        /// Steps between checkpoints, besides those of epochs; 0 for none [default: 0]
+        #[arg(help_heading = "Run", value_name = "STEPS")]
+        save_every_steps: u64 = 0,
+        /// Newest checkpoints to keep [default: 2]
+        #[arg(help_heading = "Run", value_name = "N")]
+        keep_checkpoints: NonZeroUsize = non_zero(2),
+        /// Epochs between evaluations; 0 for one at the end only [default: 1]
+        #[arg(help_heading = "Run", value_name = "EPOCHS", alias = "val_frequency")]
+        val_frequency: u64 = 1,
+        /// Steps between lines of the log [default: 100]
+        #[arg(help_heading = "Run", value_name = "STEPS", alias = "log_every_n_steps")]
+        log_every_n_steps: NonZeroU64 = NonZeroU64::new(100).expect("100 is not 0"),
+        /// Where to compute; auto takes a GPU if there is one [default: auto]
+        #[arg(help_heading = "Run")]
+        device: DeviceChoice = DeviceChoice::Auto,
+        /// Seconds that ranks wait for each other before the run ends with an error [default: 600]
+        #[arg(help_heading = "Run", value_name = "SECONDS")]
+        dist_timeout: NonZeroU64 = NonZeroU64::new(600).expect("600 is not 0"),
+    }
+    derived {
+        /// Dataset to train on: a folder with a manifest, or its URL
+        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "train_data")]
+        train_data: String,
+        /// Held-out dataset to evaluate on
+        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "val_data")]
+        val_data: String,
+        /// Pairs of the held-out dataset that retrieval chooses among [default: all]
+        #[arg(help_heading = "Data", value_name = "N")]
+        val_retrieval_pool: NonZeroU64,
+        /// Height and width of the images, instead of the model config's
+        #[arg(help_heading = "Model", value_name = "PIXELS", alias = "force-image-size")]
+        image_size: i64,
+        /// Epoch at which gamma arrives at its final value [default: half of the epochs]
+        #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
+        gamma_decay_epochs: u64,
+        /// Learning rate of the temperature; negative means that of the model [default: --lr]
+        #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_tau", allow_negative_numbers = true)]
+        lr_tau: f64,
+        /// How that rate runs; step_thresh is constant and a third of it while tau is at most 0.03 [default: step_thresh for fastclip-v3, else cosine]
+        #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
+        lr_tau_scheduler: TemperatureSchedule,
+        /// Name of the run: its folder inside --logs [default: made of model, objective and seed]
+        #[arg(help_heading = "Run")]
+        name: String,
+        /// Threads that each rank computes with on the CPU; results can differ in the last bit between numbers of threads [default: the rank's share of the machine]
+        #[arg(help_heading = "Run", value_name = "N")]
+        threads: NonZeroUsize,
+    }
+}

@@ -1,0 +1,54 @@
+//! What has to be done after a step: a function of the step alone, so that all ranks and all sessions agree.
+
+use std::num::NonZeroU64;
+
+use fastclip_schemas::Position;
+
+use crate::checkpoint::RunState;
+use crate::config::{CheckpointConfig, EvaluationConfig, RunConfig};
+
+#[derive(Debug)]
+pub(super) struct Due<'a> {
+    log_every: NonZeroU64,
+    checkpoints: &'a CheckpointConfig,
+    evaluation: Option<&'a EvaluationConfig>,
+    end: Position,
+    total_steps: u64,
+}
+
+impl<'a> Due<'a> {
+    pub(super) fn new(config: &'a RunConfig, steps_per_epoch: u64, end: Position) -> Self {
+        Self {
+            log_every: config.settings.log_every_n_steps,
+            checkpoints: &config.checkpoints,
+            evaluation: config.evaluation.as_ref(),
+            end,
+            total_steps: end.epoch * steps_per_epoch,
+        }
+    }
+
+    /// The first step, every N-th, and the last.
+    pub(super) fn log(&self, state: &RunState) -> bool {
+        state.steps == 1
+            || state.steps.is_multiple_of(self.log_every.get())
+            || state.steps == self.total_steps
+    }
+
+    /// Ends of every N-th epoch, and of the last.
+    pub(super) fn evaluation(&self, state: &RunState) -> Option<&'a EvaluationConfig> {
+        self.evaluation.filter(|evaluation| self.ends_epoch(state, evaluation.every_epochs))
+    }
+
+    /// Ends of every N-th epoch, and of the last; and every N-th step.
+    pub(super) fn checkpoint(&self, state: &RunState) -> bool {
+        let every_steps = self.checkpoints.every_steps;
+        self.ends_epoch(state, self.checkpoints.every_epochs)
+            || (every_steps > 0 && state.steps.is_multiple_of(every_steps))
+    }
+
+    fn ends_epoch(&self, state: &RunState, every_epochs: u64) -> bool {
+        let Position { epoch, step } = state.position;
+        let is_chosen = every_epochs > 0 && epoch.is_multiple_of(every_epochs);
+        step == 0 && (is_chosen || state.position == self.end)
+    }
+}

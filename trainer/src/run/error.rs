@@ -1,0 +1,136 @@
+//! Why a run could not go on.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fastclip_loader::LoadError;
+use fastclip_shards::ReadError;
+use fastclip_torch_ext::TorchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::distributed::CommError;
+use crate::eval::EvalError;
+use crate::metrics::MetricsError;
+use crate::step::StepError;
+
+/// A run that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A dataset could not be opened.
+    #[error("could not open the dataset `{location}`")]
+    Dataset {
+        /// Where it should be.
+        location: String,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
+    /// Training data could not be loaded.
+    #[error("could not load training data")]
+    Load(#[from] LoadError),
+    /// A step failed.
+    #[error("could not take a step")]
+    Step(#[from] StepError),
+    /// The model could not be evaluated.
+    #[error("could not evaluate the model")]
+    Evaluate(#[from] EvalError),
+    /// A checkpoint could not be written or used.
+    #[error("could not keep or restore the state of the run")]
+    Checkpoint(#[from] CheckpointError),
+    /// Ranks see different checkpoints.
+    #[error(
+        "this rank sees a checkpoint after {own} steps, rank 0 one after {agreed} (-1 is none): all ranks must share the \
+         folder of the run"
+    )]
+    OtherCheckpoint {
+        /// Steps of the checkpoint that this rank sees.
+        own: i64,
+        /// Steps of that of rank 0.
+        agreed: i64,
+    },
+    /// Metrics could not be written.
+    #[error("could not record the run")]
+    Metrics(#[from] MetricsError),
+    /// Ranks could not wait for each other.
+    #[error("could not start together with the other ranks")]
+    Together(#[from] CommError),
+    /// libtorch refused a setting.
+    #[error("could not set up libtorch")]
+    Torch(#[from] TorchError),
+    /// The file system refused.
+    #[error("could not {action} `{}`", path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The asynchronous runtime for reading could not be made.
+    #[error("could not start reading")]
+    Runtime(#[source] io::Error),
+}
+
+impl RunError {
+    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first: &(dyn Error + 'static) = self;
+        std::iter::successors(Some(first), |&error| error.source())
+    }
+
+    /// Returns whether another rank or the network is the cause, so that the others know already.
+    pub fn came_from_others(&self) -> bool {
+        self.causes().any(|error| error.is::<CommError>())
+    }
+
+    /// Returns the error and its causes in one line.
+    pub fn with_causes(&self) -> String {
+        self.causes().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    /// Returns whether the input was refused, as opposed to something having broken on the way.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Dataset { source, .. } => !matches!(source, ReadError::File { .. }),
+            Self::Load(error) => matches!(
+                error,
+                LoadError::WorldSize { .. }
+                    | LoadError::NoSamples
+                    | LoadError::TooFewSamples { .. }
+                    | LoadError::Setting { .. }
+                    | LoadError::MemoryBound { .. }
+            ),
+            Self::Checkpoint(error) => {
+                matches!(error, CheckpointError::OtherRun { .. } | CheckpointError::Nothing { .. })
+            }
+            Self::Evaluate(error) => matches!(
+                error,
+                EvalError::Empty { .. } | EvalError::SideFile { .. } | EvalError::UnknownClass { .. }
+            ),
+            _ => false,
+        }
+    }
+
+    /// Returns what a person could try.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Checkpoint(CheckpointError::OtherRun { .. }) => {
+                "choose another `--name`, or start this one over with `--resume never`"
+            }
+            Self::Checkpoint(CheckpointError::Nothing { .. }) => "`--resume auto` starts a run that has none",
+            Self::Load(LoadError::TooFewSamples { .. }) => {
+                "the global batch is `--batch-size` times the number of ranks"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,228 @@
+//! What a run writes about itself, and its clock.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fastclip_schemas::RunSummary;
+
+use super::data::TrainingData;
+use super::{Evaluated, RunError, SUMMARY_FILE, Surroundings};
+use crate::checkpoint::RunState;
+use crate::config::RunConfig;
+use crate::distributed::Communicator;
+use crate::eval::EvalReport;
+use crate::files;
+use crate::metrics::{
+    EvalRecord, EvalTiming, MetricsOptions, MetricsWriter, RunInfo, TrainRecord, TrainTiming,
+};
+use crate::step::StepReport;
+
+/// Measures steps and the waiting for data; evaluation and checkpoints are not counted.
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    seconds: f64,
+    since_log: Interval,
+    lap: Instant,
+}
+
+/// What happened since the last line of the log.
+#[derive(Debug, Clone, Copy, Default)]
+struct Interval {
+    steps: u64,
+    seconds: f64,
+    data_seconds: f64,
+}
+
+impl Stopwatch {
+    pub(super) fn start(state: &RunState) -> Self {
+        Self { seconds: state.seconds, since_log: Interval::default(), lap: Instant::now() }
+    }
+
+    /// Lets nothing that happened since the last step count.
+    pub(super) fn resume(&mut self) {
+        self.lap = Instant::now();
+    }
+
+    fn lap(&mut self) -> f64 {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.lap).as_secs_f64();
+        self.lap = now;
+        self.seconds += seconds;
+        self.since_log.seconds += seconds;
+        seconds
+    }
+
+    /// Waits for data.
+    pub(super) fn data<T>(&mut self, next: impl FnOnce() -> T) -> T {
+        let value = next();
+        self.since_log.data_seconds += self.lap();
+        value
+    }
+
+    /// Takes a step.
+    pub(super) fn step<T>(&mut self, step: impl FnOnce() -> T) -> T {
+        let value = step();
+        self.lap();
+        self.since_log.steps += 1;
+        value
+    }
+
+    /// Seconds of all sessions.
+    pub(super) fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn take_timing(&mut self, global_batch: u64) -> TrainTiming {
+        let Interval { steps, seconds, data_seconds } = std::mem::take(&mut self.since_log);
+        let steps = steps.max(1) as f64;
+        TrainTiming {
+            seconds: self.seconds,
+            step_seconds: seconds / steps,
+            data_seconds: data_seconds / steps,
+            images_per_second: steps * global_batch as f64 / seconds.max(f64::MIN_POSITIVE),
+        }
+    }
+}
+
+/// Writes metrics and the result. All ranks have one; only that of rank 0 writes.
+pub(super) struct Recorder<'a> {
+    comm: &'a dyn Communicator,
+    writer: Option<MetricsWriter>,
+    objective: &'static str,
+    global_batch: u64,
+    run_dir: PathBuf,
+    communication_bytes: u64,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn open(
+        config: &RunConfig,
+        data: &TrainingData,
+        state: &RunState,
+        around: &Surroundings<'a>,
+    ) -> Result<Self, RunError> {
+        let comm = around.comm;
+        let steps_per_epoch = data.loader.steps_per_epoch();
+        let objective = config.objective.name();
+        let options = MetricsOptions {
+            run_dir: config.run_dir.clone(),
+            info: RunInfo {
+                name: config.settings.name.clone().unwrap_or_default(),
+                objective: objective.to_owned(),
+                command: around.command.clone(),
+                version: around.version.clone(),
+                num_ranks: comm.world_size(),
+                global_batch: data.global_batch,
+                samples_per_epoch: steps_per_epoch * data.global_batch,
+                total_steps: steps_per_epoch * config.rates.epochs,
+            },
+            resumed_at: (state.steps > 0).then_some(state.steps),
+            progress: around.progress.clone(),
+        };
+        Ok(Self {
+            comm,
+            writer: (comm.rank() == 0).then(|| MetricsWriter::open(options)).transpose()?,
+            objective,
+            global_batch: data.global_batch,
+            run_dir: config.run_dir.clone(),
+            communication_bytes: comm.counters().total().num_bytes,
+        })
+    }
+
+    pub(super) fn step(
+        &mut self,
+        state: &RunState,
+        report: &StepReport,
+        is_logged: bool,
+        watch: &mut Stopwatch,
+    ) -> Result<(), RunError> {
+        let sent = self.comm.counters().total().num_bytes;
+        let communication_bytes = sent - std::mem::replace(&mut self.communication_bytes, sent);
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        if !is_logged {
+            writer.advance(state.steps);
+            return Ok(());
+        }
+        writer.train(TrainRecord {
+            step: state.steps,
+            epoch: report.epoch,
+            samples_seen: state.samples_seen,
+            loss: report.values.loss,
+            contrastive_loss: Some(report.values.contrastive_loss),
+            log_mean: Some(report.values.log_mean),
+            lr: report.rates.model,
+            lr_tau: Some(report.rates.temperature_at(report.tau)),
+            tau: report.tau,
+            gamma: report.gamma,
+            grad_norm: Some(report.grad_norm),
+            communication_bytes,
+            timing: watch.take_timing(self.global_batch),
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) -> Result<(), RunError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Evaluated { report, seconds } = found;
+        if let Some(predictions) = &report.predictions {
+            predictions.save(&self.run_dir)?;
+        }
+        writer.eval(EvalRecord {
+            step: state.steps,
+            epoch: state.position.epoch,
+            samples_seen: state.samples_seen,
+            zero_shot: report.zero_shot,
+            retrieval: Some(report.retrieval),
+            timing: EvalTiming { seconds: *seconds },
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), RunError> {
+        if let Some(writer) = &mut self.writer {
+            writer.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the result of a complete run, and returns it on all ranks.
+    pub(super) fn finish(
+        &mut self,
+        state: &RunState,
+        report: Option<EvalReport>,
+    ) -> Result<Option<RunSummary>, RunError> {
+        let Some(report) = report else { return Ok(None) };
+        let summary = self.summary(state, &report);
+        if self.writer.is_some() {
+            if let Some(predictions) = &report.predictions {
+                predictions.save(&self.run_dir)?;
+            }
+            let mut text = serde_json::to_vec_pretty(&summary).expect("a summary is made of plain values");
+            text.push(b'\n');
+            let path = self.run_dir.join(SUMMARY_FILE);
+            files::replace(&path, &text).map_err(RunError::file("write", &path))?;
+        }
+        Ok(Some(summary))
+    }
+
+    fn summary(&self, state: &RunState, report: &EvalReport) -> RunSummary {
+        let (images, texts) = (report.retrieval.image_to_text, report.retrieval.text_to_image);
+        RunSummary {
+            objective: self.objective.to_owned(),
+            ranks: self.comm.world_size(),
+            samples_seen: state.samples_seen,
+            seconds: state.seconds,
+            images_per_second: state.samples_seen as f64 / state.seconds.max(f64::MIN_POSITIVE),
+            zero_shot_top1: report.zero_shot.map(|found| found.top1),
+            zero_shot_top5: report.zero_shot.map(|found| found.top5),
+            zero_shot_chance: report.zero_shot.map(|found| found.chance),
+            retrieval_image_to_text_r1: images.r1,
+            retrieval_image_to_text_r5: images.r5,
+            retrieval_image_to_text_r10: images.r10,
+            retrieval_text_to_image_r1: texts.r1,
+            retrieval_text_to_image_r5: texts.r5,
+            retrieval_text_to_image_r10: texts.r10,
+            retrieval_pool: report.retrieval.pool,
+        }
+    }
+}
