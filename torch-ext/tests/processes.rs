@@ -3,6 +3,8 @@
 //! Each test starts this binary again, once per rank, with the name of a worker function in the environment: the only
 //! test that such a process runs is `worker`, which calls that function.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
@@ -19,7 +21,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// For the tests in which somebody does not come.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const WORKERS: [(&str, fn(&Rank)); 7] = [
+type Worker = fn(&Rank);
+
+const WORKERS: [(&str, Worker); 7] = [
     ("reduce", reduce),
     ("gather", gather),
     ("scatter", scatter),

@@ -1,5 +1,7 @@
 //! Communicators between real processes, over Gloo on loopback.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod processes;
 
 use std::env;

@@ -1,5 +1,7 @@
 //! The launcher of local ranks, as a process of its own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod processes;
 
 use std::env;
