@@ -1,8 +1,8 @@
 //! Memory that batches are written into, by many threads at once.
 //!
 //! Decode workers write their images straight to where the batch needs them: copying 150 KB an image through a channel
-//! would cost as much as tokenising. A [`Frames`] is the memory of one batch. It is either whole, with one owner who may
-//! read and write all of it, or split into [`Slot`]s that cover it without overlap, each with one owner. It becomes whole
+//! would cost as much as tokenising. A `Frames` is the memory of one batch. It is either whole, with one owner who may
+//! read and write all of it, or split into `Slot`s that cover it without overlap, each with one owner. It becomes whole
 //! again only when every slot is gone.
 
 mod memory;

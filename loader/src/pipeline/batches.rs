@@ -26,8 +26,9 @@ use crate::sample::{Prepared, SamplePreparer, SampleSettings};
 use crate::stats::Meters;
 use crate::{BadReason, BadSample, BadSampleBudget, LoadError, Stage};
 
-/// Jobs that wait for each decoder: enough that none runs dry while the dispatcher is elsewhere.
-const JOBS_PER_THREAD: usize = 4;
+/// Jobs that may wait for each decoder: 15 ms of work, enough that none runs dry while a busy machine keeps the dispatcher
+/// from its turn. A job is a few pointers.
+const JOBS_PER_THREAD: usize = 32;
 
 /// What streams of a loader share.
 #[derive(Debug, Clone)]

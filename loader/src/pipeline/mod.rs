@@ -8,7 +8,7 @@
 //!                                                      bounded by prefetch_batches
 //! ```
 //!
-//! Reader and dispatcher walk the same [`Schedule`], each for itself; as it is a pure function they agree on what comes
+//! Reader and dispatcher walk the same `Schedule`, each for itself; as it is a pure function they agree on what comes
 //! next without talking about it. The reader requests runs ahead in the order in which they are first used, and the
 //! dispatcher receives them in that order. A run's bytes are freed when its last sample has been decoded.
 //!

@@ -33,13 +33,13 @@
 //! over streamed shards, as webdataset has it, reads well but makes the order depend on rank, workers and timing, and
 //! cannot be resumed without replaying the epoch.
 //!
-//! [`Order::Sequential`](crate::Order::Sequential) has one lane, unshuffled: batch `s` is samples `[s·B, (s+1)·B)`. Its
+//! [`Order::Sequential`] has one lane, unshuffled: batch `s` is samples `[s·B, (s+1)·B)`. Its
 //! windows are the share of one rank in eight, so that ranks read little that is not theirs.
 //!
 //! # The tail
 //!
-//! [`Tail::Drop`](crate::Tail::Drop): an epoch has `floor(N/B)` steps, and each lane delivers the first `steps·b` of its
-//! positions. [`Tail::Keep`](crate::Tail::Keep): lanes deliver all positions, an epoch has as many steps as the longest
+//! [`Tail::Drop`]: an epoch has `floor(N/B)` steps, and each lane delivers the first `steps·b` of its
+//! positions. [`Tail::Keep`]: lanes deliver all positions, an epoch has as many steps as the longest
 //! lane needs, and slots beyond the end of a lane stay empty.
 //!
 //! # Sizes
