@@ -118,11 +118,14 @@ impl ShardIndex {
     }
 
     /// Whether the sample at `position` can have this key. One in four thousand million wrong keys passes.
-    pub(crate) fn has_key(&self, position: u32, key: &str) -> bool {
+    ///
+    /// # Panics
+    /// When there is no such sample.
+    pub fn has_key(&self, position: u32, key: &str) -> bool {
         self.samples[position as usize].key_hash == key_hash(key)
     }
 
-    /// Writes the index as `docs/dataset-format.md` describes it.
+    /// Writes the index as `docs/dataset.md` describes it.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(encoded_bytes(self.len()) as usize);
         bytes.extend_from_slice(MAGIC);

@@ -25,6 +25,8 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     location: Arc<str>,
+    /// Where a local store lies.
+    folder: Option<Arc<std::path::Path>>,
 }
 
 /// Credentials and client settings, as the environment variables of the stores' own tools name them.
@@ -164,13 +166,14 @@ impl Store {
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, StoreError> {
         let location = format!("{objects}:{prefix}");
         let prefix = Path::parse(prefix).map_err(|error| StoreError::location(error.to_string()))?;
-        Ok(Self { objects, prefix, location: location.into() })
+        Ok(Self { objects, prefix, location: location.into(), folder: None })
     }
 
     fn local(location: &str, folder: &std::path::Path) -> Result<Self, StoreError> {
         // Synced, so that a manifest that survives a power cut names shards that did too.
         let objects = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), prefix: Path::default(), location: location.into() })
+        let (prefix, folder) = (Path::default(), Some(folder.into()));
+        Ok(Self { objects: Arc::new(objects), prefix, location: location.into(), folder })
     }
 
     fn remote(location: &str, options: &StoreOptions) -> Result<Self, StoreError> {
@@ -188,7 +191,7 @@ impl Store {
             options = options.with("allow_http", "true");
         }
         let (objects, prefix) = object_store::parse_url_opts(&url, options.pairs)?;
-        Ok(Self { objects: Arc::from(objects), prefix, location: shown.into() })
+        Ok(Self { objects: Arc::from(objects), prefix, location: shown.into(), folder: None })
     }
 
     /// The location without credentials, fit for messages.
@@ -277,6 +280,29 @@ impl Store {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes what uploads of killed processes left in a local folder: `00003.tar#1` and the like, which no reader and
+    /// no [`list`](Self::list) sees. In object stores, the bucket's own rule for unfinished uploads does this.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file cannot be removed.
+    pub fn remove_broken_uploads(&self) -> Result<(), StoreError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let failed = |error: std::io::Error| StoreError {
+            kind: StoreErrorKind::Other,
+            message: format!("broken uploads in `{}` cannot be removed: {error}", self.location),
+        };
+        for file in std::fs::read_dir(folder).map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let name = file.file_name();
+            let suffix = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, suffix)| suffix);
+            let is_broken = suffix.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+            if is_broken && file.file_type().map_err(failed)?.is_file() {
+                std::fs::remove_file(file.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lists all files below, folders included, sorted by name.

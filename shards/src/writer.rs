@@ -26,8 +26,6 @@ pub struct WriterOptions {
     pub first_sample_id: SampleId,
     /// Program and version, for the manifest.
     pub created_by: String,
-    /// Facts about where the data came from, for the manifest.
-    pub source: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for WriterOptions {
@@ -37,7 +35,6 @@ impl Default for WriterOptions {
             first_shard: 0,
             first_sample_id: SampleId(0),
             created_by: concat!("fastclip-shards ", env!("CARGO_PKG_VERSION")).to_owned(),
-            source: BTreeMap::new(),
         }
     }
 }
@@ -109,25 +106,37 @@ impl DatasetWriter {
         let sample_id = self.next_id;
         shard.append(&self.store, sample_id, &key, bytes).await?;
         self.next_id.0 += 1;
-        let mut completed = None;
-        if shard.index.len() == self.options.samples_per_shard.get() {
-            let entry = shard.finish(&self.store).await?;
-            self.done.push(entry.clone());
-            completed = Some(entry);
-        } else {
-            self.open = Some(shard);
-        }
+        let is_full = shard.index.len() == self.options.samples_per_shard.get();
+        self.open = Some(shard);
+        let completed = if is_full { self.close_shard().await? } else { None };
         Ok(Appended { sample_id, completed })
     }
 
-    /// Closes the last shard and writes the manifest.
+    /// Closes the shard that is being written, full or not, and returns its entry. The next sample starts another.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn close_shard(&mut self) -> Result<Option<ShardEntry>, WriteError> {
+        let Some(shard) = self.open.take() else { return Ok(None) };
+        let entry = shard.finish(&self.store).await?;
+        self.done.push(entry.clone());
+        Ok(Some(entry))
+    }
+
+    /// Shards that are stored.
+    pub fn shards(&self) -> &[ShardEntry] {
+        &self.done
+    }
+
+    /// Closes the last shard and writes the manifest, with these facts about the source.
     ///
     /// # Errors
     /// When the store refuses, or there are no samples.
-    pub async fn finish(mut self) -> Result<Manifest, WriteError> {
-        if let Some(shard) = self.open.take() {
-            self.done.push(shard.finish(&self.store).await?);
-        }
+    pub async fn finish(
+        mut self,
+        source: BTreeMap<String, serde_json::Value>,
+    ) -> Result<Manifest, WriteError> {
+        self.close_shard().await?;
         if self.done.is_empty() {
             return Err(WriteError::Empty { location: self.store.location().to_owned() });
         }
@@ -137,7 +146,7 @@ impl DatasetWriter {
             num_samples: self.done.iter().map(|shard| u64::from(shard.num_samples)).sum(),
             num_sample_ids: self.next_id.0,
             shards: self.done,
-            source: self.options.source,
+            source,
         };
         let refused = refused(&self.store, MANIFEST_FILE);
         self.store.put(MANIFEST_FILE, manifest.to_json()).await.map_err(refused)?;

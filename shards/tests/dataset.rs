@@ -17,7 +17,7 @@ async fn write(store: &Store, num_samples: u64) -> Manifest {
         WriterOptions { samples_per_shard: NonZeroU32::new(4).unwrap(), ..WriterOptions::default() };
     let mut writer = DatasetWriter::new(store.clone(), options);
     append(&mut writer, 0..num_samples).await;
-    writer.finish().await.unwrap()
+    writer.finish(Default::default()).await.unwrap()
 }
 
 async fn append(writer: &mut DatasetWriter, samples: std::ops::Range<u64>) {
@@ -76,7 +76,7 @@ async fn a_dataset_written_in_two_sessions_is_the_same() {
     assert_eq!(names, ["00000.idx", "00000.tar"], "an unfinished shard must not be seen, nor a manifest");
     let mut writer = DatasetWriter::resume(resumed.clone(), options(), expected.shards[..1].to_vec());
     append(&mut writer, 4..10).await;
-    assert_eq!(writer.finish().await.unwrap(), expected);
+    assert_eq!(writer.finish(Default::default()).await.unwrap(), expected);
     assert_eq!(whole.list().await.unwrap(), resumed.list().await.unwrap());
 }
 
@@ -203,6 +203,7 @@ async fn damage_inside_a_sample_costs_that_sample_only() {
 #[tokio::test]
 async fn a_dataset_without_samples_is_refused() {
     let store = Store::from_object_store(Arc::new(InMemory::new()), "toy").unwrap();
-    let error = DatasetWriter::new(store, WriterOptions::default()).finish().await.unwrap_err();
+    let error =
+        DatasetWriter::new(store, WriterOptions::default()).finish(Default::default()).await.unwrap_err();
     assert!(error.to_string().ends_with("would have no samples"), "{error}");
 }

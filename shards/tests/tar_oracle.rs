@@ -186,5 +186,8 @@ fn the_bytes_we_write_are_fixed() {
     let files =
         vec![("000000000.jpg".to_owned(), b"jpeg".to_vec()), ("000000000.txt".to_owned(), b"a dog".to_vec())];
     let bytes = ours(&files).unwrap();
-    assert_eq!(blake3::hash(&bytes).to_hex().as_str(), "72697bc6a70476c4878a5e35e470a50fad40480b1baba6d95307e6ec848cd9b1");
+    assert_eq!(
+        blake3::hash(&bytes).to_hex().as_str(),
+        "72697bc6a70476c4878a5e35e470a50fad40480b1baba6d95307e6ec848cd9b1"
+    );
 }

@@ -1,30 +1,113 @@
 //! The command line of `ingest`: parses, calls the library, prints.
 
-use clap::{Parser, Subcommand};
-use fastclip_ingest::{Progress, synth};
+mod completions;
+mod failure;
+mod index;
+mod pack;
+mod verify;
 
-/// Turns image-text pairs into tar shards with a manifest.
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use fastclip_ingest::{Progress, Stop, synth};
+use fastclip_shards::{Store, StoreOptions};
+
+pub(crate) use failure::{report, report_arguments};
+
+/// Version, and the commit it was built from where that is known.
+const VERSION: &str = git_version::git_version!(
+    prefix = concat!(env!("CARGO_PKG_VERSION"), " ("),
+    suffix = ")",
+    args = ["--always", "--dirty=-modified", "--exclude=*"],
+    fallback = concat!(env!("CARGO_PKG_VERSION"), " (unknown commit)")
+);
+
+/// What the manifest says about its writer. Without the commit: equal rows and settings must give equal files.
+const CREATED_BY: &str = concat!("ingest ", env!("CARGO_PKG_VERSION"));
+
+/// Turns image-text pairs into tar shards with a manifest, on disk or in an object store.
+///
+/// Exit codes: 0 done, 1 the input was refused, 2 something broke.
 #[derive(Debug, Parser)]
-#[command(name = "ingest")]
+#[command(name = "ingest", version = VERSION, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  ingest synth --output data/toy
+  ingest pack --input data/toy/train/table.jsonl --output data/shards/train
+  ingest index data/img2dataset
+  ingest verify data/shards/train
+
+Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
+environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pack(pack::PackArgs),
+    Index(index::IndexArgs),
+    Verify(verify::VerifyArgs),
+    #[command(after_help = "\
+Examples:
+  ingest synth --output data/toy
+  ingest synth --output data/toy-large --train 100000 --held-out 5000 --image-size 128 --seed 7")]
     Synth(synth::SynthArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 impl Cli {
     /// Runs the chosen command to its end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Pack(args) => args.run(),
+            Command::Index(args) => args.run(),
+            Command::Verify(args) => args.run(),
             Command::Synth(args) => {
-                let report = synth::synth(&args.into_options(), &Progress::console("drawing"))?;
-                println!("{report}");
-                Ok(())
+                let progress = Progress::console("drawing");
+                let report = synth::synth(&args.into_options(), &progress);
+                progress.finish();
+                print(report?)
             }
+            Command::Completions(args) => args.run(),
         }
     }
+}
+
+/// Prints a result.
+fn print(result: impl std::fmt::Display) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{result}")?)
+}
+
+fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Turns the first Ctrl-C or SIGTERM into a request to stop. The second ends the process at once.
+fn stop_on_signals() -> anyhow::Result<Stop> {
+    let stop = Stop::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the handler that ends the process must see the flag as the signals before this one left it.
+        signal_hook::flag::register_conditional_shutdown(signal, 2, stop.flag())?;
+        signal_hook::flag::register(signal, stop.flag())?;
+    }
+    Ok(stop)
+}
+
+fn open_store(location: &str) -> Result<Store, failure::Refused> {
+    Store::open(location, &StoreOptions::from_process()).map_err(failure::Refused::location)
+}
+
+fn create_store(location: &str) -> Result<Store, failure::Refused> {
+    Store::create(location, &StoreOptions::from_process()).map_err(failure::Refused::location)
+}
+
+/// A file that must be there, for arguments that would otherwise be noticed late.
+fn parse_existing(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if path.exists() { Ok(path) } else { Err("there is no such file".to_owned()) }
 }

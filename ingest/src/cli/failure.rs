@@ -1,0 +1,77 @@
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use fastclip_ingest::synth::SynthError;
+use fastclip_ingest::{IndexError, PackError, VerifyError};
+use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
+
+/// The input was refused.
+const REFUSED: u8 = 1;
+
+/// Something broke.
+const BROKEN: u8 = 2;
+
+/// A location on the command line that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("could not use the location")]
+pub(crate) struct Refused {
+    source: StoreError,
+}
+
+impl Refused {
+    pub(super) fn location(source: StoreError) -> Self {
+        Self { source }
+    }
+}
+
+/// Prints what is wrong with the arguments, or the help or version that was asked for.
+pub(crate) fn report_arguments(refused: &clap::Error) -> ExitCode {
+    // Printing can only fail if nobody listens.
+    let _ = refused.print();
+    // clap's own code for wrong arguments is 2, which stands for something else here.
+    if refused.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+/// Prints an error with its causes and a hint, and gives the exit code that goes with it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n  caused by: {cause}");
+    }
+    let (is_refusal, hint) = judge(error);
+    if let Some(hint) = hint {
+        let _ = write!(text, "\nhint: {hint}");
+    }
+    // With standard error closed the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(if is_refusal { REFUSED } else { BROKEN })
+}
+
+fn judge(error: &anyhow::Error) -> (bool, Option<&'static str>) {
+    if let Some(error) = error.downcast_ref::<PackError>() {
+        return (error.is_refusal(), error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<IndexError>() {
+        return (error.is_refusal(), error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<SynthError>() {
+        return (error.is_refusal(), error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<VerifyError>() {
+        return (error.is_refusal(), None);
+    }
+    if let Some(error) = error.downcast_ref::<ReadError>() {
+        let is_broken = match error {
+            ReadError::File { .. } => true,
+            ReadError::Open { source, .. } => source.kind() == StoreErrorKind::Other,
+            _ => false,
+        };
+        return (!is_broken, error.hint());
+    }
+    if let Some(Refused { source }) = error.downcast_ref::<Refused>() {
+        return (source.kind() != StoreErrorKind::Other, None);
+    }
+    (false, None)
+}

@@ -1,0 +1,382 @@
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use fastclip_schemas::{Digest, MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
+use fastclip_shards::tar::TarError;
+use fastclip_shards::{IndexBuilder, Store, StoreError, StoreErrorKind};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::progress::Progress;
+use crate::scan::{ScannedSample, ScannedShard, scan};
+use crate::stop::Stop;
+
+/// Tables of training have a row for each id; above this many rows a sample, somebody should know.
+const MAX_ROWS_PER_SAMPLE: u64 = 2;
+
+/// Which tars to index, and how.
+#[derive(Debug, Clone)]
+pub struct IndexOptions {
+    /// Folder with the tars; indexes and manifest are written beside them.
+    pub location: Store,
+    /// Where sample ids come from.
+    pub ids: IdSource,
+    /// Keeps what precedes the damage of a shard instead of refusing it, and leaves out shards without samples.
+    pub skip_damaged: bool,
+    /// Replaces a manifest that is there.
+    pub overwrite: bool,
+    /// Shards read at the same time.
+    pub threads: NonZeroUsize,
+    /// Program and version, for the manifest.
+    pub created_by: String,
+}
+
+/// Where sample ids come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdSource {
+    /// Counted from 0, in the order of the shards' names.
+    Dense,
+    /// The number in field `key` of each sample's JSON member, as the Python FastCLIP takes them.
+    JsonKey,
+}
+
+/// Why tars were not indexed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// The store refused.
+    #[error("could not {action} `{name}` of `{location}`")]
+    Store {
+        /// `read`, `write` or `list`.
+        action: &'static str,
+        /// Name of the file.
+        name: String,
+        /// The location without credentials.
+        location: String,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
+    /// There is a manifest already.
+    #[error("`{location}` already has a `{MANIFEST_FILE}`")]
+    Occupied {
+        /// The location without credentials.
+        location: String,
+    },
+    /// There is nothing to index.
+    #[error("`{location}` holds no tars with samples")]
+    NoShards {
+        /// The location without credentials.
+        location: String,
+    },
+    /// A tar holds no samples.
+    #[error("shard `{shard}` is empty: no samples in {num_bytes} bytes")]
+    Empty {
+        /// The shard.
+        shard: String,
+        /// Its size.
+        num_bytes: u64,
+    },
+    /// A tar cannot be read to its end.
+    #[error("shard `{shard}` is damaged after {num_samples} whole samples")]
+    Damaged {
+        /// The shard.
+        shard: String,
+        /// Samples before the damage.
+        num_samples: usize,
+        /// What is wrong, with its byte.
+        #[source]
+        source: TarError,
+    },
+    /// A sample has no id where ids were to come from JSON.
+    #[error("sample `{key}` at byte {offset} of shard `{shard}` has no id: {problem}")]
+    JsonKey {
+        /// The shard.
+        shard: String,
+        /// Key of the sample.
+        key: String,
+        /// Where it starts.
+        offset: u64,
+        /// Why there is no id.
+        problem: String,
+    },
+    /// Two samples have one id.
+    #[error("sample `{key}` at byte {offset} of shard `{shard}` has id {id}, as a sample before it has")]
+    DuplicateId {
+        /// The shard.
+        shard: String,
+        /// Key of the sample.
+        key: String,
+        /// Where it starts.
+        offset: u64,
+        /// The id.
+        id: SampleId,
+    },
+    /// A sample is longer than an index can say.
+    #[error("sample `{key}` at byte {offset} of shard `{shard}` has 4 GiB or more")]
+    SampleSize {
+        /// The shard.
+        shard: String,
+        /// Key of the sample.
+        key: String,
+        /// Where it starts.
+        offset: u64,
+    },
+    /// No runtime could be started.
+    #[error("could not start a runtime")]
+    Start(#[source] std::io::Error),
+    /// Somebody asked to stop.
+    #[error("stopped after {num_shards} shards; no manifest was written")]
+    Stopped {
+        /// Shards that were indexed by then.
+        num_shards: usize,
+    },
+}
+
+impl IndexError {
+    /// Whether the tars or the request are at fault, rather than the machine.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => {
+                matches!(source.kind(), StoreErrorKind::Location | StoreErrorKind::NotFound)
+            }
+            Self::Start(_) | Self::Stopped { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Occupied { .. } => Some("replace the manifest with --overwrite"),
+            Self::Empty { .. } => Some("leave such shards out with --skip-damaged"),
+            Self::Damaged { .. } => Some("keep the samples before the damage with --skip-damaged"),
+            Self::JsonKey { .. } | Self::DuplicateId { .. } => {
+                Some("count the samples instead with --ids dense")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What was indexed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexReport {
+    /// Where the tars lie, without credentials.
+    pub location: String,
+    /// Shards in the manifest.
+    pub num_shards: usize,
+    /// Samples in all of them.
+    pub num_samples: u64,
+    /// One more than the largest id.
+    pub num_sample_ids: u64,
+    /// Samples without an image member.
+    pub num_without_image: u64,
+    /// Samples with neither caption nor class.
+    pub num_without_text: u64,
+    /// What was left out, one line for each damaged shard.
+    pub left_out: Vec<String>,
+}
+
+impl fmt::Display for IndexReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { location, num_shards, num_samples, num_sample_ids, .. } = self;
+        write!(f, "indexed {num_samples} samples in {num_shards} shards of `{location}`")?;
+        if self.num_without_image > 0 {
+            write!(f, "\n{} samples have no image", self.num_without_image)?;
+        }
+        if self.num_without_text > 0 {
+            write!(f, "\n{} samples have neither caption nor class", self.num_without_text)?;
+        }
+        if *num_sample_ids > MAX_ROWS_PER_SAMPLE * num_samples {
+            write!(
+                f,
+                "\nids reach {num_sample_ids}: tables of training will have as many rows; --ids dense avoids it"
+            )?;
+        }
+        self.left_out.iter().try_for_each(|line| write!(f, "\n{line}"))
+    }
+}
+
+/// Makes indexes and a manifest for tars that another program wrote, without changing them.
+///
+/// Every byte is read once, for the digests. The manifest is written last.
+///
+/// # Errors
+/// On the first tar that is damaged or empty, unless these are skipped; when ids are missing or repeated; when the store
+/// refuses.
+///
+/// # Panics
+/// When it is called from asynchronous code: it brings a runtime of its own.
+pub fn index(options: &IndexOptions, progress: &Progress, stop: &Stop) -> Result<IndexReport, IndexError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads.get())
+        .enable_all()
+        .build()
+        .map_err(IndexError::Start)?;
+    let report = runtime.block_on(index_all(options, progress, stop));
+    progress.finish();
+    report
+}
+
+async fn index_all(
+    options: &IndexOptions,
+    progress: &Progress,
+    stop: &Stop,
+) -> Result<IndexReport, IndexError> {
+    let store = &options.location;
+    let failed = |action, name: &str| {
+        let (location, name) = (store.location().to_owned(), name.to_owned());
+        move |source| IndexError::Store { action, name, location, source }
+    };
+    let objects = store.list().await.map_err(failed("list", "files"))?;
+    if !options.overwrite && objects.iter().any(|object| object.name == MANIFEST_FILE) {
+        return Err(IndexError::Occupied { location: store.location().to_owned() });
+    }
+    let names: Vec<_> =
+        objects.into_iter().map(|object| object.name).filter(|name| name.ends_with(".tar")).collect();
+    progress.set_total(names.len() as u64);
+    let mut scans = stream::iter(names)
+        .map(|name| async {
+            let scanned = tokio::spawn(scan(store.clone(), name.clone())).await;
+            let scanned = scanned.expect("a scan neither panics nor is cancelled");
+            scanned.map_err(failed("read", &name)).map(|shard| (name, shard))
+        })
+        .buffered(options.threads.get());
+
+    let mut dataset = Indexed::new(options.ids);
+    while let Some((name, shard)) = scans.try_next().await? {
+        if stop.is_requested() {
+            return Err(IndexError::Stopped { num_shards: dataset.shards.len() });
+        }
+        progress.advance(1, shard.num_bytes);
+        if !dataset.admit(&name, &shard, options.skip_damaged)? {
+            continue;
+        }
+        let (entry, index) = dataset.entry(&name, &shard)?;
+        store.put(&entry.index, index).await.map_err(failed("write", &entry.index))?;
+        dataset.shards.push(entry);
+    }
+    if dataset.shards.is_empty() {
+        return Err(IndexError::NoShards { location: store.location().to_owned() });
+    }
+    let ids = match options.ids {
+        IdSource::Dense => "dense",
+        IdSource::JsonKey => "json-key",
+    };
+    let manifest = Manifest {
+        format_version: MANIFEST_FORMAT_VERSION,
+        created_by: options.created_by.clone(),
+        num_samples: dataset.num_samples,
+        num_sample_ids: dataset.num_sample_ids,
+        shards: dataset.shards,
+        source: BTreeMap::from([("ids".to_owned(), ids.into())]),
+    };
+    store.put(MANIFEST_FILE, manifest.to_json()).await.map_err(failed("write", MANIFEST_FILE))?;
+    Ok(IndexReport {
+        location: store.location().to_owned(),
+        num_shards: manifest.shards.len(),
+        num_samples: manifest.num_samples,
+        num_sample_ids: manifest.num_sample_ids,
+        num_without_image: dataset.num_without_image,
+        num_without_text: dataset.num_without_text,
+        left_out: dataset.left_out,
+    })
+}
+
+/// The dataset so far.
+struct Indexed {
+    ids: IdSource,
+    seen_ids: HashSet<u64>,
+    shards: Vec<ShardEntry>,
+    num_samples: u64,
+    num_sample_ids: u64,
+    num_without_image: u64,
+    num_without_text: u64,
+    left_out: Vec<String>,
+}
+
+impl Indexed {
+    fn new(ids: IdSource) -> Self {
+        Self {
+            ids,
+            seen_ids: HashSet::new(),
+            shards: Vec::new(),
+            num_samples: 0,
+            num_sample_ids: 0,
+            num_without_image: 0,
+            num_without_text: 0,
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Whether a shard has samples that can be used.
+    fn admit(&mut self, name: &str, shard: &ScannedShard, skip_damaged: bool) -> Result<bool, IndexError> {
+        let num_samples = shard.samples.len();
+        let problem = match &shard.damage {
+            // A file without a single byte is called empty, not cut.
+            Some(damage) if shard.num_bytes > 0 => {
+                IndexError::Damaged { shard: name.to_owned(), num_samples, source: damage.clone() }
+            }
+            _ if num_samples == 0 => IndexError::Empty { shard: name.to_owned(), num_bytes: shard.num_bytes },
+            _ => return Ok(true),
+        };
+        if !skip_damaged {
+            return Err(problem);
+        }
+        let cause = shard.damage.as_ref().map(|damage| format!(": {damage}")).unwrap_or_default();
+        self.left_out.push(format!("{problem}{cause}"));
+        Ok(num_samples > 0)
+    }
+
+    fn entry(&mut self, name: &str, shard: &ScannedShard) -> Result<(ShardEntry, Vec<u8>), IndexError> {
+        let mut index = IndexBuilder::default();
+        let mut first_sample_id = SampleId(u64::MAX);
+        for sample in &shard.samples {
+            let id = self.next_id(name, sample)?;
+            let span = &sample.span;
+            if !index.push(id, &span.key, span.start..span.end) {
+                let (shard, key, offset) = (name.to_owned(), span.key.clone(), span.start);
+                return Err(IndexError::SampleSize { shard, key, offset });
+            }
+            first_sample_id = first_sample_id.min(id);
+            self.num_samples += 1;
+            self.num_sample_ids = self.num_sample_ids.max(id.0 + 1);
+            self.num_without_image += u64::from(!sample.has_image());
+            self.num_without_text += u64::from(!sample.has_text_or_class());
+        }
+        let num_samples = index.len();
+        let index = index.finish(shard.num_bytes).encode();
+        let entry = ShardEntry {
+            name: name.to_owned(),
+            index: format!("{}.idx", name.strip_suffix(".tar").unwrap_or(name)),
+            num_samples,
+            num_bytes: shard.num_bytes,
+            digest: shard.digest,
+            index_digest: Digest(*blake3::hash(&index).as_bytes()),
+            first_sample_id,
+        };
+        Ok((entry, index))
+    }
+
+    fn next_id(&mut self, shard: &str, sample: &ScannedSample) -> Result<SampleId, IndexError> {
+        if self.ids == IdSource::Dense {
+            return Ok(SampleId(self.num_samples));
+        }
+        let (shard, key, offset) = (shard.to_owned(), sample.span.key.clone(), sample.span.start);
+        let id = match &sample.json_key {
+            Some(Ok(u64::MAX)) => Err(format!("its `key` is {}, which leaves no room for another", u64::MAX)),
+            Some(found) => found.clone(),
+            None => Err("it has no JSON member".to_owned()),
+        };
+        let id = match id {
+            Ok(id) => SampleId(id),
+            Err(problem) => return Err(IndexError::JsonKey { shard, key, offset, problem }),
+        };
+        if !self.seen_ids.insert(id.0) {
+            return Err(IndexError::DuplicateId { shard, key, offset, id });
+        }
+        Ok(id)
+    }
+}

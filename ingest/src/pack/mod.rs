@@ -1,0 +1,237 @@
+//! From a folder or table to a dataset: `ingest pack`.
+//!
+//! ```text
+//! source ─► rows ─► threads: read, check, decode ─► in order of the rows ─► shards ─► manifest
+//! ```
+//!
+//! The dataset is a function of input and settings: neither the number of threads nor an interruption shows in it.
+//! That is why outcomes are put back into the order of the rows before anything is written, and why each complete shard
+//! leaves a record of the rows it took: a resumed run starts at the row after the last complete shard and cannot but
+//! produce the same bytes. The alternative, writing in order of completion as other packers do, is no faster, since the
+//! window of rows in flight is as large as it needs to be to keep every thread busy.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `prepare`, `image` | from a row to a sample, or to the reason why not |
+//! | `ordered` | threads in between, order at both ends |
+//! | `packer` | from outcomes to shards, with counts and budget |
+//! | `state`, `settings` | what an unfinished dataset remembers |
+
+mod error;
+mod image;
+mod ordered;
+mod packer;
+mod prepare;
+mod report;
+mod settings;
+mod state;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use fastclip_schemas::zero_shot;
+use fastclip_shards::{DatasetWriter, Store};
+use tokio::runtime::Runtime;
+
+pub use error::PackError;
+pub use report::PackReport;
+
+use crate::progress::Progress;
+use crate::source::{Columns, Source};
+use crate::stop::Stop;
+use packer::Packer;
+use prepare::Preparer;
+use settings::Settings;
+use state::{Existing, State};
+
+/// Rows that did not become samples, one JSON object a line.
+pub const REJECTED_FILE: &str = "rejected.jsonl";
+
+/// Samples of each shard, in the form that OpenCLIP reads.
+pub const SIZES_FILE: &str = "sizes.json";
+
+/// What to pack, and how.
+#[derive(Debug, Clone)]
+pub struct PackOptions {
+    /// A folder of images or a table.
+    pub input: PathBuf,
+    /// Where the dataset goes.
+    pub output: Store,
+    /// What to do if something is there already.
+    pub on_existing: OnExisting,
+    /// Meaning of a table's columns.
+    pub columns: Columns,
+    /// Samples in each shard but the last.
+    pub samples_per_shard: NonZeroU32,
+    /// What is too large to be a picture.
+    pub limits: Limits,
+    /// Fraction of the rows that may be rejected.
+    pub max_bad_fraction: f64,
+    /// Files to copy beside the shards, besides those of a zero-shot set that lie beside the input.
+    pub side_files: Vec<PathBuf>,
+    /// Threads that read and decode. Their number has no influence on the dataset.
+    pub threads: NonZeroUsize,
+    /// Program and version, for the manifest.
+    pub created_by: String,
+}
+
+/// What to do if the output is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExisting {
+    /// Leave it alone and say so.
+    Refuse,
+    /// Go on where an earlier run with the same input and settings ended. Starts anew where there is none.
+    Resume,
+    /// Remove it first.
+    Overwrite,
+}
+
+/// Bounds on a single row; a row beyond them is rejected, not the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Pixels of an image, as its header says.
+    pub max_image_pixels: u64,
+    /// Bytes of an image file.
+    pub max_file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // The pixels at which Pillow warns of a decompression bomb; what it would warn of in training is kept out here.
+        Self { max_image_pixels: 89_478_485, max_file_bytes: 64 << 20 }
+    }
+}
+
+/// Packs image-text pairs into shards.
+///
+/// Rows that cannot become samples are counted, listed in [`REJECTED_FILE`] and left out. The manifest is written last.
+///
+/// # Errors
+/// When the input cannot be read, the output is occupied or cannot be written, or more rows are rejected than allowed.
+/// Complete shards then stay, and [`OnExisting::Resume`] goes on from them.
+///
+/// # Panics
+/// When it is called from asynchronous code: it brings a runtime of its own.
+///
+/// # Threads
+/// Starts `options.threads` threads and a few for the store, and joins them before it returns.
+pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
+    let source = Source::open(&options.input, &options.columns)?;
+    let settings = Settings::new(options, &source);
+    let runtime = runtime()?;
+    let state = State::new(&options.output);
+
+    let records = match runtime.block_on(prepare_output(options, &settings, &state))? {
+        Start::At(records) => records,
+        Start::NothingToDo(report) => return Ok(report),
+    };
+    let side_files = read_side_files(options, &source)?;
+    let writer_options = fastclip_shards::WriterOptions {
+        samples_per_shard: options.samples_per_shard,
+        created_by: options.created_by.clone(),
+        ..Default::default()
+    };
+    let done = records.iter().map(|record| record.shard.clone()).collect();
+    let writer = DatasetWriter::resume(options.output.clone(), writer_options, done);
+    let mut packer = Packer::new(options, &source, state, writer, records);
+    progress.set_total(source.num_rows());
+    progress.advance(packer.next_row(), 0);
+
+    let rows = source.rows(packer.next_row())?.map(|row| row.map_err(PackError::from));
+    let start_worker = || {
+        Preparer::new(&options.limits)
+            .map_err(|error| PackError::Start { what: "a JPEG decoder", reason: error.to_string() })
+    };
+    let consume = |outcome| {
+        if stop.is_requested() {
+            return Err(PackError::Stopped { num_rows: packer.next_row() });
+        }
+        let num_bytes = runtime.block_on(packer.take(outcome))?;
+        progress.advance(1, num_bytes);
+        Ok(())
+    };
+    let packed = ordered::map_in_order(rows, options.threads, start_worker, Preparer::prepare, consume);
+    progress.finish();
+    runtime.block_on(async {
+        match packed {
+            Ok(()) => packer.finish(&settings, side_files).await,
+            Err(error) => Err(packer.give_up(error).await),
+        }
+    })
+}
+
+enum Start {
+    /// Write what these records do not cover.
+    At(Vec<state::ShardRecord>),
+    /// The very dataset is there.
+    NothingToDo(PackReport),
+}
+
+async fn prepare_output(
+    options: &PackOptions,
+    settings: &Settings,
+    state: &State<'_>,
+) -> Result<Start, PackError> {
+    let location = || options.output.location().to_owned();
+    let existing = state.existing().await?;
+    let occupied = |what: &str, is_resumable| {
+        Err(PackError::Occupied { location: location(), what: what.to_owned(), is_resumable })
+    };
+    let same = |there: &serde_json::Value| match settings.differences(there) {
+        differences if differences.is_empty() => Ok(()),
+        differences => Err(PackError::OtherSettings { location: location(), differences }),
+    };
+    let records = match (existing, options.on_existing) {
+        (Existing::Nothing, _) => Vec::new(),
+        (_, OnExisting::Overwrite) => {
+            state.remove_dataset().await?;
+            Vec::new()
+        }
+        (Existing::Foreign(what), _) => return occupied(&what, false),
+        (Existing::Finished(manifest), OnExisting::Resume) => {
+            let Some(there) = state::settings_of(&manifest) else {
+                return occupied("a dataset that `ingest pack` did not make", false);
+            };
+            same(there)?;
+            // A run that ended between the manifest and its last clean-up leaves records behind.
+            state.end().await?;
+            return Ok(Start::NothingToDo(PackReport::of_finished(location(), &manifest)));
+        }
+        (Existing::Unfinished(there), OnExisting::Resume) => {
+            same(&there)?;
+            state.records().await?
+        }
+        (Existing::Finished(_), OnExisting::Refuse) => return occupied("a dataset", true),
+        (Existing::Unfinished(_), OnExisting::Refuse) => return occupied("an unfinished dataset", true),
+    };
+    options.output.remove_broken_uploads().map_err(state.failed("remove", "broken uploads"))?;
+    state.begin(settings).await?;
+    Ok(Start::At(records))
+}
+
+/// Name and content of a file to copy.
+type SideFile = (String, Vec<u8>);
+
+/// Reads the files to copy. They are read before the rows, so that one that is missing is noticed at once.
+fn read_side_files(options: &PackOptions, source: &Source) -> Result<Vec<SideFile>, PackError> {
+    let zero_shot = [zero_shot::CLASS_NAMES_FILE, zero_shot::TEMPLATES_FILE];
+    let beside = zero_shot.map(|name| source.folder().join(name)).into_iter().filter(|path| path.is_file());
+    let paths = beside.chain(options.side_files.iter().cloned());
+    let read = |path: PathBuf| match std::fs::read(&path) {
+        Ok(bytes) => {
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            Ok((name, bytes))
+        }
+        Err(source) => Err(PackError::SideFile { path, source }),
+    };
+    paths.map(read).collect()
+}
+
+fn runtime() -> Result<Runtime, PackError> {
+    // Two threads: one drives uploads while the other waits for the disk. Decoding has threads of its own.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })
+}

@@ -1,0 +1,120 @@
+use fastclip_schemas::Digest;
+use fastclip_shards::tar::{Entry, StreamScanner, TarError, split_name};
+use fastclip_shards::{SampleGrouper, SampleSpan, Store, StoreError};
+use futures::TryStreamExt;
+use serde_json::Value;
+
+/// JSON members above this are not looked into.
+const MAX_JSON_BYTES: u64 = 1 << 20;
+
+/// Members that hold the image of a sample, as readers of shards look for them.
+const IMAGE_MEMBERS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// What a tar holds, found by reading all of it once.
+#[derive(Debug)]
+pub(crate) struct ScannedShard {
+    pub(crate) num_bytes: u64,
+    pub(crate) digest: Digest,
+    pub(crate) samples: Vec<ScannedSample>,
+    /// What ended the list of samples early. The last sample before it is left out, since it may lack members.
+    pub(crate) damage: Option<TarError>,
+}
+
+/// One sample of a tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ScannedSample {
+    pub(crate) span: SampleSpan,
+    /// The number in the `key` field of its JSON member, or why there is none. `None` without such a member.
+    pub(crate) json_key: Option<Result<u64, String>>,
+}
+
+impl ScannedSample {
+    pub(crate) fn has_image(&self) -> bool {
+        self.span.extensions.iter().any(|extension| IMAGE_MEMBERS.contains(&extension.as_str()))
+    }
+
+    /// Whether there is something to learn or to judge by: a caption or a class.
+    pub(crate) fn has_text_or_class(&self) -> bool {
+        self.span.extensions.iter().any(|extension| extension == "txt" || extension == "cls")
+    }
+}
+
+/// Reads a tar from its first byte to its last, damaged or not: the digest is of all of it.
+pub(crate) async fn scan(store: Store, name: String) -> Result<ScannedShard, StoreError> {
+    let mut pieces = store.stream(&name).await?;
+    let mut digest = blake3::Hasher::new();
+    let mut num_bytes = 0;
+    let mut scanner = StreamScanner::new();
+    let mut samples = Samples::default();
+    let mut damage = None;
+    while let Some(piece) = pieces.try_next().await? {
+        digest.update(&piece);
+        num_bytes += piece.len() as u64;
+        if damage.is_none() {
+            damage = scanner.push(&piece, is_small_json, |entry, data| samples.add(entry, data)).err();
+        }
+    }
+    let damage = damage.or_else(|| scanner.finish().err());
+    let samples = samples.finish(damage.is_none());
+    Ok(ScannedShard { num_bytes, digest: Digest(*digest.finalize().as_bytes()), samples, damage })
+}
+
+#[derive(Default)]
+struct Samples {
+    done: Vec<ScannedSample>,
+    grouper: SampleGrouper,
+    json_key: Option<Result<u64, String>>,
+}
+
+impl Samples {
+    fn add(&mut self, entry: &Entry, json: Option<&[u8]>) {
+        if let Some(span) = self.grouper.add(entry) {
+            self.done.push(ScannedSample { span, json_key: self.json_key.take() });
+        }
+        if let Some(json) = json {
+            self.json_key = Some(key_of(json));
+        }
+    }
+
+    fn finish(mut self, is_whole: bool) -> Vec<ScannedSample> {
+        if let Some(span) = self.grouper.finish().filter(|_| is_whole) {
+            self.done.push(ScannedSample { span, json_key: self.json_key });
+        }
+        self.done
+    }
+}
+
+fn is_small_json(entry: &Entry) -> bool {
+    let is_json = split_name(&entry.name).is_some_and(|(_, extension)| extension == "json");
+    entry.is_file && is_json && entry.num_bytes <= MAX_JSON_BYTES
+}
+
+/// The whole number in field `key`, which is often text with leading zeros.
+fn key_of(json: &[u8]) -> Result<u64, String> {
+    let object: Value =
+        serde_json::from_slice(json).map_err(|error| format!("its JSON is unreadable: {error}"))?;
+    let key = object.get("key").ok_or("its JSON has no `key`")?;
+    let number = match key {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    };
+    number.ok_or_else(|| format!("its `key` is {key}, which is no whole number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_whole_numbers_with_or_without_zeros() {
+        assert_eq!(key_of(br#"{"key": "000010005"}"#), Ok(10_005));
+        assert_eq!(key_of(br#"{"key": 7}"#), Ok(7));
+        for (json, message) in [
+            (&br#"{"key": "a1"}"#[..], "its `key` is \"a1\", which is no whole number"),
+            (br#"{"key": -1}"#, "its `key` is -1, which is no whole number"),
+            (br#"{"url": 1}"#, "its JSON has no `key`"),
+        ] {
+            assert_eq!(key_of(json).unwrap_err(), message);
+        }
+    }
+}

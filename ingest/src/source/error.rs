@@ -1,0 +1,105 @@
+use std::path::{Path, PathBuf};
+
+/// Why an input cannot be read at all. Faults of single rows are counted instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// There is no such input.
+    #[error("there is no input `{}`", path.display())]
+    NotFound {
+        /// Path of the input.
+        path: PathBuf,
+    },
+    /// Neither a folder nor a known kind of table.
+    #[error("`{}` is neither a folder nor a table: expected .csv, .tsv, .jsonl, .ndjson or .parquet", path.display())]
+    UnknownKind {
+        /// Path of the input.
+        path: PathBuf,
+    },
+    /// There is nothing in it.
+    #[error("`{}` has no rows", path.display())]
+    Empty {
+        /// Path of the input.
+        path: PathBuf,
+    },
+    /// A column was asked for that the table does not have.
+    #[error("`{}` has no column `{column}`, it has `{found}`", path.display())]
+    Column {
+        /// Path of the table.
+        path: PathBuf,
+        /// The missing column.
+        column: String,
+        /// The columns it has.
+        found: String,
+    },
+    /// The table grew or shrank while it was read.
+    #[error("`{}` gave {found} rows, it had {expected} before", path.display())]
+    Changed {
+        /// Path of the input.
+        path: PathBuf,
+        /// Rows that were read.
+        found: u64,
+        /// Rows that were counted before.
+        expected: u64,
+    },
+    /// Folders have no columns to choose rows by.
+    #[error("a split was asked for, but `{}` is a folder, which has no columns", path.display())]
+    SplitOfFolder {
+        /// Path of the folder.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("could not read `{}`", path.display())]
+    Read {
+        /// Path of the file.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A parquet file is damaged or uses what we do not read.
+    #[error("`{}` is no readable parquet file", path.display())]
+    Parquet {
+        /// Path of the file.
+        path: PathBuf,
+        /// What the parquet reader said.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A part of a parquet file cannot be decoded.
+    #[error("rows from {row} on of `{}` cannot be decoded", path.display())]
+    Decode {
+        /// Path of the file.
+        path: PathBuf,
+        /// First row that could not be read.
+        row: u64,
+        /// What the decoder said.
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
+}
+
+impl SourceError {
+    pub(super) fn read(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound { path },
+            _ => Self::Read { path, source },
+        }
+    }
+
+    /// Whether the input is at fault, rather than the machine.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Column { .. } => {
+                Some("name the columns with --image-col, --caption-col, --class-col or --split-col")
+            }
+            _ => None,
+        }
+    }
+}

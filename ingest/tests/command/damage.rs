@@ -1,0 +1,102 @@
+use std::fs;
+
+use crate::support::Scratch;
+
+fn packed() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.pairs(20);
+    let arguments = ["pack", "--input", "pairs/table.jsonl", "--output", "out", "--samples-per-shard", "8"];
+    scratch.ingest_well(&arguments);
+    scratch
+}
+
+/// Verifies, insists that it fails, and gives what it printed.
+fn verdict(scratch: &Scratch) -> String {
+    let ran = scratch.ingest(&["verify", "out"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains(" of 3 shards of `out` must be rebuilt\n"), "{}", ran.stderr);
+    ran.stdout
+}
+
+#[test]
+fn a_sound_dataset_is_said_to_be_whole() {
+    let ran = packed().ingest_well(&["verify", "out"]);
+    assert_eq!(ran.stdout, "3 of 3 shards are whole; the manifest counts 20 samples\n");
+}
+
+#[test]
+fn every_shard_to_rebuild_is_named_with_what_is_wrong() {
+    let scratch = packed();
+    let tar = scratch.path("out/00000.tar");
+    let mut bytes = fs::read(&tar).unwrap();
+    let num_bytes = bytes.len();
+    bytes[600] ^= 1;
+    fs::write(&tar, &bytes).unwrap();
+    let text = verdict(&scratch);
+    assert!(text.starts_with("00000.tar: has digest blake3:"), "{text}");
+    assert!(text.ends_with("\n2 of 3 shards are whole; the manifest counts 20 samples\n"), "{text}");
+
+    fs::write(&tar, &bytes[..5000]).unwrap();
+    fs::remove_file(scratch.path("out/00001.tar")).unwrap();
+    fs::copy(scratch.path("out/00000.idx"), scratch.path("out/00002.idx")).unwrap();
+    let text = verdict(&scratch);
+    let shorter = format!("00000.tar: shard `00000.tar` has 5000 bytes, the manifest says {num_bytes}\n");
+    assert!(text.contains(&shorter), "{text}");
+    assert!(
+        text.contains("00001.tar: the manifest of `out` names `00001.tar`, which is not there\n"),
+        "{text}"
+    );
+    assert!(text.contains("00002.tar: index `00002.idx` of shard `00002.tar` has digest blake3:"), "{text}");
+    assert!(text.ends_with("0 of 3 shards are whole; the manifest counts 20 samples\n"), "{text}");
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused_with_both_values() {
+    let scratch = packed();
+    let path = scratch.path("out/manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"num_samples\": 20", "\"num_samples\": 21", 1)).unwrap();
+    let error = scratch.ingest_refused(&["verify", "out"]);
+    let expected = "\
+error: the manifest `manifest.json` of `out` is unusable
+  caused by: the manifest says num_samples = 21, its shards say 20
+hint: run `ingest verify` on the dataset; it names the shards to rebuild
+";
+    assert_eq!(error, expected);
+    fs::write(&path, text.replacen("\"shards\"", "\"shard\"", 1)).unwrap();
+    let error = scratch.ingest_refused(&["verify", "out"]);
+    assert!(error.contains("unknown field `shard`"), "{error}");
+}
+
+#[test]
+fn a_manifest_that_disagrees_with_its_shards_is_told_from_damaged_shards() {
+    let scratch = packed();
+    let path = scratch.path("out/manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let other = text.replacen("\"num_samples\": 20", "\"num_samples\": 19", 1).replacen(
+        "\"num_samples\": 4",
+        "\"num_samples\": 3",
+        1,
+    );
+    fs::write(&path, other).unwrap();
+    let text = verdict(&scratch);
+    let expected =
+        "00002.tar: index `00002.idx` of shard `00002.tar` says num_samples = 4, the manifest says 3\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_location_without_a_dataset_is_refused_with_a_hint() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("bare")).unwrap();
+    let error = scratch.ingest_refused(&["verify", "bare"]);
+    assert!(
+        error.starts_with("error: `bare` is no dataset: it holds no `manifest.json`\nhint: `ingest pack` "),
+        "{error}"
+    );
+    let error = scratch.ingest_refused(&["verify", "https://user:pw@localhost/x?sig=secret"]);
+    assert!(
+        error.contains("`https://localhost/x`") && !error.contains("secret") && !error.contains("pw@"),
+        "{error}"
+    );
+}
