@@ -21,13 +21,19 @@ impl fmt::Debug for JpegDecoder {
 
 impl JpegDecoder {
     pub(crate) fn new() -> turbojpeg::Result<Self> {
-        let mut decompressor = Decompressor::new()?;
-        decompressor.set_scan_limit(MAX_SCANS)?;
-        Ok(Self { decompressor, cmyk: Vec::new() })
+        Ok(Self { decompressor: new_decompressor()?, cmyk: Vec::new() })
     }
 
     pub(super) fn decode(&mut self, bytes: &[u8], image: &mut RgbImage) -> Result<(), DecodeError> {
-        let header = self.decompressor.read_header(bytes).map_err(refusal)?;
+        let header = match self.decompressor.read_header(bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                // TurboJPEG stays in the middle of a header that it could not read, and would take the next image for
+                // the rest of it.
+                self.decompressor = new_decompressor().map_err(refusal)?;
+                return Err(refusal(error));
+            }
+        };
         let (width, height) = check_size(header.width as u64, header.height as u64)?;
         let pixels = image.resize(width, height);
         match header.colorspace {
@@ -48,6 +54,12 @@ impl JpegDecoder {
             _ => decompress(&mut self.decompressor, bytes, pixels, PixelFormat::RGB, (width, height)),
         }
     }
+}
+
+fn new_decompressor() -> turbojpeg::Result<Decompressor> {
+    let mut decompressor = Decompressor::new()?;
+    decompressor.set_scan_limit(MAX_SCANS)?;
+    Ok(decompressor)
 }
 
 fn decompress(

@@ -119,7 +119,9 @@ fn a_decoder_is_as_good_after_a_bad_image_as_before() {
     let whole = photo(64, 48);
     let expected = decode_rgb(&whole).unwrap();
     let mut decoder = ImageDecoder::new().unwrap();
-    for bad in [&whole[..100], &whole[..whole.len() / 2], b"GIF89a", b""] {
+    // Cut at any place: TurboJPEG keeps another state for each part of a header.
+    let cut = (0..whole.len()).step_by(7).map(|length| &whole[..length]);
+    for bad in cut.chain([&b"GIF89a"[..]]) {
         assert!(decoder.decode(bad).is_err());
         assert_eq!(decoder.decode(&whole).unwrap(), &expected);
     }
