@@ -303,7 +303,7 @@ mod tests {
         let moved = |s: f64, threshold| {
             let model = model();
             let mut optimizer = AdamW::new(model.parameters(), OPTIONS);
-            no_grad(|| model.log_scale().shallow_clone().fill_(s));
+            let _ = no_grad(|| model.log_scale().shallow_clone().fill_(s));
             let rates = Rates { threshold, ..rates(0.0, 1e-2) };
             optimizer.step(&gradients(&model, 0.5), &rates).unwrap();
             model.log_scale().double_value(&[]) - s

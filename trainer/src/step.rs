@@ -38,6 +38,8 @@ pub struct StepReport {
     pub gamma: Option<f64>,
     /// Learning rates of the step.
     pub rates: Rates,
+    /// Bytes that this rank handed to collectives.
+    pub communication_bytes: u64,
     /// Whether a rank was asked to stop after this step.
     pub stop: Option<Stop>,
 }
@@ -131,6 +133,7 @@ impl Trainer {
         comm: &dyn Communicator,
     ) -> Result<StepReport, StepError> {
         let step = self.step;
+        let sent_before = comm.counters().total().num_bytes;
         let features = Features::encode(&self.model, batch);
         let share = self
             .objective
@@ -160,6 +163,7 @@ impl Trainer {
             tau: sum.tau,
             gamma: self.objective.gamma(batch.epoch),
             rates,
+            communication_bytes: comm.counters().total().num_bytes - sent_before,
             stop: sum.stop,
         })
     }

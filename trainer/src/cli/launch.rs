@@ -14,7 +14,7 @@ use super::{Failure, print};
 
 /// Trains as several processes on this machine
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct LaunchArgs {
     /// Number of processes
     #[arg(long, value_name = "N", help_heading = "Launch")]
@@ -41,7 +41,7 @@ All settings of `train run` are settings of `train launch`. If a rank fails, the
 that of the first to fail.";
 
 #[derive(Debug, Parser)]
-#[command(name = "train launch", no_binary_name = true)]
+#[command(name = "train launch", no_binary_name = true, args_override_self = true)]
 struct MoreArgs {
     #[command(flatten)]
     run: SharedArgs,

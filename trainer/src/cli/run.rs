@@ -21,7 +21,7 @@ use super::{Failure, log, print, version};
 
 /// Trains as one process: alone, or as one rank of a launcher (torchrun, Slurm, MPI, Kubernetes)
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(super) options: SharedArgs,

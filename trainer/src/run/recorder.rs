@@ -9,7 +9,6 @@ use super::data::TrainingData;
 use super::{Evaluated, RunError, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::RunState;
 use crate::config::RunConfig;
-use crate::distributed::Communicator;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
@@ -85,21 +84,21 @@ impl Stopwatch {
 }
 
 /// Writes metrics and the result. All ranks have one; only that of rank 0 writes.
-pub(super) struct Recorder<'a> {
-    comm: &'a dyn Communicator,
+#[derive(Debug)]
+pub(super) struct Recorder {
+    num_ranks: usize,
     writer: Option<MetricsWriter>,
     objective: &'static str,
     global_batch: u64,
     run_dir: PathBuf,
-    communication_bytes: u64,
 }
 
-impl<'a> Recorder<'a> {
+impl Recorder {
     pub(super) fn open(
         config: &RunConfig,
         data: &TrainingData,
         state: &RunState,
-        around: &Surroundings<'a>,
+        around: &Surroundings<'_>,
     ) -> Result<Self, RunError> {
         let comm = around.comm;
         let steps_per_epoch = data.loader.steps_per_epoch();
@@ -120,12 +119,11 @@ impl<'a> Recorder<'a> {
             progress: around.progress.clone(),
         };
         Ok(Self {
-            comm,
+            num_ranks: comm.world_size(),
             writer: (comm.rank() == 0).then(|| MetricsWriter::open(options)).transpose()?,
             objective,
             global_batch: data.global_batch,
             run_dir: config.run_dir.clone(),
-            communication_bytes: comm.counters().total().num_bytes,
         })
     }
 
@@ -136,8 +134,6 @@ impl<'a> Recorder<'a> {
         is_logged: bool,
         watch: &mut Stopwatch,
     ) -> Result<(), RunError> {
-        let sent = self.comm.counters().total().num_bytes;
-        let communication_bytes = sent - std::mem::replace(&mut self.communication_bytes, sent);
         let Some(writer) = &mut self.writer else { return Ok(()) };
         if !is_logged {
             writer.advance(state.steps);
@@ -155,7 +151,7 @@ impl<'a> Recorder<'a> {
             tau: report.tau,
             gamma: report.gamma,
             grad_norm: Some(report.grad_norm),
-            communication_bytes,
+            communication_bytes: report.communication_bytes,
             timing: watch.take_timing(self.global_batch),
         })?;
         Ok(())
@@ -209,7 +205,7 @@ impl<'a> Recorder<'a> {
         let (images, texts) = (report.retrieval.image_to_text, report.retrieval.text_to_image);
         RunSummary {
             objective: self.objective.to_owned(),
-            ranks: self.comm.world_size(),
+            ranks: self.num_ranks,
             samples_seen: state.samples_seen,
             seconds: state.seconds,
             images_per_second: state.samples_seen as f64 / state.seconds.max(f64::MIN_POSITIVE),

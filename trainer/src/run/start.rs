@@ -56,8 +56,8 @@ pub(super) fn start(
     }
     if !is_finished && comm.rank() == 0 {
         write_settings(config)?;
+        warn_of_long_warm_up(&config.rates, data);
     }
-    warn_of_long_warm_up(&config.rates, data);
     Ok(Start { trainer, state, checkpoints, is_finished })
 }
 

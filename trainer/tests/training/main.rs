@@ -1,0 +1,10 @@
+//! Runs from end to end: the binary on real data, alone and with ranks, killed and continued.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod bad_input;
+mod help;
+mod invariance;
+mod resume;
+mod setting;
+mod whole_runs;

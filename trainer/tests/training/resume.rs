@@ -1,0 +1,141 @@
+//! Runs that are killed, stopped and continued.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastclip_testkit::{Ranks, run};
+
+use crate::setting::{Setting, assert_same_run, succeed};
+
+/// Waits for a file that a process is expected to write; the time bounds a test that has failed.
+fn wait_for(setting: &Setting, name: &str, file: &str) {
+    let started = Instant::now();
+    while !setting.of_run(name, file).exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "`{file}` was not written");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A rank of a run on two, as a launcher would start it.
+fn rank(setting: &Setting, name: &str) -> Command {
+    let mut command = setting.train("run");
+    command.args(setting.flags(name, 2)).args(["--save-every-steps", "1"]);
+    command
+}
+
+#[test]
+fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
+    let setting = Setting::new();
+    let mut whole = setting.launched("whole", 2);
+    whole.args(["--save-every-steps", "1"]);
+    succeed(whole);
+
+    // Killed again and again, at whatever moment the checkpoint of a step has just appeared.
+    for step in ["step_00000002", "step_00000006", "step_00000011"] {
+        let mut ranks = Ranks::new(2).start(|_| rank(&setting, "killed"));
+        let checkpoint = setting.of_run("killed", "checkpoints").join(step);
+        ranks.wait_until("the checkpoint", || checkpoint.exists());
+        ranks.kill_all();
+        ranks.wait();
+        assert!(
+            !setting.of_run("killed", "summary.json").exists(),
+            "the run must not end before it is killed"
+        );
+    }
+    for finished in Ranks::new(2).start(|_| rank(&setting, "killed")).wait() {
+        finished.assert_code(0);
+    }
+    assert_same_run(&setting, "whole", "killed");
+}
+
+#[test]
+fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
+    let setting = Setting::new();
+    succeed(setting.launched("whole", 2));
+
+    let mut stopped = setting.launched("stopped", 2);
+    let child = stopped.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for(&setting, "stopped", "metrics.jsonl");
+    let mut kill = Command::new("kill");
+    assert!(kill.args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{text}");
+    assert!(text.contains("the same command continues from"), "{text}");
+    assert!(setting.of_run("stopped", "checkpoints/latest").exists());
+
+    succeed(setting.launched("stopped", 2));
+    assert_same_run(&setting, "whole", "stopped");
+}
+
+#[test]
+fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
+    let setting = Setting::new();
+    let mut whole = setting.alone("whole");
+    whole.args(["--save-frequency", "1"]);
+    succeed(whole);
+    let mut first = Ranks::new(4).start(|_| {
+        let mut command = setting.train("run");
+        command.args(setting.flags("moved", 4));
+        command
+    });
+    let checkpoint = setting.of_run("moved", "checkpoints/step_00000005");
+    first.wait_until("the checkpoint", || checkpoint.exists());
+    first.kill_all();
+    first.wait();
+    let mut second = Ranks::new(2).start(|_| {
+        let mut command = setting.train("run");
+        command.args(setting.flags("moved", 2));
+        command
+    });
+    let checkpoint = setting.of_run("moved", "checkpoints/step_00000010");
+    second.wait_until("the checkpoint", || checkpoint.exists());
+    second.kill_all();
+    second.wait();
+    succeed(setting.alone("moved"));
+    let (found, expected) = (setting.curve("moved", "loss"), setting.curve("whole", "loss"));
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+#[test]
+fn a_run_with_other_settings_does_not_continue_this_one() {
+    let setting = Setting::new();
+    succeed(setting.alone("run"));
+    let refused = |flags: &[&str], texts: &[&str]| {
+        let mut command = setting.alone("run");
+        run(command.args(flags)).assert_code(1).assert_says(texts);
+    };
+    refused(&["--lr", "0.02"], &["`lr` = 0.01, this run has 0.02", "hint: ", "--resume never"]);
+    refused(&["--batch-size", "4"], &["`global_batch` = 8, this run has 4"]);
+    refused(&["--seed", "4"], &["was trained with `"]);
+    refused(
+        &["--resume", "latest", "--name", "novel"],
+        &["there is no checkpoint in `runs/novel/checkpoints`"],
+    );
+}
+
+#[test]
+fn old_checkpoints_are_removed_and_a_run_can_start_over() {
+    let setting = Setting::new();
+    let mut command = setting.alone("run");
+    command.args(["--save-every-steps", "2", "--keep-checkpoints", "3"]);
+    succeed(command);
+    let names = || {
+        let entries = fs::read_dir(setting.of_run("run", "checkpoints")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["latest", "step_00000012", "step_00000014", "step_00000015"]);
+    let mut command = setting.alone("run");
+    command.args(["--resume", "never", "--save-frequency", "0", "--lr", "0.02"]);
+    succeed(command);
+    assert_eq!(names(), ["latest", "step_00000015"]);
+    assert_eq!(setting.curve("run", "loss").len(), 15);
+}

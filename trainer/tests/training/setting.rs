@@ -1,0 +1,133 @@
+//! A folder with a tiny dataset, a tiny model and the runs over them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use fastclip_testkit::{Finished, TinyDataset, run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Samples of the dataset: 5 steps of 8 an epoch, and a tail that is left out.
+pub(crate) const NUM_SAMPLES: u32 = 43;
+
+/// Samples of all ranks in a step.
+pub(crate) const GLOBAL_BATCH: usize = 8;
+
+const MODEL: &str = r#"{
+  "embed_dim": 16,
+  "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+  "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+}"#;
+
+pub(crate) struct Setting {
+    folder: TempDir,
+    pub(crate) data: TinyDataset,
+}
+
+impl Setting {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tiny.json"), MODEL).unwrap();
+        Self { folder, data: TinyDataset::new(NUM_SAMPLES, 10) }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command of `train`, without what the test's own environment says about ranks.
+    pub(crate) fn train(&self, command: &str) -> Command {
+        let mut train = Command::new(env!("CARGO_BIN_EXE_train"));
+        for variable in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "RUST_LOG"] {
+            train.env_remove(variable);
+        }
+        train.arg(command).current_dir(self.folder.path());
+        train
+    }
+
+    /// The flags of a run on so many ranks, three epochs of five steps.
+    pub(crate) fn flags(&self, name: &str, num_ranks: usize) -> Vec<String> {
+        let data = self.data.location();
+        let batch_size = GLOBAL_BATCH / num_ranks;
+        let text = format!(
+            "--train-data {data} --val-data {data} --model tiny.json --batch-size {batch_size} --workers 1 --epochs 3 \
+             --lr 1e-2 --warmup 3 --gamma 0.5 --logs runs --name {name} --threads 1 --log-every-n-steps 1 --seed 3 \
+             --device cpu --dist-timeout 60"
+        );
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// A run in one process.
+    pub(crate) fn alone(&self, name: &str) -> Command {
+        let mut command = self.train("run");
+        command.args(self.flags(name, 1));
+        command
+    }
+
+    /// A run on ranks.
+    pub(crate) fn launched(&self, name: &str, num_ranks: usize) -> Command {
+        let mut command = self.train("launch");
+        command.args(["--ranks", &num_ranks.to_string()]).args(self.flags(name, num_ranks));
+        command
+    }
+
+    /// A file of a run.
+    pub(crate) fn of_run(&self, name: &str, file: &str) -> PathBuf {
+        self.path("runs").join(name).join(file)
+    }
+
+    pub(crate) fn summary(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.of_run(name, "summary.json")).unwrap()).unwrap()
+    }
+
+    /// Lines of the run's metrics, without what depends on the clock.
+    pub(crate) fn metrics(&self, name: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.of_run(name, "metrics.jsonl")).unwrap();
+        text.lines()
+            .map(|line| {
+                let mut record: Value = serde_json::from_str(line).unwrap();
+                record.as_object_mut().unwrap().remove("timing").expect("every record has a timing");
+                record
+            })
+            .collect()
+    }
+
+    /// The values of one key, in the records that have it.
+    pub(crate) fn curve(&self, name: &str, key: &str) -> Vec<f64> {
+        self.metrics(name).iter().filter_map(|record| record.get(key)?.as_f64()).collect()
+    }
+
+    /// A file of the newest checkpoint.
+    pub(crate) fn newest(&self, name: &str, file: &str) -> Vec<u8> {
+        let latest = fs::read_to_string(self.of_run(name, "checkpoints/latest")).unwrap();
+        let path = self.of_run(name, "checkpoints").join(latest.trim()).join(file);
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+/// Runs a command that must end well.
+#[track_caller]
+pub(crate) fn succeed(mut command: Command) -> Finished {
+    run(&mut command).assert_code(0)
+}
+
+/// Two runs came to the same: every logged figure, the weights, the optimizer and the result, bit by bit.
+#[track_caller]
+pub(crate) fn assert_same_run(setting: &Setting, left: &str, right: &str) {
+    for (left, right) in setting.metrics(left).iter().zip(&setting.metrics(right)) {
+        assert_eq!(left, right);
+    }
+    assert_eq!(setting.metrics(left).len(), setting.metrics(right).len());
+    for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
+        assert!(setting.newest(left, file) == setting.newest(right, file), "{file} differs");
+    }
+    let result = |name| {
+        let mut summary = setting.summary(name);
+        for timing in ["seconds", "images_per_second"] {
+            summary.as_object_mut().unwrap().remove(timing);
+        }
+        summary
+    };
+    assert_eq!(result(left), result(right));
+}

@@ -1,0 +1,88 @@
+//! Runs that nothing disturbs.
+
+use std::fs;
+
+use crate::setting::{GLOBAL_BATCH, Setting, assert_same_run, succeed};
+
+#[test]
+fn a_run_in_one_process_needs_no_launcher() {
+    let setting = Setting::new();
+    succeed(setting.alone("alone")).assert_says(&["Train Epoch: 0", "Eval Epoch: 3", "the run is complete"]);
+    let losses = setting.curve("alone", "contrastive_loss");
+    assert_eq!(losses.len(), 15);
+    assert!(losses[14] < losses[0], "{losses:?}");
+    let summary = setting.summary("alone");
+    assert_eq!(summary["objective"], "fastclip-v3");
+    assert_eq!(summary["samples_seen"], 15 * GLOBAL_BATCH);
+    assert_eq!(summary["zero_shot_chance"], 0.25);
+    for file in ["config.toml", "out.log", "predictions.json", "run.json"] {
+        assert!(setting.of_run("alone", file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn a_finished_run_started_again_says_so_and_leaves_everything_as_it_is() {
+    let setting = Setting::new();
+    succeed(setting.alone("done"));
+    let files = ["summary.json", "metrics.jsonl", "predictions.json", "checkpoints/latest"];
+    let read = || files.map(|file| fs::read(setting.of_run("done", file)).unwrap());
+    let before = read();
+    succeed(setting.alone("done")).assert_says(&["was complete already"]);
+    assert!(before == read());
+}
+
+#[test]
+fn one_seed_gives_one_result_on_two_ranks_with_either_objective() {
+    let setting = Setting::new();
+    for objective in ["fastclip-v3", "openclip"] {
+        for name in ["first", "second"] {
+            let mut command = setting.launched(name, 2);
+            command.args(["--objective", objective, "--resume", "never"]);
+            succeed(command);
+        }
+        assert_same_run(&setting, "first", "second");
+        assert_eq!(setting.summary("first")["objective"], objective);
+    }
+}
+
+#[test]
+fn one_two_and_four_ranks_learn_the_same_from_the_same_batches() {
+    let setting = Setting::new();
+    succeed(setting.alone("1"));
+    let expected = setting.curve("1", "loss");
+    for num_ranks in [2, 4] {
+        let name = num_ranks.to_string();
+        succeed(setting.launched(&name, num_ranks));
+        let found = setting.curve(&name, "loss");
+        assert_eq!(found.len(), expected.len());
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            // fp32 sums in another order; fp64 is in `invariance`.
+            assert!((found - expected).abs() < 1e-4, "{num_ranks} ranks, step {step}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_evaluated_as_it_was_in_its_run_and_the_report_is_written() {
+    let setting = Setting::new();
+    succeed(setting.alone("alone"));
+    let latest = fs::read_to_string(setting.of_run("alone", "checkpoints/latest")).unwrap();
+    let mut command = setting.train("eval");
+    let checkpoint = setting.of_run("alone", "checkpoints").join(latest.trim());
+    command.arg("--checkpoint").arg(checkpoint).args([
+        "--val-data",
+        setting.data.location(),
+        "--batch-size",
+        "8",
+    ]);
+    let found: serde_json::Value = serde_json::from_str(&succeed(command).stdout).unwrap();
+    let summary = setting.summary("alone");
+    assert_eq!(found["zero_shot"]["top1"], summary["zero_shot_top1"]);
+    assert_eq!(found["retrieval"]["image_to_text"]["r1"], summary["retrieval_image_to_text_r1"]);
+
+    let mut command = setting.train("report");
+    command.arg("--run").arg(setting.path("runs/alone"));
+    succeed(command);
+    let page = fs::read_to_string(setting.of_run("alone", "report.html")).unwrap();
+    assert!(page.contains("fastclip-v3"));
+}
