@@ -1,6 +1,7 @@
 //! Communicators between real processes, over Gloo on loopback.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::print_stdout, reason = "workers talk to the test that started them")]
 
 mod processes;
 
