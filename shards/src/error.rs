@@ -166,6 +166,9 @@ impl ReadError {
             Self::NoManifest { .. } => Some(
                 "`ingest pack` makes a dataset, `ingest index` makes a manifest for tars of other programs",
             ),
+            Self::Manifest { .. } => {
+                Some("`ingest index --overwrite` makes a new manifest for the shards that are there")
+            }
             Self::Open { source, .. } | Self::File { source, .. } | Self::Fetch { source, .. } => {
                 (source.kind() == StoreErrorKind::Denied)
                     .then_some("credentials come from the environment, for example AWS_ACCESS_KEY_ID")

@@ -1,5 +1,7 @@
 //! Datasets written and read back, and what is said about those that were changed in between.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;

@@ -60,7 +60,7 @@ fn a_manifest_that_contradicts_itself_is_refused_with_both_values() {
     let expected = "\
 error: the manifest `manifest.json` of `out` is unusable
   caused by: the manifest says num_samples = 21, its shards say 20
-hint: run `ingest verify` on the dataset; it names the shards to rebuild
+hint: `ingest index --overwrite` makes a new manifest for the shards that are there
 ";
     assert_eq!(error, expected);
     fs::write(&path, text.replacen("\"shards\"", "\"shard\"", 1)).unwrap();

@@ -1,5 +1,7 @@
 //! The binary `ingest`, run as people run it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod damage;
 mod foreign;
 mod formats;

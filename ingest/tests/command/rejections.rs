@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Scratch, caption, jpeg, manifest};
 
+/// Stem, image and caption.
+type BadPair<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+
 /// A folder of 40 good pairs and one of each kind of bad one.
 fn mixed(scratch: &Scratch) {
     for row in 0..40 {
@@ -11,8 +14,8 @@ fn mixed(scratch: &Scratch) {
         scratch.write(&format!("in/good{row:02}.txt"), caption(row));
     }
     let whole = jpeg(0);
-    let bad: [(&str, &[u8], Option<&[u8]>); 8] = [
-        ("cut", &whole[..whole.len() / 2], Some(b"a caption")),
+    let bad: [BadPair<'_>; 8] = [
+        ("cut", &whole[..whole.len() - 40], Some(b"a caption")),
         ("empty", b"", Some(b"a caption")),
         ("html", b"<html></html>", Some(b"a caption")),
         ("latin1", &whole, Some(b"caf\xe9")),
@@ -46,7 +49,7 @@ const EXPECTED: [(&str, &str, &str); 9] = [
     ("blank.jpg", "caption_missing", "the caption is empty"),
     ("bomb.jpg", "too_large", "30000×30000 pixels, the limit is 89478485 in all"),
     ("classless.jpg", "invalid_class", "the class `cat` is no whole number"),
-    ("cut.jpg", "corrupt_image", "JPEG file"),
+    ("cut.jpg", "corrupt_image", "Premature end of JPEG file"),
     ("empty.jpg", "zero_bytes", "the file is empty"),
     ("gone.jpg", "missing_file", "there is no such file"),
     ("html.jpg", "not_an_image", "it starts with `<html></html>`"),

@@ -1,18 +1,21 @@
+//! From tars of other programs to a dataset: `ingest index`.
+
+mod error;
+mod report;
+
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::num::NonZeroUsize;
 
 use fastclip_schemas::{Digest, MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
-use fastclip_shards::tar::TarError;
-use fastclip_shards::{IndexBuilder, Store, StoreError, StoreErrorKind};
+use fastclip_shards::{IndexBuilder, Store};
 use futures::{StreamExt, TryStreamExt, stream};
+
+pub use error::IndexError;
+pub use report::IndexReport;
 
 use crate::progress::Progress;
 use crate::scan::{ScannedSample, ScannedShard, scan};
 use crate::stop::Stop;
-
-/// Tables of training have a row for each id; above this many rows a sample, somebody should know.
-const MAX_ROWS_PER_SAMPLE: u64 = 2;
 
 /// Which tars to index, and how.
 #[derive(Debug, Clone)]
@@ -38,165 +41,6 @@ pub enum IdSource {
     Dense,
     /// The number in field `key` of each sample's JSON member, as the Python FastCLIP takes them.
     JsonKey,
-}
-
-/// Why tars were not indexed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum IndexError {
-    /// The store refused.
-    #[error("could not {action} `{name}` of `{location}`")]
-    Store {
-        /// `read`, `write` or `list`.
-        action: &'static str,
-        /// Name of the file.
-        name: String,
-        /// The location without credentials.
-        location: String,
-        /// What the store said.
-        #[source]
-        source: StoreError,
-    },
-    /// There is a manifest already.
-    #[error("`{location}` already has a `{MANIFEST_FILE}`")]
-    Occupied {
-        /// The location without credentials.
-        location: String,
-    },
-    /// There is nothing to index.
-    #[error("`{location}` holds no tars with samples")]
-    NoShards {
-        /// The location without credentials.
-        location: String,
-    },
-    /// A tar holds no samples.
-    #[error("shard `{shard}` is empty: no samples in {num_bytes} bytes")]
-    Empty {
-        /// The shard.
-        shard: String,
-        /// Its size.
-        num_bytes: u64,
-    },
-    /// A tar cannot be read to its end.
-    #[error("shard `{shard}` is damaged after {num_samples} whole samples")]
-    Damaged {
-        /// The shard.
-        shard: String,
-        /// Samples before the damage.
-        num_samples: usize,
-        /// What is wrong, with its byte.
-        #[source]
-        source: TarError,
-    },
-    /// A sample has no id where ids were to come from JSON.
-    #[error("sample `{key}` at byte {offset} of shard `{shard}` has no id: {problem}")]
-    JsonKey {
-        /// The shard.
-        shard: String,
-        /// Key of the sample.
-        key: String,
-        /// Where it starts.
-        offset: u64,
-        /// Why there is no id.
-        problem: String,
-    },
-    /// Two samples have one id.
-    #[error("sample `{key}` at byte {offset} of shard `{shard}` has id {id}, as a sample before it has")]
-    DuplicateId {
-        /// The shard.
-        shard: String,
-        /// Key of the sample.
-        key: String,
-        /// Where it starts.
-        offset: u64,
-        /// The id.
-        id: SampleId,
-    },
-    /// A sample is longer than an index can say.
-    #[error("sample `{key}` at byte {offset} of shard `{shard}` has 4 GiB or more")]
-    SampleSize {
-        /// The shard.
-        shard: String,
-        /// Key of the sample.
-        key: String,
-        /// Where it starts.
-        offset: u64,
-    },
-    /// No runtime could be started.
-    #[error("could not start a runtime")]
-    Start(#[source] std::io::Error),
-    /// Somebody asked to stop.
-    #[error("stopped after {num_shards} shards; no manifest was written")]
-    Stopped {
-        /// Shards that were indexed by then.
-        num_shards: usize,
-    },
-}
-
-impl IndexError {
-    /// Whether the tars or the request are at fault, rather than the machine.
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::Store { source, .. } => {
-                matches!(source.kind(), StoreErrorKind::Location | StoreErrorKind::NotFound)
-            }
-            Self::Start(_) | Self::Stopped { .. } => false,
-            _ => true,
-        }
-    }
-
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Occupied { .. } => Some("replace the manifest with --overwrite"),
-            Self::Empty { .. } => Some("leave such shards out with --skip-damaged"),
-            Self::Damaged { .. } => Some("keep the samples before the damage with --skip-damaged"),
-            Self::JsonKey { .. } | Self::DuplicateId { .. } => {
-                Some("count the samples instead with --ids dense")
-            }
-            _ => None,
-        }
-    }
-}
-
-/// What was indexed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IndexReport {
-    /// Where the tars lie, without credentials.
-    pub location: String,
-    /// Shards in the manifest.
-    pub num_shards: usize,
-    /// Samples in all of them.
-    pub num_samples: u64,
-    /// One more than the largest id.
-    pub num_sample_ids: u64,
-    /// Samples without an image member.
-    pub num_without_image: u64,
-    /// Samples with neither caption nor class.
-    pub num_without_text: u64,
-    /// What was left out, one line for each damaged shard.
-    pub left_out: Vec<String>,
-}
-
-impl fmt::Display for IndexReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { location, num_shards, num_samples, num_sample_ids, .. } = self;
-        write!(f, "indexed {num_samples} samples in {num_shards} shards of `{location}`")?;
-        if self.num_without_image > 0 {
-            write!(f, "\n{} samples have no image", self.num_without_image)?;
-        }
-        if self.num_without_text > 0 {
-            write!(f, "\n{} samples have neither caption nor class", self.num_without_text)?;
-        }
-        if *num_sample_ids > MAX_ROWS_PER_SAMPLE * num_samples {
-            write!(
-                f,
-                "\nids reach {num_sample_ids}: tables of training will have as many rows; --ids dense avoids it"
-            )?;
-        }
-        self.left_out.iter().try_for_each(|line| write!(f, "\n{line}"))
-    }
 }
 
 /// Makes indexes and a manifest for tars that another program wrote, without changing them.

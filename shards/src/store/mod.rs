@@ -1,6 +1,10 @@
-use std::fmt;
+//! Folders of files, on disk or in an object store.
+
+mod error;
+mod location;
+mod options;
+
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +15,11 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme};
 use tokio::io::AsyncWriteExt;
-use url::Url;
+
+pub use error::{StoreError, StoreErrorKind};
+pub(crate) use location::without_secrets;
+use location::{local_folder, parse_url, shown_url};
+pub use options::StoreOptions;
 
 /// Upload parts of this size. A store allows 10,000 parts, so a shard may have 160 GB.
 const PART_BYTES: usize = 16 << 20;
@@ -27,95 +35,6 @@ pub struct Store {
     location: Arc<str>,
     /// Where a local store lies.
     folder: Option<Arc<std::path::Path>>,
-}
-
-/// Credentials and client settings, as the environment variables of the stores' own tools name them.
-#[derive(Clone, Default)]
-pub struct StoreOptions {
-    pairs: Vec<(String, String)>,
-}
-
-impl StoreOptions {
-    /// Takes `AWS_*`, `GOOGLE_*` and `AZURE_*` of this process as they are, and `OBJECT_STORE_*` without that prefix as
-    /// client settings (`OBJECT_STORE_TIMEOUT=60s`). This is the only place where this crate reads the environment.
-    pub fn from_process() -> Self {
-        let pairs = std::env::vars().filter_map(|(name, value)| {
-            if let Some(setting) = name.strip_prefix("OBJECT_STORE_") {
-                return Some((setting.to_lowercase(), value));
-            }
-            let is_ours = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-            is_ours.then_some((name, value))
-        });
-        Self { pairs: pairs.collect() }
-    }
-
-    /// Adds one setting; it wins over earlier ones of that name.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.pairs.push((name.to_owned(), value.to_owned()));
-        self
-    }
-}
-
-/// Names only: values are secrets.
-impl fmt::Debug for StoreOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
-    }
-}
-
-/// Why a store did not do what it was asked.
-///
-/// It holds text, not the client's error: that one quotes URLs, which can carry a signature or a password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreError {
-    kind: StoreErrorKind,
-    message: String,
-}
-
-/// What a caller can tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreErrorKind {
-    /// Nothing has that name.
-    NotFound,
-    /// The store refused for lack of rights.
-    Denied,
-    /// The location itself is no good: a malformed URL, an unknown scheme.
-    Location,
-    /// Everything else, after all retries.
-    Other,
-}
-
-impl StoreError {
-    /// What a caller can act on.
-    pub fn kind(&self) -> StoreErrorKind {
-        self.kind
-    }
-
-    fn location(message: impl Into<String>) -> Self {
-        Self { kind: StoreErrorKind::Location, message: message.into() }
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-impl From<object_store::Error> for StoreError {
-    fn from(error: object_store::Error) -> Self {
-        use object_store::Error;
-        let kind = match error {
-            Error::NotFound { .. } => StoreErrorKind::NotFound,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreErrorKind::Denied,
-            _ => StoreErrorKind::Other,
-        };
-        Self { kind, message: without_secrets(&error.to_string()) }
-    }
 }
 
 /// A file in a [`Store`].
@@ -360,62 +279,6 @@ impl Upload {
     }
 }
 
-/// The folder that a location names, or `None` for a remote one.
-fn local_folder(location: &str) -> Result<Option<PathBuf>, StoreError> {
-    if location.is_empty() {
-        return Err(StoreError::location("the location is empty"));
-    }
-    if !location.contains("://") {
-        return Ok(Some(PathBuf::from(location)));
-    }
-    let url = parse_url(location)?;
-    if url.scheme() != "file" {
-        return Ok(None);
-    }
-    let no_path = |()| StoreError::location(format!("`{}` names no local folder", shown_url(&url)));
-    url.to_file_path().map(Some).map_err(no_path)
-}
-
-fn parse_url(location: &str) -> Result<Url, StoreError> {
-    let malformed =
-        |error| StoreError::location(format!("`{}` is no URL: {error}", without_secrets(location)));
-    Url::parse(location).map_err(malformed)
-}
-
-/// The URL without user, password, query and fragment.
-///
-/// A user name stays in Azure's `az://container@account`, where it is the container.
-fn shown_url(url: &Url) -> String {
-    let mut shown = url.clone();
-    shown.set_query(None);
-    shown.set_fragment(None);
-    // Fails for URLs that cannot have a password, which is what is wanted.
-    let _ = shown.set_password(None);
-    if matches!(url.scheme(), "http" | "https" | "s3" | "s3a" | "gs") {
-        let _ = shown.set_username("");
-    }
-    String::from(shown).trim_end_matches('/').to_owned()
-}
-
-/// Text with the query, user and password of every URL in it taken out.
-pub(crate) fn without_secrets(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(scheme_end) = rest.find("://") {
-        let (before, url) = rest.split_at(scheme_end + 3);
-        shown.push_str(before);
-        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | '>' | ',');
-        let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
-        let url = &url[..url.find(['?', '#']).unwrap_or(url.len())];
-        let authority_end = url.find('/').unwrap_or(url.len());
-        let host = url[..authority_end].rfind('@').map_or(0, |at| at + 1);
-        shown.push_str(&url[host..]);
-        rest = after;
-    }
-    shown.push_str(rest);
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
@@ -423,11 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_carry_no_query_and_no_password() {
-        let text =
-            "GET https://me:pw@host/a/b?X-Amz-Signature=secret failed (https://h/x?sig=1), then `az://k?q`";
-        let shown = "GET https://host/a/b failed (https://h/x), then `az://k`";
-        assert_eq!(without_secrets(text), shown);
+    fn errors_and_options_keep_secrets_to_themselves() {
         for location in
             ["https://user:pw@host/data?sig=secret", "s3://key:pw@bucket/x?token=secret", "http://[::1"]
         {
