@@ -28,7 +28,7 @@ async fn read_image(dataset: &Dataset, prediction: &ImagePrediction) -> Result<S
     let failed = |source: ReadError| ReportError::Image {
         key: key.clone(),
         location: dataset.location().to_owned(),
-        source,
+        source: Box::new(source),
     };
     let num_shards = dataset.manifest().shards.len();
     if shard >= num_shards {
@@ -127,7 +127,7 @@ fn card(prediction: &ImagePrediction, image: &str) -> String {
         );
     }
     html += "</ol>\n";
-    if verdict != Verdict::Right {
+    if !prediction.captions.iter().take(NUM_SHOWN).any(|ranked| ranked.caption == prediction.caption) {
         html += &format!("<p class=\"truth\"><b>True caption</b> {}</p>\n", escaped(&prediction.caption));
     }
     if let (Some(class), Some(found)) = (&prediction.class, prediction.classes.first()) {

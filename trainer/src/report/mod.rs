@@ -46,7 +46,7 @@ pub enum ReportError {
         location: String,
         /// Why it failed.
         #[source]
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// The predictions speak of other samples than the dataset holds.
     #[error(

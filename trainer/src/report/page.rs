@@ -3,7 +3,7 @@
 use super::chart::{Chart, Density, Series, Unit};
 use super::figures::{count, duration, escaped, measure, percent, times_chance};
 use super::gallery;
-use crate::eval::{Predictions, Retrieval};
+use crate::eval::{Predictions, Recall, Retrieval};
 use crate::metrics::{EvalRecord, Record, RunInfo, TrainRecord};
 
 /// Everything that a page shows.
@@ -203,11 +203,11 @@ impl Page<'_> {
             ],
             last.and_then(|record| Some(record.zero_shot?.chance)),
         )];
-        let directions: [(&str, fn(&Retrieval) -> crate::eval::Recall); 2] = [
-            ("Image → caption retrieval", |retrieval| retrieval.image_to_text),
+        type Direction = fn(&Retrieval) -> Recall;
+        for (title, of) in [
+            ("Image → caption retrieval", (|retrieval| retrieval.image_to_text) as Direction),
             ("Caption → image retrieval", |retrieval| retrieval.text_to_image),
-        ];
-        for (title, of) in directions {
+        ] {
             charts.push(chart(
                 title,
                 vec![

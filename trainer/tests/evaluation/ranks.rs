@@ -121,7 +121,8 @@ fn scores_are_those_of_plain_loops_over_all_pairs() {
     let zero_shot = report.zero_shot.unwrap();
     assert_eq!((zero_shot.num_classes, zero_shot.num_images), (4, u64::from(NUM_PAIRS)));
     assert_eq!((zero_shot.chance, zero_shot.top5), (0.25, 1.0));
-    let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+    let near =
+        |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
     near(zero_shot.top1, plain.zero_shot_top1);
     assert_eq!(report.retrieval.pool, u64::from(NUM_PAIRS));
     for (recall, plain) in [
@@ -174,7 +175,8 @@ fn predictions_agree_with_the_scores() {
     let num = predictions.images.len() as f64;
     let mean_rank = predictions.images.iter().map(|image| image.caption_rank).sum::<f64>() / num;
     assert!((mean_rank - report.retrieval.image_to_text.mean_rank).abs() < 1e-9);
-    let right = predictions.images.iter().filter(|image| image.class.as_ref() == Some(&image.classes[0].name));
+    let right =
+        predictions.images.iter().filter(|image| image.class.as_ref() == Some(&image.classes[0].name));
     assert!((right.count() as f64 / num - report.zero_shot.unwrap().top1).abs() < 1e-9);
     for image in &predictions.images {
         assert!(image.captions.is_sorted_by(|a, b| a.score >= b.score), "{image:?}");

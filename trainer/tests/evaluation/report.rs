@@ -27,12 +27,8 @@ fn run(run_dir: &Path, steps: u64, report: Option<&EvalReport>) {
         samples_per_epoch: 128 * 20,
         total_steps: TOTAL_STEPS,
     };
-    let options = MetricsOptions {
-        run_dir: run_dir.to_owned(),
-        info,
-        resumed_at: None,
-        progress: Progress::hidden(),
-    };
+    let options =
+        MetricsOptions { run_dir: run_dir.to_owned(), info, resumed_at: None, progress: Progress::hidden() };
     let mut metrics = MetricsWriter::open(options).unwrap();
     for step in 1..=steps {
         let progress = step as f64 / TOTAL_STEPS as f64;
@@ -97,7 +93,9 @@ fn a_report_stands_alone_and_lets_nothing_run() {
         assert!(page[mark..].starts_with("src=\"data:image/jpeg;base64,"), "{}", &page[mark..mark + 80]);
     }
     assert_eq!(page.matches("<img ").count(), NUM_PAIRS as usize);
-    for forbidden in ["<script", "<link", "href=", "url(", "@import", "http-equiv=\"refresh\"", "http:", "https:"] {
+    for forbidden in
+        ["<script", "<link", "href=", "url(", "@import", "http-equiv=\"refresh\"", "http:", "https:"]
+    {
         assert!(!page.contains(forbidden), "the page holds `{forbidden}`");
     }
     assert!(page.contains("default-src 'none'"));
