@@ -20,6 +20,7 @@ pub struct Progress {
 
 struct Shared {
     action: String,
+    unit: &'static str,
     num_rows: AtomicU64,
     total_rows: AtomicU64,
     num_bytes: Arc<AtomicU64>,
@@ -36,23 +37,25 @@ enum Display {
 impl Progress {
     /// Shows nothing: for tests and for callers with a display of their own.
     pub fn silent() -> Self {
-        Self::new("", Arc::default(), Display::Nothing)
+        Self::new("", "rows", Arc::default(), Display::Nothing)
     }
 
-    /// Shows progress on standard error. `action` is what is being done, for example `packing`.
-    pub fn console(action: &str) -> Self {
+    /// Shows progress on standard error. `action` is what is being done, for example `packing`, and `unit` what is being
+    /// counted, for example `rows`.
+    pub fn console(action: &str, unit: &'static str) -> Self {
         let num_bytes = Arc::<AtomicU64>::default();
         let display = if std::io::stderr().is_terminal() {
-            Display::Bar(bar(action, Arc::clone(&num_bytes)))
+            Display::Bar(bar(action, unit, Arc::clone(&num_bytes)))
         } else {
             Display::Lines { last: Mutex::new(Instant::now()) }
         };
-        Self::new(action, num_bytes, display)
+        Self::new(action, unit, num_bytes, display)
     }
 
-    fn new(action: &str, num_bytes: Arc<AtomicU64>, display: Display) -> Self {
+    fn new(action: &str, unit: &'static str, num_bytes: Arc<AtomicU64>, display: Display) -> Self {
         let shared = Shared {
             action: action.to_owned(),
+            unit,
             num_rows: AtomicU64::new(0),
             total_rows: AtomicU64::new(0),
             num_bytes,
@@ -114,7 +117,8 @@ impl fmt::Display for Progress {
         if total > 0 {
             write!(f, " of {total}")?;
         }
-        write!(f, " rows, {rate:.0} rows/s, {:.1} MB/s", megabytes / seconds)?;
+        let unit = self.shared.unit;
+        write!(f, " {unit}, {rate:.0} {unit}/s, {:.1} MB/s", megabytes / seconds)?;
         if total > rows && rows > 0 {
             write!(f, ", {:.0} s left", (total - rows) as f64 / rate)?;
         }
@@ -128,16 +132,21 @@ impl fmt::Debug for Progress {
     }
 }
 
-fn bar(action: &str, num_bytes: Arc<AtomicU64>) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {human_pos}/{human_len} rows  {per_sec}  {megabytes}  {eta} left",
-    )
-    .expect("the template is a constant and valid")
-    .with_key("megabytes", move |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let seconds = state.elapsed().as_secs_f64().max(1e-3);
-        // The bar's own writer cannot fail, and there is nobody to tell if it did.
-        let _ = write!(out, "{:.1} MB/s", num_bytes.load(Ordering::Relaxed) as f64 / 1e6 / seconds);
-    });
+fn bar(action: &str, unit: &'static str, num_bytes: Arc<AtomicU64>) -> ProgressBar {
+    let template = "{prefix} {wide_bar} {human_pos}/{human_len} {unit}  {rate}  {megabytes}  {eta} left";
+    let style = ProgressStyle::with_template(template)
+        .expect("the template is a constant and valid")
+        // Below, the writer is the bar's own, which cannot fail.
+        .with_key("unit", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(unit);
+        })
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.0} {unit}/s", state.per_sec());
+        })
+        .with_key("megabytes", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let seconds = state.elapsed().as_secs_f64().max(1e-3);
+            let _ = write!(out, "{:.1} MB/s", num_bytes.load(Ordering::Relaxed) as f64 / 1e6 / seconds);
+        });
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)).with_style(style);
     bar.set_prefix(action.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));

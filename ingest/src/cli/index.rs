@@ -57,6 +57,6 @@ impl IndexArgs {
             created_by: CREATED_BY.to_owned(),
         };
         let stop = stop_on_signals()?;
-        print(index(&options, &Progress::console("indexing"), &stop)?)
+        print(index(&options, &Progress::console("indexing", "shards"), &stop)?)
     }
 }

@@ -68,7 +68,7 @@ impl Cli {
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Synth(args) => {
-                let progress = Progress::console("drawing");
+                let progress = Progress::console("drawing", "pictures");
                 let report = synth::synth(&args.into_options(), &progress);
                 progress.finish();
                 print(report?)

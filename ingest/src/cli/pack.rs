@@ -77,7 +77,7 @@ pub(crate) struct PackArgs {
 impl PackArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = pack(&self.resolve()?, &Progress::console("packing"), &stop)?;
+        let report = pack(&self.resolve()?, &Progress::console("packing", "rows"), &stop)?;
         print(report)
     }
 

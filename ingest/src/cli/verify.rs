@@ -28,7 +28,8 @@ impl VerifyArgs {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let stop = stop_on_signals()?;
-        let report = verify(&dataset, threads(self.threads), &Progress::console("verifying"), &stop)?;
+        let report =
+            verify(&dataset, threads(self.threads), &Progress::console("verifying", "shards"), &stop)?;
         print(&report)?;
         Ok(report.check()?)
     }

@@ -7,12 +7,10 @@ use fastclip_shards::{StoreError, StoreErrorKind};
 #[non_exhaustive]
 pub enum IndexError {
     /// The store refused.
-    #[error("could not {action} `{name}` of `{location}`")]
+    #[error("could not {action} of `{location}`")]
     Store {
-        /// `read`, `write` or `list`.
-        action: &'static str,
-        /// Name of the file.
-        name: String,
+        /// What was to be done, for example ``write `manifest.json` ``.
+        action: String,
         /// The location without credentials.
         location: String,
         /// What the store said.

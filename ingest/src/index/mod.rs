@@ -70,11 +70,11 @@ async fn index_all(
     stop: &Stop,
 ) -> Result<IndexReport, IndexError> {
     let store = &options.location;
-    let failed = |action, name: &str| {
-        let (location, name) = (store.location().to_owned(), name.to_owned());
-        move |source| IndexError::Store { action, name, location, source }
+    let failed = |action: &str| {
+        let (location, action) = (store.location().to_owned(), action.to_owned());
+        |source| IndexError::Store { action, location, source }
     };
-    let objects = store.list().await.map_err(failed("list", "files"))?;
+    let objects = store.list().await.map_err(failed("list the files"))?;
     if !options.overwrite && objects.iter().any(|object| object.name == MANIFEST_FILE) {
         return Err(IndexError::Occupied { location: store.location().to_owned() });
     }
@@ -85,7 +85,7 @@ async fn index_all(
         .map(|name| async {
             let scanned = tokio::spawn(scan(store.clone(), name.clone())).await;
             let scanned = scanned.expect("a scan neither panics nor is cancelled");
-            scanned.map_err(failed("read", &name)).map(|shard| (name, shard))
+            scanned.map_err(failed(&format!("read `{name}`"))).map(|shard| (name, shard))
         })
         .buffered(options.threads.get());
 
@@ -99,7 +99,7 @@ async fn index_all(
             continue;
         }
         let (entry, index) = dataset.entry(&name, &shard)?;
-        store.put(&entry.index, index).await.map_err(failed("write", &entry.index))?;
+        store.put(&entry.index, index).await.map_err(failed(&format!("write `{}`", entry.index)))?;
         dataset.shards.push(entry);
     }
     if dataset.shards.is_empty() {
@@ -117,7 +117,10 @@ async fn index_all(
         shards: dataset.shards,
         source: BTreeMap::from([("ids".to_owned(), ids.into())]),
     };
-    store.put(MANIFEST_FILE, manifest.to_json()).await.map_err(failed("write", MANIFEST_FILE))?;
+    store
+        .put(MANIFEST_FILE, manifest.to_json())
+        .await
+        .map_err(failed(&format!("write `{MANIFEST_FILE}`")))?;
     Ok(IndexReport {
         location: store.location().to_owned(),
         num_shards: manifest.shards.len(),

@@ -14,12 +14,10 @@ pub enum PackError {
     #[error("could not write the dataset")]
     Write(#[from] WriteError),
     /// A file that goes with the dataset cannot be read or written.
-    #[error("could not {action} `{name}` of `{location}`")]
+    #[error("could not {action} of `{location}`")]
     Store {
-        /// `read`, `write`, `list` or `remove`.
-        action: &'static str,
-        /// Name of the file.
-        name: String,
+        /// What was to be done, for example ``write `manifest.json` ``.
+        action: String,
         /// The output without credentials.
         location: String,
         /// What the store said.

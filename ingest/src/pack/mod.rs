@@ -204,7 +204,7 @@ async fn prepare_output(
         (Existing::Finished(_), OnExisting::Refuse) => return occupied("a dataset", true),
         (Existing::Unfinished(_), OnExisting::Refuse) => return occupied("an unfinished dataset", true),
     };
-    options.output.remove_broken_uploads().map_err(state.failed("remove", "broken uploads"))?;
+    options.output.remove_broken_uploads().map_err(state.failed("remove broken uploads"))?;
     state.begin(settings).await?;
     Ok(Start::At(records))
 }

@@ -181,9 +181,12 @@ impl<'a> Packer<'a> {
         let store = &self.options.output;
         if self.rejections.total() == 0 {
             // An earlier session may have left one, and its rows may have been mended since.
-            return store.delete(REJECTED_FILE).await.map_err(self.state.failed("remove", REJECTED_FILE));
+            return store
+                .delete(REJECTED_FILE)
+                .await
+                .map_err(self.state.failed(&format!("remove `{REJECTED_FILE}`")));
         }
-        let failed = || self.state.failed("write", REJECTED_FILE);
+        let failed = || self.state.failed(&format!("write `{REJECTED_FILE}`"));
         let mut upload = store.upload(REJECTED_FILE).map_err(failed())?;
         for number in 0..self.writer.shards().len() {
             let record = self.state.record(number).await?;

@@ -65,7 +65,7 @@ impl<'a> State<'a> {
                 Err(_) => Existing::Foreign(format!("a `{name}` that cannot be read")),
             });
         }
-        let objects = self.store.list().await.map_err(self.failed("list", "files"))?;
+        let objects = self.store.list().await.map_err(self.failed("list the files"))?;
         let shard = objects.into_iter().find(|object| object.name.ends_with(".tar"));
         Ok(shard.map_or(Existing::Nothing, |shard| Existing::Foreign(format!("`{}`", shard.name))))
     }
@@ -122,7 +122,8 @@ impl<'a> State<'a> {
             hasher.update(&piece);
             Ok(hasher)
         });
-        let found = Digest(*hasher.await.map_err(self.failed("read", name))?.finalize().as_bytes());
+        let found =
+            Digest(*hasher.await.map_err(self.failed(&format!("read `{name}`")))?.finalize().as_bytes());
         if found != expected {
             return Err(self.changed(name, format!("has digest {found}, {expected} was written")));
         }
@@ -132,7 +133,7 @@ impl<'a> State<'a> {
     /// Forgets everything, once the manifest says it all.
     pub(super) async fn end(&self) -> Result<(), PackError> {
         let prefix = format!("{FOLDER}/");
-        for object in self.store.list().await.map_err(self.failed("list", "files"))? {
+        for object in self.store.list().await.map_err(self.failed("list the files"))? {
             if object.name.starts_with(&prefix) {
                 self.delete(&object.name).await?;
             }
@@ -144,7 +145,7 @@ impl<'a> State<'a> {
     pub(super) async fn remove_dataset(&self) -> Result<(), PackError> {
         self.delete(MANIFEST_FILE).await?;
         self.end().await?;
-        for object in self.store.list().await.map_err(self.failed("list", "files"))? {
+        for object in self.store.list().await.map_err(self.failed("list the files"))? {
             let is_ours = match object.name.rsplit_once('.') {
                 Some((stem, "tar" | "idx")) => {
                     stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit())
@@ -159,25 +160,25 @@ impl<'a> State<'a> {
     }
 
     pub(super) async fn write(&self, name: &str, bytes: impl Into<bytes::Bytes>) -> Result<(), PackError> {
-        self.store.put(name, bytes).await.map_err(self.failed("write", name))
+        self.store.put(name, bytes).await.map_err(self.failed(&format!("write `{name}`")))
     }
 
     async fn read(&self, name: &str) -> Result<Option<bytes::Bytes>, PackError> {
-        self.store.get_if_there(name).await.map_err(self.failed("read", name))
+        self.store.get_if_there(name).await.map_err(self.failed(&format!("read `{name}`")))
     }
 
     async fn delete(&self, name: &str) -> Result<(), PackError> {
-        self.store.delete(name).await.map_err(self.failed("remove", name))
+        self.store.delete(name).await.map_err(self.failed(&format!("remove `{name}`")))
     }
 
-    pub(super) fn failed(&self, action: &'static str, name: &str) -> impl FnOnce(StoreError) -> PackError {
-        let (location, name) = (self.store.location().to_owned(), name.to_owned());
-        move |source| PackError::Store { action, name, location, source }
+    pub(super) fn failed(&self, action: &str) -> impl FnOnce(StoreError) -> PackError + use<> {
+        let (location, action) = (self.store.location().to_owned(), action.to_owned());
+        |source| PackError::Store { action, location, source }
     }
 
     fn gone(&self, name: &str) -> impl FnOnce(StoreError) -> PackError {
         let changed = self.changed(name, "is not there any more".to_owned());
-        let failed = self.failed("read", name);
+        let failed = self.failed(&format!("read `{name}`"));
         |source| if source.kind() == StoreErrorKind::NotFound { changed } else { failed(source) }
     }
 

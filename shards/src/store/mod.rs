@@ -90,7 +90,7 @@ impl Store {
 
     fn local(location: &str, folder: &std::path::Path) -> Result<Self, StoreError> {
         // Synced, so that a manifest that survives a power cut names shards that did too.
-        let objects = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        let objects = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true).with_automatic_cleanup(true);
         let (prefix, folder) = (Path::default(), Some(folder.into()));
         Ok(Self { objects: Arc::new(objects), prefix, location: location.into(), folder })
     }
