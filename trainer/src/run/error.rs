@@ -99,15 +99,18 @@ impl RunError {
     /// Returns whether the input was refused, as opposed to something having broken on the way.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Dataset { source, .. } => !matches!(source, ReadError::File { .. }),
-            Self::Load(error) => matches!(
-                error,
+            Self::Dataset { source, .. } => lies_in_the_data(source),
+            Self::Load(error) => match error {
                 LoadError::WorldSize { .. }
-                    | LoadError::NoSamples
-                    | LoadError::TooFewSamples { .. }
-                    | LoadError::Setting { .. }
-                    | LoadError::MemoryBound { .. }
-            ),
+                | LoadError::NoSamples
+                | LoadError::TooFewSamples { .. }
+                | LoadError::Setting { .. }
+                | LoadError::MemoryBound { .. }
+                | LoadError::BadSamples { .. }
+                | LoadError::NoGoodSample { .. } => true,
+                LoadError::Read { source, .. } => lies_in_the_data(source),
+                _ => false,
+            },
             Self::Checkpoint(error) => {
                 matches!(error, CheckpointError::OtherRun { .. } | CheckpointError::Nothing { .. })
             }
@@ -133,4 +136,9 @@ impl RunError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether the bytes of a dataset are at fault, as opposed to the store that they come from.
+fn lies_in_the_data(error: &ReadError) -> bool {
+    !matches!(error, ReadError::File { .. } | ReadError::Fetch { .. } | ReadError::Short { .. })
 }
