@@ -148,12 +148,15 @@ impl Page<'_> {
             series: vec![Series { name, points }],
             reference: None,
         };
+        let mut losses = vec![Series { name: "objective", points: curve(&|record| Some(record.loss)) }];
+        // OpenCLIP's objective is that very figure: a second curve would hide behind the first.
+        if self.trains().any(|record| record.contrastive_loss.is_some_and(|loss| loss != record.loss)) {
+            let points = curve(&|record| record.contrastive_loss);
+            losses.push(Series { name: "InfoNCE of the batch", points });
+        }
         let timing = |of: fn(&TrainRecord) -> f64| curve(&|record| Some(of(record)));
         vec![
-            Chart {
-                is_wide: true,
-                ..measured("Loss", "loss", Density::Noisy, curve(&|record| Some(record.loss)))
-            },
+            Chart { is_wide: true, series: losses, ..measured("Loss", "", Density::Noisy, Vec::new()) },
             measured("Temperature", "τ", Density::Smooth, curve(&|record| Some(record.tau))),
             measured("Inner learning rate", "γ", Density::Smooth, curve(&|record| record.gamma)),
             measured("Learning rate", "weights", Density::Smooth, curve(&|record| Some(record.lr))),
@@ -258,7 +261,9 @@ impl Page<'_> {
                  is among the best k of the pool; another sample with the same caption does not count as right, and \
                  candidates with equal scores share their places. In the gallery, equal words count as right. \
                  Bars there compare the five best captions of one image with each other; the numbers are cosine \
-                 similarities. Thick lines are running means of the thin ones behind them.</p></details>\n";
+                 similarities. Thick lines are running means of the thin ones behind them. \
+                 <b>InfoNCE</b> of the batch is what OpenCLIP minimises; it can be compared over objectives, but only \
+                 at one batch size and temperature.</p></details>\n";
         html + "</section>\n"
     }
 
