@@ -14,6 +14,25 @@
 //! the smaller one, and another image size shows the same scenes. All arithmetic on pixels is IEEE-exact (no `sin`, no
 //! `exp` of the platform's library), hence the bytes are the same on every machine.
 //!
+//! # What is on disk
+//!
+//! ```text
+//! DIR/synth.json               the settings; written last
+//! DIR/train/table.jsonl        a row for each picture
+//! DIR/train/images/00000/00000000.jpg …
+//! DIR/held-out/…               the same, with classnames.txt and zeroshot_classification_templates.txt
+//! ```
+//!
+//! A row has `image`, `caption` and `cls`, and what the caption may have left out: `colour`, `shape`, `texture`, `size` and
+//! `position` of the main object, `background`, `lighting`, `other_objects`, `held_out_combination`.
+//!
+//! The class is colour and shape of the main, largest object: a hundred classes. Twenty of them, two for each colour and two
+//! for each shape, occur nowhere in training. Held-out pictures with an even number show one of the other eighty classes,
+//! those with an odd number one of these twenty; `held_out_combination` says which. Both halves go round their classes, so
+//! any 160 consecutive held-out pictures show all of them.
+//!
+//! # Files of this module
+//!
 //! | file | holds |
 //! |---|---|
 //! | `shape`, `colour`, `surface`, `background`, `place`, `lighting` | the vocabulary: what exists, and the words for it |
