@@ -173,7 +173,7 @@ impl AdamW {
             for (s, before) in self.temperature.params.iter_mut().zip(&before) {
                 let shortened = before + (&*s - before) * threshold.factor;
                 let is_low = before.ge(-threshold.tau.ln());
-                let _ = s.copy_(&shortened.where_self(&is_low, s));
+                s.copy_(&shortened.where_self(&is_low, s));
             }
         });
         Ok(())

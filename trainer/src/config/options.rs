@@ -181,10 +181,10 @@ options! {
     }
     derived {
         /// Dataset to train on: a folder with a manifest, or its URL
-        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "train_data")]
+        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "train_data", display_order = 0)]
         train_data: String,
         /// Held-out dataset to evaluate on
-        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "val_data")]
+        #[arg(help_heading = "Data", value_name = "LOCATION", alias = "val_data", display_order = 1)]
         val_data: String,
         /// Pairs of the held-out dataset that retrieval chooses among [default: all]
         #[arg(help_heading = "Data", value_name = "N")]
@@ -202,7 +202,7 @@ options! {
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]
-        #[arg(help_heading = "Run")]
+        #[arg(help_heading = "Run", display_order = 0)]
         name: String,
         /// Threads that each rank computes with on the CPU; results can differ in the last bit between numbers of threads [default: the rank's share of the machine]
         #[arg(help_heading = "Run", value_name = "N")]

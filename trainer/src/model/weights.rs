@@ -258,9 +258,10 @@ mod tests {
 
     #[test]
     fn weights_that_do_not_fit_are_refused_by_name() {
+        type Named = Vec<(String, Tensor)>;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        let message = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+        let message = |change: &dyn Fn(&mut Named)| {
             let model = toy(1);
             let parameters = model.parameters().iter();
             let mut named = parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect();

@@ -248,14 +248,14 @@ fn plain_step(
     let (mut s_term, mut m_term, mut surrogate) = (0.0, 0.0, 0.0);
     for i in 0..n {
         let id = batch.ids[i].0 as usize;
-        for modality in 0..2 {
+        for (modality, u) in u[id].iter_mut().enumerate() {
             let difference =
                 |j: usize| if modality == 0 { dot(i, j) - dot(i, i) } else { dot(j, i) - dot(i, i) };
             let others = || (0..n).filter(move |&j| j != i);
             let g = others().map(|j| (difference(j) / tau).exp()).sum::<f64>() / (n as f64 - 1.0);
-            let old = u[id][modality];
-            u[id][modality] = if old == 0.0 { g } else { (1.0 - gamma) * old + gamma * g };
-            let new = u[id][modality];
+            let old = *u;
+            *u = if old == 0.0 { g } else { (1.0 - gamma) * old + gamma * g };
+            let new = *u;
             surrogate += g / (new + epsilon) / n as f64;
             m_term += new.ln() / (2.0 * n as f64);
             for j in others() {

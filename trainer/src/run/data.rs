@@ -31,7 +31,7 @@ pub fn open(location: &str) -> Result<Dataset, RunError> {
     let runtime = runtime.map_err(RunError::Runtime)?;
     runtime
         .block_on(Dataset::open(location))
-        .map_err(|source| RunError::Dataset { location: location.to_owned(), source })
+        .map_err(|source| RunError::Dataset { location: location.to_owned(), source: Box::new(source) })
 }
 
 impl TrainingData {

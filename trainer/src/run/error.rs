@@ -25,7 +25,7 @@ pub enum RunError {
         location: String,
         /// Why.
         #[source]
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// Training data could not be loaded.
     #[error("could not load training data")]
@@ -132,6 +132,7 @@ impl RunError {
             Self::Load(LoadError::TooFewSamples { .. }) => {
                 "the global batch is `--batch-size` times the number of ranks"
             }
+            Self::Dataset { source, .. } => source.hint()?,
             _ => return None,
         };
         Some(hint.to_owned())

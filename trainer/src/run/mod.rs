@@ -133,6 +133,10 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         }
         watch.resume();
     }
+    let stats = data.loader.stats();
+    if stats.num_bad() > 0 {
+        tracing::warn!("{} samples of this rank could not be used: {stats}", stats.num_bad());
+    }
     // A session that died between the last checkpoint and the summary left the evaluation to this one.
     let found = match (evaluated, &config.evaluation) {
         (None, Some(evaluation)) => Some(evaluate(&trainer.model, evaluation, config, around)?.report),
