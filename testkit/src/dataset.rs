@@ -13,7 +13,8 @@ const IMAGE_SIZE: usize = 32;
 
 /// A small dataset in a folder of its own, gone when this is dropped.
 ///
-/// It has all that a real one has: shards, indexes, manifest, class names and templates. Sample `i` is [`Pair`] `i`.
+/// It has all that a real one has: shards, indexes, manifest, class names and templates. Sample `i` is
+/// [`Pair`] `i`.
 #[derive(Debug)]
 pub struct TinyDataset {
     folder: TempDir,

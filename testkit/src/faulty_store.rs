@@ -85,8 +85,8 @@ impl FaultyStore {
         Self { inner, state: Arc::default() }
     }
 
-    /// From the request with this number on, counted from 0, requests of this kind for paths that end like this meet
-    /// the fault. Retries meet it too.
+    /// From the request with this number on, counted from 0, requests of this kind for paths that end like
+    /// this meet the fault. Retries meet it too.
     pub fn inject(&self, kind: RequestKind, path_end: &str, first: usize, fault: Fault) {
         self.state().rules.push(Rule { kind, path_end: path_end.to_owned(), num_to_spare: first, fault });
     }

@@ -4,7 +4,8 @@ use tokio::sync::watch;
 
 /// Holds requests until a test lets them go, and tells the test that one has come.
 ///
-/// It takes the place of a delay: a test that waits for time is slow on every machine and still wrong on some.
+/// It takes the place of a delay: a test that waits for time is slow on every machine and still wrong on
+/// some.
 #[derive(Debug, Clone)]
 pub struct Gate {
     state: Arc<watch::Sender<State>>,

@@ -1,4 +1,5 @@
-//! What tests need and nothing else should use: small real datasets, stores that fail, processes that work together.
+//! What tests need and nothing else should use: small real datasets, stores that fail, processes that work
+//! together.
 //!
 //! | to | take |
 //! |---|---|
@@ -8,8 +9,9 @@
 //! | run it as several ranks | [`Ranks`] |
 //! | ask Python what it makes of our files | [`Python`] |
 //!
-//! Functions here panic instead of returning errors, with all that a person would ask for: what was run, how it ended, and
-//! what it printed. A test that cannot run for want of something fails and says how to get it; none is skipped.
+//! Functions here panic instead of returning errors, with all that a person would ask for: what was run, how
+//! it ended, and what it printed. A test that cannot run for want of something fails and says how to get it;
+//! none is skipped.
 
 mod dataset;
 mod faulty_store;

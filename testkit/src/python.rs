@@ -4,7 +4,8 @@ use std::process::Command;
 
 use crate::{Finished, run};
 
-/// Names the folder with the Python packages for tests. `scripts/setup --tests` makes it and sets this for Cargo.
+/// Names the folder with the Python packages for tests. `scripts/setup --tests` makes it and sets this for
+/// Cargo.
 const PACKAGES_VARIABLE: &str = "FASTCLIP_TEST_PYTHON";
 
 /// A Python with `webdataset`, `numpy` and `PIL`: what others read and write datasets with.

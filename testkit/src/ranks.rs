@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::Finished;
 use crate::process::shown;
 
-/// How often a process is asked whether it has ended: the standard library can wait for one, but not until a deadline.
+/// How often a process is asked whether it has ended: the standard library can wait for one, but not until a
+/// deadline.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A port of this machine that nobody listens on.
@@ -59,8 +60,8 @@ impl Ranks {
 
     /// Starts the processes; `command` makes the command of a rank.
     ///
-    /// Each gets `RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, as torchrun would
-    /// set them.
+    /// Each gets `RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, as
+    /// torchrun would set them.
     ///
     /// # Panics
     /// If one cannot be started.
@@ -125,7 +126,8 @@ impl RunningRanks {
         }
     }
 
-    /// Waits until a rank has printed a line to either of its outputs that `is_it` accepts, and returns the line.
+    /// Waits until a rank has printed a line to either of its outputs that `is_it` accepts, and returns the
+    /// line.
     ///
     /// # Panics
     /// As [`wait_until`](Self::wait_until), and if there is no such rank.

@@ -1,5 +1,5 @@
-//! Bad input, from the file on disk to the message that a person reads: each case ends with its exit code and names the
-//! file, the shard and the sample.
+//! Bad input, from the file on disk to the message that a person reads: each case ends with its exit code and
+//! names the file, the shard and the sample.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 

@@ -1,4 +1,5 @@
-//! A store that fails at a chosen request or byte: the first cause arrives, and nothing half-done is taken for whole.
+//! A store that fails at a chosen request or byte: the first cause arrives, and nothing half-done is taken
+//! for whole.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 

@@ -1,5 +1,5 @@
-//! What other tools wrote, we read: shards by Python's `webdataset` and `tarfile`, with their oddities, go through
-//! `ingest index` into the loader.
+//! What other tools wrote, we read: shards by Python's `webdataset` and `tarfile`, with their oddities, go
+//! through `ingest index` into the loader.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -9,7 +9,8 @@ use fastclip_testkit::{Python, run};
 use fastclip_tests::{ingest, loader, read_all};
 use tempfile::TempDir;
 
-/// Writes shards with webdataset's own writers. It stamps the time as a fraction, so that each member has a PAX header.
+/// Writes shards with webdataset's own writers. It stamps the time as a fraction, so that each member has a
+/// PAX header.
 const BY_WEBDATASET: &str = r#"
 import io, sys, webdataset
 from PIL import Image

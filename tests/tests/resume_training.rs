@@ -1,5 +1,5 @@
-//! Stopping changes nothing: two ranks that are killed in the middle and started again with the same command end with the
-//! same metrics and the same weights, bit by bit, as two that were left alone.
+//! Stopping changes nothing: two ranks that are killed in the middle and started again with the same command
+//! end with the same metrics and the same weights, bit by bit, as two that were left alone.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -59,7 +59,8 @@ fn two_killed_ranks_go_on_to_the_very_same_end() {
     finish(start(&world, "whole"));
 
     let mut running = start(&world, "killed");
-    // After the second checkpoint and before the last: the next epoch has begun, and steps after the checkpoint are lost.
+    // After the second checkpoint and before the last: the next epoch has begun, and steps after the
+    // checkpoint are lost.
     let (checkpoint, journal) =
         (run("killed").join("checkpoints/step_00000008"), run("killed").join("metrics.jsonl"));
     running.wait_until("step 9", || {

@@ -1,14 +1,14 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::world::SynthOptions;
+use super::options::SynthOptions;
 
 /// Makes a toy dataset: photo-like pictures of coloured shapes, with captions.
 ///
-/// The same settings give the same files, byte for byte. `DIR/train` and `DIR/held-out` get the pictures and a `table.jsonl`
-/// that `ingest pack` reads; `DIR/held-out` also gets the class names and prompt templates for zero-shot evaluation.
-/// A class is a colour and a shape. A fifth of the classes never occurs in training; every other held-out picture shows
-/// one of those.
+/// The same settings give the same files, byte for byte. `DIR/train` and `DIR/held-out` get the pictures and
+/// a `table.jsonl` that `ingest pack` reads; `DIR/held-out` also gets the class names and prompt templates
+/// for zero-shot evaluation. A class is a colour and a shape. A fifth of the classes never occurs in
+/// training; every other held-out picture shows one of those.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SynthArgs {
     /// Folder to fill; made if it does not exist

@@ -15,8 +15,8 @@ pub(super) const CLASS_TEMPLATES: [&str; 8] = [
     "there is a {c} in this photo.",
 ];
 
-/// Sentences about one picture. Slots: the main object, its place, where it lies (`setting`), what that is (`ground`), the
-/// light, and the other objects.
+/// Sentences about one picture. Slots: the main object, its place, where it lies (`setting`), what that is
+/// (`ground`), the light, and the other objects.
 const TEMPLATES: [&str; 14] = [
     "{main}[ {place}][ {setting}][, with {others}][ {light}]",
     "{main}[ {setting}][, {place}][, and {others}][, {light}]",
@@ -40,19 +40,20 @@ const BRIEF_TEMPLATES: [&str; 4] =
 
 /// A caption for the scene.
 ///
-/// Nearly all captions name colour, shape, place and surroundings of the main object and the colour and shape of a second
-/// one, so that a picture can be found by its caption among a thousand; a few say little, as people do.
+/// Nearly all captions name colour, shape, place and surroundings of the main object and the colour and shape
+/// of a second one, so that a picture can be found by its caption among a thousand; a few say little, as
+/// people do.
 pub(super) fn caption(scene: &Scene, seed: u64, split: u64, index: u64) -> String {
     let draw = &mut Draw::new(seed, split, index, Purpose::Words);
-    let is_brief = draw.chance(0.04);
+    let is_brief = draw.chance(0.15);
     let template = if is_brief { draw.pick(&BRIEF_TEMPLATES) } else { draw.pick(&TEMPLATES) };
     let main = main_object(scene, is_brief, draw);
     let mut mention = |probability: f32, words: &'static [&'static str]| {
         if draw.chance(probability) { draw.word(words) } else { "" }
     };
-    let setting = mention(0.93, scene.background.settings());
+    let setting = mention(0.85, scene.background.settings());
     let ground = mention(1.0, scene.background.nouns());
-    let place = mention(0.93, scene.main().place.words());
+    let place = mention(0.85, scene.main().place.words());
     let light = scene.lighting.words().map_or("", |words| mention(0.5, words));
     let others = other_objects(scene, draw);
     let text = fill(template, |slot| match slot {
@@ -73,7 +74,7 @@ pub(super) fn caption(scene: &Scene, seed: u64, split: u64, index: u64) -> Strin
 fn main_object(scene: &Scene, is_brief: bool, draw: &mut Draw) -> String {
     let mentions_size = !is_brief && draw.chance(if scene.size == Size::Medium { 0.12 } else { 0.6 });
     let size = if mentions_size { draw.word(scene.size.words()) } else { "" };
-    describe(scene.main(), size, if is_brief { 0.3 } else { 0.9 }, draw)
+    describe(scene.main(), size, if is_brief { 0.3 } else { 0.8 }, draw)
 }
 
 /// `a small green star at the top and a tiny pink ring`, or nothing.

@@ -46,17 +46,18 @@ impl Class {
 
     /// Whether no training picture shows this combination, not even as a second object.
     ///
-    /// The rule is the same for every seed, so that runs on different worlds can be compared. It takes two of the ten
-    /// colours of each shape and two of the ten shapes of each colour: what a model has never seen is the combination, not
-    /// its parts.
+    /// The rule is the same for every seed, so that runs on different worlds can be compared. It takes two of
+    /// the ten colours of each shape and two of the ten shapes of each colour: what a model has never seen is
+    /// the combination, not its parts.
     pub(super) fn is_held_out(self) -> bool {
         (self.colour as usize + 3 * self.shape as usize).is_multiple_of(5)
     }
 
     /// The class of a picture's main object.
     ///
-    /// Training pictures go round the combinations that are not held out, held-out pictures alternate between those and the
-    /// ones that are. Each round is shuffled anew, so that every class is as frequent as any other of its kind.
+    /// Training pictures go round the combinations that are not held out, held-out pictures alternate between
+    /// those and the ones that are. Each round is shuffled anew, so that every class is as frequent as any
+    /// other of its kind.
     pub(super) fn of_picture(seed: u64, split: Split, index: u64) -> Class {
         let (from_held_out, turn) = match split {
             Split::Train => (false, index),
@@ -65,7 +66,8 @@ impl Class {
         let mut round: Vec<Class> =
             Class::all().filter(|class| class.is_held_out() == from_held_out).collect();
         let len = round.len() as u64;
-        // Streams of rounds must not meet those of pictures: they take the upper two values of the split's four bits.
+        // Streams of rounds must not meet those of pictures: they take the upper two values of the split's
+        // four bits.
         let stream = 2 + split as u64;
         let number = 2 * (turn / len) + u64::from(from_held_out);
         Draw::new(seed, stream, number, Purpose::Scene).shuffle(&mut round);

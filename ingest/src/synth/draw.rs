@@ -11,8 +11,8 @@ pub(super) enum Purpose {
 
 /// A source of random choices.
 ///
-/// The few ways to turn bits into choices are written out here, because those of the `rand` crate may change from one
-/// version to the next, and with them every picture of every toy world.
+/// The few ways to turn bits into choices are written out here, because those of the `rand` crate may change
+/// from one version to the next, and with them every picture of every toy world.
 #[derive(Debug)]
 pub(super) struct Draw(ChaCha8Rng);
 
@@ -50,9 +50,9 @@ impl Draw {
         choices[self.below(choices.len())]
     }
 
-    /// One of several words: the first, the plain one, half of the time.
+    /// One of several words: the first, the plain one, more often than not.
     pub(super) fn word(&mut self, words: &[&'static str]) -> &'static str {
-        if self.chance(0.5) { words[0] } else { self.pick(words) }
+        if self.chance(0.6) { words[0] } else { self.pick(words) }
     }
 
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {

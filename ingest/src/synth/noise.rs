@@ -1,6 +1,7 @@
 use super::draw::Draw;
 
-/// The sine of an angle in turns, by a polynomial: the platform's `sin` may differ in its last bit from another's.
+/// The sine of an angle in turns, by a polynomial: the platform's `sin` may differ in its last bit from
+/// another's.
 ///
 /// The error is below 2·10⁻⁴, which is less than a grey level.
 pub(super) fn wave(turns: f32) -> f32 {
@@ -25,7 +26,8 @@ pub(super) fn direction(turns: f32) -> (f32, f32) {
 
 /// Fractal noise: random values on a grid, smoothly joined, with finer and weaker grids on top.
 ///
-/// Value noise rather than gradient noise: half the arithmetic, and what distinguishes them is invisible under the grain.
+/// Value noise rather than gradient noise: half the arithmetic, and what distinguishes them is invisible
+/// under the grain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noise {
     /// Cells of the coarsest grid over the width of the picture.
@@ -82,7 +84,8 @@ impl Noise {
         let (shift_x, shift_y) = (draw.unit(), draw.unit());
         let mut line = vec![0.0; columns];
         for (row, values) in plane.chunks_exact_mut(size).enumerate() {
-            // Distance from the lower edge; the derivative of `y` by it grows with depth, as the step of `x` does.
+            // Distance from the lower edge; the derivative of `y` by it grows with depth, as the step of `x`
+            // does.
             let far = 1.0 - (row as f32 + 0.5) / size as f32;
             let depth = 1.0 + self.tilt * far;
             let y = down * far * (1.0 + 0.5 * self.tilt * far) + shift_y;

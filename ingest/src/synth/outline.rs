@@ -64,7 +64,8 @@ impl Outline {
         Self::polygon(&(0..4).flat_map(turned).collect::<Vec<_>>())
     }
 
-    /// Distance from the border, negative inside. Outside of hearts and crescents it is exact only near the border.
+    /// Distance from the border, negative inside. Outside of hearts and crescents it is exact only near the
+    /// border.
     pub(super) fn distance(&self, x: f32, y: f32) -> f32 {
         match self {
             Outline::Circle => length(x, y) - 0.97,
@@ -99,8 +100,8 @@ fn polygon_distance(edges: &[Edge], x: f32, y: f32) -> f32 {
         let share = ((dx * along.0 + dy * along.1) * inverse_square).clamp(0.0, 1.0);
         let (gap_x, gap_y) = (dx - share * along.0, dy - share * along.1);
         nearest = nearest.min(gap_x * gap_x + gap_y * gap_y);
-        // A ray to the right crosses this side if the side begins on one side of the ray and ends on the other, and
-        // the point lies to the left of it.
+        // A ray to the right crosses this side if the side begins on one side of the ray and ends on the
+        // other, and the point lies to the left of it.
         if (dy < 0.0) != (dy < along.1) && (dx * along.1 < dy * along.0) == (along.1 > 0.0) {
             is_inside = !is_inside;
         }

@@ -5,7 +5,8 @@ use super::noise::{Noise, wave};
 
 /// Paints a background: a square of light intensities, row by row.
 ///
-/// Colours here are chosen as a screen shows them and squared at the end, so that objects are blended and lit as light is.
+/// Colours here are chosen as a screen shows them and squared at the end, so that objects are blended and lit
+/// as light is.
 pub(super) fn paint(background: Background, size: usize, draw: &mut Draw) -> Vec<Rgb> {
     let canvas = Canvas { size };
     match background {

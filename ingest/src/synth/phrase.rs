@@ -1,4 +1,5 @@
-/// Fills a template: `{name}` becomes the text of that slot, and a part in brackets is left out when a slot in it is empty.
+/// Fills a template: `{name}` becomes the text of that slot, and a part in brackets is left out when a slot
+/// in it is empty.
 ///
 /// `{main}[ {setting}][, with {others}]` gives `a red disc on snow` when there are no others.
 ///

@@ -11,7 +11,8 @@ const AMBIENT: f32 = 0.42;
 
 /// Draws a scene as a square of `size`² pixels, three bytes each.
 ///
-/// Light is added and blended as intensities; only the last step, the camera, turns it into what a screen expects.
+/// Light is added and blended as intensities; only the last step, the camera, turns it into what a screen
+/// expects.
 pub(super) fn render(scene: &Scene, size: usize, draw: &mut Draw) -> Vec<u8> {
     let mut light = painter::paint(scene.background, size, draw);
     let swirl = Noise::flat(6.0, 6.0, 3).plane(size, draw);
@@ -109,7 +110,8 @@ impl Patch {
         for row in 0..self.height {
             for column in 0..self.width {
                 let distance = self.distances[row * self.width + column];
-                // Half a pixel either side of the border: that is all the anti-aliasing a straight edge needs.
+                // Half a pixel either side of the border: that is all the anti-aliasing a straight edge
+                // needs.
                 let cover = (0.5 - distance).clamp(0.0, 1.0);
                 if cover == 0.0 {
                     continue;

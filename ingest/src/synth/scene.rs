@@ -32,9 +32,9 @@ impl Size {
     /// Range of radii, in widths of the picture.
     fn radii(self) -> (f32, f32) {
         match self {
-            Size::Small => (0.15, 0.18),
-            Size::Medium => (0.20, 0.235),
-            Size::Large => (0.26, 0.31),
+            Size::Small => (0.17, 0.195),
+            Size::Medium => (0.215, 0.25),
+            Size::Large => (0.27, 0.32),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Scene {
         let (low, high) = size.radii();
         let radius = draw.between(low, high);
         let place = if draw.chance(0.2) { Place::CENTRE } else { draw.pick(&Place::all()) };
-        scene.objects.push(object(class, place, radius, 0.3, draw));
+        scene.objects.push(object(class, place, radius, 0.45, draw));
         for _ in 1..num_objects {
             scene.add_companion(draw);
         }
@@ -147,8 +147,8 @@ fn object(class: Class, place: Place, radius: f32, plain: f32, draw: &mut Draw) 
     let centre = (x + draw.between(-0.02, 0.02), y + draw.between(-0.02, 0.02));
     let brightness = draw.between(0.92, 1.06);
     let shade = colour.shade().map(|c| (c * brightness + draw.between(-0.03, 0.03)).clamp(0.02, 1.0));
-    // Black and white differ from their patterns only in lightness: were the ink stronger, a chequered white square could
-    // as well be a chequered black one.
+    // Black and white differ from their patterns only in lightness: were the ink stronger, a chequered white
+    // square could as well be a chequered black one.
     let ink = match colour {
         Colour::Black => shade.map(|c| c + 0.36),
         Colour::White => shade.map(|c| c * 0.62),
@@ -171,7 +171,8 @@ fn object(class: Class, place: Place, radius: f32, plain: f32, draw: &mut Draw) 
     }
 }
 
-/// Where an object of this size is centred in a field: larger ones stay closer to the middle, so that they are not cut off.
+/// Where an object of this size is centred in a field: larger ones stay closer to the middle, so that they
+/// are not cut off.
 fn middle_of(place: Place, radius: f32) -> (f32, f32) {
     let reach = 0.48 - radius;
     (0.5 + reach * f32::from(place.across), 0.5 + reach * f32::from(place.down))

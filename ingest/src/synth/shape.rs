@@ -50,8 +50,8 @@ impl Shape {
         }
     }
 
-    /// How far it may be turned either way, in turns, and still be what its name says: a square on its tip would be a
-    /// diamond.
+    /// How far it may be turned either way, in turns, and still be what its name says: a square on its tip
+    /// would be a diamond.
     pub(super) fn max_tilt(self) -> f32 {
         match self {
             Shape::Circle | Shape::Ring | Shape::Hexagon | Shape::Crescent => 0.5,

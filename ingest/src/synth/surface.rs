@@ -43,8 +43,8 @@ impl Surface {
 
     /// How much of the pattern's ink lies at a place on the object, from 0 to 1.
     ///
-    /// `(x, y)` is in radii from the object's centre, along the pattern; `blur` is the width of a pixel in radii, over which edges
-    /// are softened; `swirl` is noise from about -1 to 1.
+    /// `(x, y)` is in radii from the object's centre, along the pattern; `blur` is the width of a pixel in
+    /// radii, over which edges are softened; `swirl` is noise from about -1 to 1.
     pub(super) fn ink(self, x: f32, y: f32, blur: f32, swirl: f32) -> f32 {
         match self {
             Surface::Plain => 0.0,

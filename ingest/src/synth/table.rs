@@ -53,8 +53,8 @@ fn name(object: &Object) -> String {
     Class { colour: object.colour, shape: object.shape }.name()
 }
 
-/// Path of a picture in the folder of its split. A thousand to a folder: some file systems and most people do badly with
-/// more.
+/// Path of a picture in the folder of its split. A thousand to a folder: some file systems and most people do
+/// badly with more.
 pub(super) fn image_path(index: u64) -> String {
     format!("{}/{index:08}.jpg", image_folder(index))
 }

@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, Write as _};
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -14,7 +13,9 @@ use super::caption::{CLASS_TEMPLATES, caption};
 use super::class::{Class, Split};
 use super::draw::{Draw, Purpose};
 use super::error::SynthError;
+use super::options::SynthOptions;
 use super::render::render;
+use super::report::SynthReport;
 use super::scene::Scene;
 use super::settings::Settings;
 use super::table::{IMAGES_PER_FOLDER, Row, TABLE_FILE, image_folder, image_path};
@@ -29,86 +30,11 @@ const UNFINISHED_FILE: &str = "synth.unfinished.json";
 /// Pictures that a thread draws before it reports: some milliseconds of work.
 const CHUNK: u64 = 32;
 
-/// Sizes that can be drawn. Below, objects are a few pixels wide; above, a picture fills a gigabyte on its way.
-const IMAGE_SIZES: std::ops::RangeInclusive<u32> = 16..=4096;
-
-/// What to make, and where.
-#[derive(Debug, Clone)]
-pub struct SynthOptions {
-    /// Folder to fill; made if it does not exist.
-    pub output: PathBuf,
-    /// Number of training pictures.
-    pub train: u64,
-    /// Number of held-out pictures.
-    pub held_out: u64,
-    /// Width and height of the pictures.
-    pub image_size: u32,
-    /// Another seed gives other pictures; the classes, and which of them are held out, stay the same.
-    pub seed: u64,
-    /// JPEG quality, 1 to 100.
-    pub quality: u8,
-    /// Threads that draw. Their number has no influence on the result.
-    pub threads: NonZeroUsize,
-    /// Whether a world made with other settings is replaced. Anything but a toy world never is.
-    pub overwrite: bool,
-}
-
-impl SynthOptions {
-    fn settings(&self) -> Result<Settings, SynthError> {
-        let refuse = |option, value, expected| Err(SynthError::Option { option, value, expected });
-        // The random stream of a picture has room for its number in 58 bits; a disk is full long before.
-        let counts = 1..=1 << 40;
-        if !counts.contains(&self.train) {
-            return refuse("--train", self.train, "at least 1 and at most 2^40");
-        }
-        if !counts.contains(&self.held_out) {
-            return refuse("--held-out", self.held_out, "at least 1 and at most 2^40");
-        }
-        if !IMAGE_SIZES.contains(&self.image_size) {
-            return refuse("--image-size", self.image_size.into(), "from 16 to 4096");
-        }
-        if !(1..=100).contains(&self.quality) {
-            return refuse("--quality", self.quality.into(), "from 1 to 100");
-        }
-        Ok(Settings::new(self.train, self.held_out, self.image_size, self.seed, self.quality))
-    }
-}
-
-/// What [`synth`] made, or found.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SynthReport {
-    /// The folder of the world.
-    pub output: PathBuf,
-    /// Number of training pictures.
-    pub train: u64,
-    /// Number of held-out pictures.
-    pub held_out: u64,
-    /// Bytes of all pictures; 0 when nothing had to be done.
-    pub num_bytes: u64,
-    /// Whether the very same world was there already.
-    pub was_there: bool,
-}
-
-impl fmt::Display for SynthReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { output, train, held_out, num_bytes, was_there } = self;
-        let output = output.display();
-        if *was_there {
-            return write!(
-                f,
-                "already there: {train} training and {held_out} held-out pictures in `{output}`"
-            );
-        }
-        let megabytes = *num_bytes as f64 / 1e6;
-        write!(f, "{train} training and {held_out} held-out pictures in `{output}`, {megabytes:.1} MB")
-    }
-}
-
 /// Makes a toy world, or finds that it is there already.
 ///
-/// The files depend on the settings alone: not on the number of threads, nor on the machine. [`SETTINGS_FILE`] is written
-/// when everything else is; a run that was interrupted before is started anew by the next one.
+/// The files depend on the settings alone: not on the number of threads, nor on the machine.
+/// [`SETTINGS_FILE`] is written when everything else is; a run that was interrupted before is started anew by
+/// the next one.
 ///
 /// # Errors
 /// [`SynthError::Option`] for settings that no world can have, [`SynthError::OtherWorld`] and [`SynthError::NotAWorld`] if the
@@ -184,7 +110,8 @@ fn is_ours_or_empty(folder: &Path) -> Result<bool, SynthError> {
     }
 }
 
-/// Removes an older world, complete or not. The settings go first: from then on the world counts as unfinished.
+/// Removes an older world, complete or not. The settings go first: from then on the world counts as
+/// unfinished.
 fn clear(folder: &Path) -> Result<(), SynthError> {
     let (settings, unfinished) = (folder.join(SETTINGS_FILE), folder.join(UNFINISHED_FILE));
     if settings.exists() {
@@ -224,7 +151,8 @@ fn make_split(
     // Few places: a thread that finds them taken waits until the table has caught up.
     let (sender, receiver) = crossbeam_channel::bounded(2 * options.threads.get());
     thread::scope(|scope| {
-        // The receiver ends with this closure: when it stops early, threads find nobody to send to and stop as well.
+        // The receiver ends with this closure: when it stops early, threads find nobody to send to and stop
+        // as well.
         let receiver = receiver;
         for _ in 0..options.threads.get() {
             let sender = sender.clone();
@@ -341,6 +269,9 @@ fn create_folder(path: &Path) -> Result<(), SynthError> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::PathBuf;
+
     use super::*;
 
     fn options(output: &Path) -> SynthOptions {
@@ -495,5 +426,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         make(&SynthOptions { train: 1, held_out: 1, image_size: 16, ..options(folder.path()) }).unwrap();
         assert_eq!(content(folder.path()).len(), 1 + 1 + 2 + 2 + 1);
+    }
+    #[test]
+    fn the_pictures_and_captions_of_this_version_never_change() {
+        // Whoever changes them on purpose raises `WORLD_VERSION` and replaces the digest.
+        let mut digest = blake3::Hasher::new();
+        for index in 0..100 {
+            let scene = Scene::compose(0, Split::HeldOut, index);
+            digest.update(caption(&scene, 0, Split::HeldOut as u64, index).as_bytes());
+            digest.update(&render(&scene, 40, &mut Draw::new(0, 1, index, Purpose::Pixels)));
+        }
+        assert_eq!(digest.finalize().to_hex().as_str(), "?");
     }
 }
