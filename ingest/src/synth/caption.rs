@@ -45,15 +45,15 @@ const BRIEF_TEMPLATES: [&str; 4] =
 /// people do.
 pub(super) fn caption(scene: &Scene, seed: u64, split: u64, index: u64) -> String {
     let draw = &mut Draw::new(seed, split, index, Purpose::Words);
-    let is_brief = draw.chance(0.06);
+    let is_brief = draw.chance(0.04);
     let template = if is_brief { draw.pick(&BRIEF_TEMPLATES) } else { draw.pick(&TEMPLATES) };
     let main = main_object(scene, is_brief, draw);
     let mut mention = |probability: f32, words: &'static [&'static str]| {
         if draw.chance(probability) { draw.word(words) } else { "" }
     };
-    let setting = mention(0.9, scene.background.settings());
+    let setting = mention(0.93, scene.background.settings());
     let ground = mention(1.0, scene.background.nouns());
-    let place = mention(0.9, scene.main().place.words());
+    let place = mention(0.93, scene.main().place.words());
     let light = scene.lighting.words().map_or("", |words| mention(0.5, words));
     let others = other_objects(scene, draw);
     let text = fill(template, |slot| match slot {
@@ -74,7 +74,7 @@ pub(super) fn caption(scene: &Scene, seed: u64, split: u64, index: u64) -> Strin
 fn main_object(scene: &Scene, is_brief: bool, draw: &mut Draw) -> String {
     let mentions_size = !is_brief && draw.chance(if scene.size == Size::Medium { 0.12 } else { 0.6 });
     let size = if mentions_size { draw.word(scene.size.words()) } else { "" };
-    describe(scene.main(), size, if is_brief { 0.3 } else { 0.85 }, draw)
+    describe(scene.main(), size, if is_brief { 0.3 } else { 0.9 }, draw)
 }
 
 /// `a small green star at the top and a tiny pink ring`, or nothing.

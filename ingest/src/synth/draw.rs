@@ -50,9 +50,9 @@ impl Draw {
         choices[self.below(choices.len())]
     }
 
-    /// One of several words: the first, the plain one, more often than not.
+    /// One of several words: the first, the plain one, more often than the others.
     pub(super) fn word(&mut self, words: &[&'static str]) -> &'static str {
-        if self.chance(0.6) { words[0] } else { self.pick(words) }
+        if self.chance(0.5) { words[0] } else { self.pick(words) }
     }
 
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -32,9 +32,9 @@ impl Size {
     /// Range of radii, in widths of the picture.
     fn radii(self) -> (f32, f32) {
         match self {
-            Size::Small => (0.17, 0.195),
-            Size::Medium => (0.215, 0.25),
-            Size::Large => (0.27, 0.32),
+            Size::Small => (0.15, 0.18),
+            Size::Medium => (0.20, 0.235),
+            Size::Large => (0.26, 0.31),
         }
     }
 }
@@ -92,7 +92,7 @@ impl Scene {
         let (low, high) = size.radii();
         let radius = draw.between(low, high);
         let place = if draw.chance(0.2) { Place::CENTRE } else { draw.pick(&Place::all()) };
-        scene.objects.push(object(class, place, radius, 0.45, draw));
+        scene.objects.push(object(class, place, radius, 0.3, draw));
         for _ in 1..num_objects {
             scene.add_companion(draw);
         }

@@ -438,7 +438,7 @@ mod tests {
         }
         assert_eq!(
             digest.finalize().to_hex().as_str(),
-            "547177b751ec62fff2dd181ffc3130e730490b63789e07ebbcc9f317a83db966"
+            "e3a5e2dbaf92aee7ebebbc1a6f3c42c715d4dc34e621c45402b59ccdb880c952"
         );
     }
 }
