@@ -7,7 +7,7 @@
 use tch::{Kind, Tensor};
 
 use crate::distributed::{CommError, Communicator};
-use crate::objective::Values;
+use crate::objective::{NUM_VALUES, Values};
 
 /// A request to stop after the current step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,6 @@ pub struct GradientSum {
     pub values: Values<f64>,
     /// Euclidean norm over all gradients.
     pub norm: f64,
-    /// τ before the step.
-    pub tau: f64,
     /// Ranks whose own gradients or loss were not finite.
     pub not_finite_on: Vec<usize>,
     /// Whether a rank was asked to stop; SIGTERM wins.
@@ -42,13 +40,10 @@ pub struct GradientShare<'a> {
     pub gradients: &'a [Tensor],
     /// Summands of what is reported.
     pub values: Values<Tensor>,
-    /// s = ln(1/τ), equal on all ranks.
-    pub log_scale: &'a Tensor,
     /// Whether this rank was asked to stop.
     pub stop: Option<Stop>,
 }
 
-const NUM_VALUES: usize = 3;
 const NUM_STOPS: usize = 2;
 
 impl GradientShare<'_> {
@@ -77,12 +72,11 @@ impl GradientShare<'_> {
         let gradients = buffer.narrow(0, 0, num_gradients);
         let norm = gradients.norm().reshape([1]);
         let tail = buffer.narrow(0, num_gradients, (NUM_VALUES + NUM_STOPS + world_size) as i64);
-        let tau = (-self.log_scale.detach()).exp().reshape([1]).to_kind(kind);
         // Host–device sync: the only one of a step. Everything the host wants to know comes with it.
-        let numbers = Tensor::cat(&[norm, tau, tail], 0).to_kind(Kind::Double);
+        let numbers = Tensor::cat(&[norm, tail], 0).to_kind(Kind::Double);
         let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
-        let [norm, tau, loss, contrastive_loss, log_mean, interrupts, terminations, bad @ ..] = &numbers[..]
-        else {
+        let Some((norm, tail)) = numbers.split_first() else { unreachable!("the norm is the first number") };
+        let Some((values, [interrupts, terminations, bad @ ..])) = tail.split_first_chunk() else {
             unreachable!("the tail has {NUM_VALUES} values, {NUM_STOPS} requests and a flag for each rank");
         };
         let stop = if *terminations > 0.0 {
@@ -92,9 +86,8 @@ impl GradientShare<'_> {
         };
         Ok(GradientSum {
             gradients: Tensor::unflatten_dense_tensors(&gradients, self.gradients),
-            values: Values::from_array([*loss, *contrastive_loss, *log_mean]),
+            values: Values::from_array(*values),
             norm: *norm,
-            tau: *tau,
             not_finite_on: (0..world_size).filter(|&rank| bad[rank] != 0.0).collect(),
             stop,
         })
@@ -106,10 +99,11 @@ mod tests {
     use super::*;
     use crate::distributed::Alone;
 
+    const VALUES: [f64; NUM_VALUES] = [1.0, 2.0, 3.0, 4.0, 5.0];
+
     fn sum(gradients: &[Tensor], stop: Option<Stop>) -> GradientSum {
-        let values = Values::from_array([1.0, 2.0, 3.0].map(|value: f32| Tensor::from(value)));
-        let log_scale = Tensor::from(1.0f32 / 0.07).log();
-        let share = GradientShare { gradients, values, log_scale: &log_scale, stop };
+        let values = VALUES.map(|value| Tensor::from(value as f32));
+        let share = GradientShare { gradients, values: Values::from_array(values), stop };
         share.sum_over_ranks(&Alone::new()).unwrap()
     }
 
@@ -121,8 +115,7 @@ mod tests {
             assert!(found.equal(expected));
         }
         assert_eq!(sum.norm, 5.0);
-        assert!((sum.tau - 0.07).abs() < 1e-7);
-        assert_eq!(sum.values, Values { loss: 1.0, contrastive_loss: 2.0, log_mean: 3.0 });
+        assert_eq!(sum.values.into_array(), VALUES);
         assert_eq!((sum.not_finite_on, sum.stop), (vec![], None));
     }
 

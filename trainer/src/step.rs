@@ -5,7 +5,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
 use crate::gradients::{GradientShare, Stop};
-use crate::model::{Clip, LOG_SCALE};
+use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Parameter};
 use crate::objective::{Local, Objective, ObjectiveError, Share, Values};
 use crate::optimizer::{AdamW, OptimizerError};
 use crate::schedule::{Rates, Schedule};
@@ -143,7 +143,6 @@ impl Trainer {
         let sum = GradientShare {
             gradients: &gradients,
             values: share.values,
-            log_scale: self.model.log_scale(),
             stop,
         }
         .sum_over_ranks(comm)
@@ -160,7 +159,7 @@ impl Trainer {
             epoch: batch.epoch,
             values: sum.values,
             grad_norm: sum.norm,
-            tau: sum.tau,
+            tau: sum.values.tau,
             gamma: self.objective.gamma(batch.epoch),
             rates,
             communication_bytes: comm.counters().total().num_bytes - sent_before,
@@ -196,6 +195,7 @@ impl Features {
             text: &self.text_constant,
             ids: batch.ids,
             log_scale: model.log_scale(),
+            bias: model.logit_bias(),
             epoch: batch.epoch,
         }
     }
@@ -205,15 +205,17 @@ impl Features {
         // The derivative of Σ f·c with respect to f is c: the way to hand libtorch a gradient to start from.
         let root =
             (&self.image * &share.image).sum(None::<Kind>) + (&self.text * &share.text).sum(None::<Kind>);
-        let encoders = model.parameters().iter().filter(|parameter| parameter.name != LOG_SCALE);
+        let of_loss = |parameter: &Parameter| match parameter.name.as_str() {
+            LOG_SCALE => Some(share.log_scale.shallow_clone()),
+            LOGIT_BIAS => Some(share.bias.as_ref().map_or_else(|| parameter.tensor.zeros_like(), Tensor::shallow_clone)),
+            _ => None,
+        };
+        let encoders = model.parameters().iter().filter(|parameter| of_loss(parameter).is_none());
         let tensors: Vec<&Tensor> = encoders.map(|parameter| &parameter.tensor).collect();
         let mut gradients = Tensor::run_backward(&[root], &tensors, false, false).into_iter();
-        let in_order = model.parameters().iter().map(|parameter| {
-            if parameter.name == LOG_SCALE {
-                share.log_scale.to_kind(parameter.tensor.kind())
-            } else {
-                gradients.next().expect("one gradient was asked for each encoder parameter")
-            }
+        let in_order = model.parameters().iter().map(|parameter| match of_loss(parameter) {
+            Some(gradient) => gradient.to_kind(parameter.tensor.kind()),
+            None => gradients.next().expect("one gradient was asked for each encoder parameter"),
         });
         no_grad(|| in_order.collect())
     }

@@ -6,6 +6,7 @@
 
 mod choices;
 mod file;
+mod objective;
 mod options;
 
 #[cfg(test)]
@@ -18,11 +19,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
+pub use choices::{Auto, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, Precision, Resume};
+pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 
 use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
-use crate::objective::{FastClipV3Options, GammaSchedule};
+use crate::objective::INITIAL_BIAS;
 use crate::optimizer::AdamWOptions;
 use crate::schedule::TemperatureSchedule;
 
@@ -37,8 +39,6 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// What is minimised.
     pub objective: ObjectiveConfig,
-    /// Temperature to start with.
-    pub initial_temperature: f64,
     /// How parameters move.
     pub optimizer: AdamWOptions,
     /// How fast they move.
@@ -68,26 +68,6 @@ pub struct DataConfig {
     pub image_size: u32,
     /// Token ids of a caption.
     pub context_length: usize,
-}
-
-/// What is minimised.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum ObjectiveConfig {
-    /// InfoNCE.
-    OpenClip,
-    /// FastCLIP-v3.
-    FastClipV3(FastClipV3Options),
-}
-
-impl ObjectiveConfig {
-    /// Returns the name by which users choose it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::OpenClip => "openclip",
-            Self::FastClipV3(_) => "fastclip-v3",
-        }
-    }
 }
 
 /// How fast parameters move; a schedule once the number of steps is known.
@@ -207,6 +187,12 @@ impl ConfigError {
     }
 }
 
+/// Returns the word by which a value is chosen.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    let value = value.to_possible_value().expect("no value is hidden");
+    value.get_name().to_owned()
+}
+
 fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
 }
@@ -232,11 +218,11 @@ impl RunConfig {
         model.vision_cfg.image_size = image_size;
 
         let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
-        let lr_tau_scheduler = settings.lr_tau_scheduler.unwrap_or(match settings.objective {
-            ObjectiveChoice::FastClipV3 => TemperatureSchedule::StepThresh,
-            ObjectiveChoice::OpenClip => TemperatureSchedule::Cosine,
-        });
-        let decay_epochs = settings.gamma_decay_epochs.unwrap_or(settings.epochs.div_ceil(2));
+        settings.lr_tau = Some(lr_tau);
+        let objective = ObjectiveConfig::resolve(&mut settings)?;
+        if settings.objective == ObjectiveChoice::SigLip {
+            model.init_logit_bias.get_or_insert(INITIAL_BIAS);
+        }
         let threads = settings.threads.unwrap_or(machine.processors_per_rank);
         let name = settings.name.clone().unwrap_or_else(|| default_name(&settings));
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
@@ -244,9 +230,6 @@ impl RunConfig {
         }
         let run_dir = settings.logs.join(&name);
         settings.image_size = Some(image_size);
-        settings.lr_tau = Some(lr_tau);
-        settings.lr_tau_scheduler = Some(lr_tau_scheduler);
-        settings.gamma_decay_epochs = Some(decay_epochs);
         settings.threads = Some(threads);
         settings.name = Some(name);
 
@@ -262,20 +245,7 @@ impl RunConfig {
                     .expect("model configs are checked to have a positive length"),
             },
             model,
-            objective: match settings.objective {
-                ObjectiveChoice::OpenClip => ObjectiveConfig::OpenClip,
-                ObjectiveChoice::FastClipV3 => ObjectiveConfig::FastClipV3(FastClipV3Options {
-                    gamma: GammaSchedule {
-                        decay: settings.gamma_schedule,
-                        min: settings.gamma,
-                        decay_epochs,
-                    },
-                    rho: settings.rho,
-                    epsilon: settings.fastclip_eps,
-                    gradient: settings.gradients,
-                }),
-            },
-            initial_temperature: settings.temperature,
+            objective,
             optimizer: AdamWOptions {
                 beta1: settings.beta1,
                 beta2: settings.beta2,
@@ -288,7 +258,7 @@ impl RunConfig {
                 lr_min: settings.lr_min,
                 warmup: settings.warmup,
                 lr_tau,
-                lr_tau_scheduler,
+                lr_tau_scheduler: settings.lr_tau_scheduler.expect("resolving the objective fills it in"),
             },
             run_dir,
             checkpoints: CheckpointConfig {
@@ -332,13 +302,15 @@ impl RunConfig {
 
 /// Settings that say where, when and how fast things happen, but not what comes out. The batch size of a rank is among
 /// them because the number of ranks may change; the global batch may not, and is compared where it is known.
-const FREE_TO_CHANGE: [&str; 17] = [
+const FREE_TO_CHANGE: [&str; 19] = [
     "batch_size",
     "device",
     "dist_timeout",
+    "estimator_memory",
     "keep_checkpoints",
     "log_every_n_steps",
     "logs",
+    "loss_block_mib",
     "name",
     "resume",
     "save_every_steps",
@@ -355,11 +327,7 @@ const FREE_TO_CHANGE: [&str; 17] = [
 fn default_name(settings: &Settings) -> String {
     let stem =
         std::path::Path::new(&settings.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let objective = match settings.objective {
-        ObjectiveChoice::OpenClip => "openclip",
-        ObjectiveChoice::FastClipV3 => "fastclip-v3",
-    };
-    format!("{stem}-{objective}-seed{}", settings.seed)
+    format!("{stem}-{}-seed{}", settings.objective.name(), settings.seed)
 }
 
 fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
@@ -369,14 +337,14 @@ fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
     let at_least_zero = 0.0..=f64::MAX;
     let fraction = 0.0..=1.0 - f64::EPSILON;
     in_range("crop_scale", settings.crop_scale, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
-    in_range(
-        "temperature",
-        settings.temperature,
-        1.0 / MAX_LOGIT_SCALE..=1.0,
-        "temperatures lie between 0.01 and 1",
-    )?;
     in_range("rho", settings.rho, at_least_zero.clone(), "it must be at least 0")?;
-    in_range("gamma", settings.gamma, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    if let GammaChoice::Number(gamma) = settings.gamma {
+        in_range("gamma", gamma, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    }
+    if let Some(temperature) = settings.temperature {
+        let range = 1.0 / MAX_LOGIT_SCALE..=1.0;
+        in_range("temperature", temperature, range, "temperatures lie between 0.01 and 1")?;
+    }
     in_range("fastclip_eps", settings.fastclip_eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     in_range("lr", settings.lr, at_least_zero.clone(), "it must be at least 0")?;
     in_range("lr_min", settings.lr_min, at_least_zero.clone(), "it must be at least 0")?;

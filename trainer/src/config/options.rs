@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
-use crate::objective::{GammaDecay, TemperatureGradient};
+use super::choices::{DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, Precision, Resume};
+use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
 use crate::schedule::TemperatureSchedule;
 
 macro_rules! options {
@@ -104,24 +104,27 @@ options! {
         /// What to minimise [default: fastclip-v3]
         #[arg(help_heading = "Objective")]
         objective: ObjectiveChoice = ObjectiveChoice::FastClipV3,
-        /// Initial temperature [default: 0.07]
-        #[arg(help_heading = "Objective", value_name = "TAU")]
-        temperature: f64 = 0.07,
-        /// Weight of the temperature in FastCLIP-v3's objective [default: 8]
+        /// Weight of the temperature in the robust objectives (isogclr, fastclip-v2, -v3) [default: 8]
         #[arg(help_heading = "Objective")]
         rho: f64 = 8.0,
-        /// Final inner learning rate: weight of the newest estimate of a sample's inner loss [default: 0.8]
-        #[arg(help_heading = "Objective")]
-        gamma: f64 = 0.8,
-        /// How gamma comes down from 1 [default: cosine]
-        #[arg(help_heading = "Objective", alias = "gamma_schedule")]
-        gamma_schedule: GammaDecay = GammaDecay::Cosine,
+        /// Final inner learning rate: weight of the newest estimate of a sample's inner loss; auto is what the authors advise for the number of epochs [default: 0.8]
+        #[arg(help_heading = "Objective", value_name = "GAMMA|auto")]
+        gamma: GammaChoice = GammaChoice::Number(0.8),
         /// Added to estimates where they divide [default: 1e-14]
         #[arg(help_heading = "Objective", value_name = "EPS", alias = "fastclip_eps")]
         fastclip_eps: f64 = 1e-14,
-        /// Which derivative the temperature follows: that of the published code or of the published objective [default: reference]
+        /// Which derivatives to apply where the published code departs from the published objective [default: reference]
         #[arg(help_heading = "Objective")]
-        gradients: TemperatureGradient = TemperatureGradient::Reference,
+        gradients: GradientRule = GradientRule::Reference,
+        /// How exactly features enter similarities; bf16 halves what travels between ranks [default: full]
+        #[arg(help_heading = "Objective")]
+        feature_precision: FeaturePrecision = FeaturePrecision::Full,
+        /// MiB of a block of similarities: a rank's samples times the global batch, in pieces of at most this size [default: 256]
+        #[arg(help_heading = "Objective", value_name = "MIB")]
+        loss_block_mib: NonZeroUsize = non_zero(256),
+        /// Where estimators of samples are kept: 8 bytes a sample over all ranks, 32 with individual temperatures [default: device]
+        #[arg(help_heading = "Objective")]
+        estimator_memory: EstimatorMemory = EstimatorMemory::Device,
 
         /// Passes over the data [default: 32]
         #[arg(help_heading = "Optimization", value_name = "N")]
@@ -192,13 +195,19 @@ options! {
         /// Height and width of the images, instead of the model config's
         #[arg(help_heading = "Model", value_name = "PIXELS", alias = "force-image-size")]
         image_size: i64,
-        /// Epoch at which gamma arrives at its final value [default: half of the epochs]
+        /// Initial temperature [default: 0.1 for siglip, else 0.07]
+        #[arg(help_heading = "Objective", value_name = "TAU")]
+        temperature: f64,
+        /// How gamma comes down from 1 [default: constant for sogclr and isogclr, else cosine]
+        #[arg(help_heading = "Objective", alias = "gamma_schedule")]
+        gamma_schedule: GammaDecay,
+        /// Epoch at which gamma arrives at its final value [default: half of the epochs; all of them with --gamma auto]
         #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
         gamma_decay_epochs: u64,
         /// Learning rate of the temperature; negative means that of the model [default: --lr]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_tau", allow_negative_numbers = true)]
         lr_tau: f64,
-        /// How that rate runs; step_thresh is constant and a third of it while tau is at most 0.03 [default: step_thresh for fastclip-v3, else cosine]
+        /// How that rate runs; step_thresh is constant and a third of it while tau is at most 0.03 [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]

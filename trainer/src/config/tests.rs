@@ -44,10 +44,49 @@ fn what_follows_from_other_settings_is_filled_in() {
     assert_eq!(config.rates.lr_tau_scheduler, TemperatureSchedule::StepThresh);
     assert_eq!(config.settings.threads, Some(MACHINE.processors_per_rank));
     assert_eq!(config.run_dir, Path::new("./logs/ViT-B-32-fastclip-v3-seed0"));
-    let ObjectiveConfig::FastClipV3(options) = config.objective else { panic!("{:?}", config.objective) };
-    assert_eq!(options.gamma, GammaSchedule { decay: GammaDecay::Cosine, min: 0.8, decay_epochs: 3 });
-    let baseline = resolve("objective = \"openclip\"").unwrap();
-    assert_eq!(baseline.rates.lr_tau_scheduler, TemperatureSchedule::Cosine);
+    assert_eq!(config.settings.gamma_decay_epochs, Some(3));
+    assert_eq!(config.settings.gamma_schedule, Some(GammaDecay::Cosine));
+    assert_eq!(config.objective.initial_temperature, 0.07);
+    for (objective, temperature, scheduler, decay) in [
+        ("openclip", 0.07, TemperatureSchedule::Cosine, GammaDecay::Cosine),
+        ("siglip", 0.1, TemperatureSchedule::Cosine, GammaDecay::Cosine),
+        ("sogclr", 0.07, TemperatureSchedule::Cosine, GammaDecay::Constant),
+        ("fastclip-v2", 0.07, TemperatureSchedule::Const, GammaDecay::Cosine),
+    ] {
+        let config = resolve(&format!("objective = \"{objective}\"")).unwrap();
+        assert_eq!(config.objective.initial_temperature, temperature, "{objective}");
+        assert_eq!(config.rates.lr_tau_scheduler, scheduler, "{objective}");
+        assert_eq!(config.settings.gamma_schedule, Some(decay), "{objective}");
+        assert_eq!(config.model.init_logit_bias.is_some(), objective == "siglip");
+    }
+}
+
+#[test]
+fn gamma_may_be_left_to_the_authors_advice() {
+    let config = resolve("gamma = \"auto\"\nepochs = 30").unwrap();
+    assert_eq!(config.settings.gamma_decay_epochs, Some(30));
+    let by_hand = resolve("gamma = 0.3529\nepochs = 30\ngamma_decay_epochs = 30").unwrap();
+    assert_ne!(config.objective, by_hand.objective, "the advice has more digits");
+    let again = RunConfig::resolve(parse(&config.to_toml()).unwrap(), MACHINE).unwrap();
+    assert_eq!(again.objective, config.objective);
+    assert_eq!("auto".parse(), Ok(GammaChoice::Auto(Auto::Auto)));
+    assert!("often".parse::<GammaChoice>().is_err());
+}
+
+#[test]
+fn settings_that_an_objective_does_not_have_are_refused_with_the_alternative() {
+    for (text, expected) in [
+        (
+            "objective = \"sogclr\"\ngamma_schedule = \"cosine\"",
+            "`gamma_schedule` is cosine, but sogclr has a constant gamma; fastclip-v1 is the same with a cosine",
+        ),
+        (
+            "objective = \"fastclip-v2\"\nlr_tau_scheduler = \"cosine\"",
+            "`lr_tau_scheduler` is cosine, but the temperatures of fastclip-v2 have a constant rate, `const`",
+        ),
+    ] {
+        assert_eq!(resolve(text).unwrap_err().to_string(), expected);
+    }
 }
 
 #[test]

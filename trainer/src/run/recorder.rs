@@ -102,7 +102,7 @@ impl Recorder {
     ) -> Result<Self, RunError> {
         let comm = around.comm;
         let steps_per_epoch = data.loader.steps_per_epoch();
-        let objective = config.objective.name();
+        let objective = config.settings.objective.name();
         let options = MetricsOptions {
             run_dir: config.run_dir.clone(),
             info: RunInfo {

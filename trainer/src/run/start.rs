@@ -4,17 +4,16 @@ use std::path::Path;
 
 use fastclip_schemas::Position;
 use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::{CheckpointError, Checkpoints, RunState, restore};
-use crate::config::{ObjectiveConfig, RatesConfig, Resume, RunConfig};
+use crate::config::{EstimatorMemory, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
 use crate::model::Clip;
-use crate::objective::{FastClipV3, Objective, OpenClip};
 use crate::optimizer::AdamW;
 use crate::schedule::{Schedule, WarmupCosine};
 use crate::step::Trainer;
@@ -75,19 +74,17 @@ fn identity(
 
 fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Trainer {
     let model = Clip::new(&config.model, around.device, config.data.seed);
-    model.set_temperature(config.initial_temperature);
+    model.set_temperature(config.objective.initial_temperature);
     let dealing = Dealing {
         num_ids: data.loader.dataset().manifest().num_sample_ids,
         rank: around.comm.rank(),
         world_size: around.comm.world_size(),
     };
-    let objective: Box<dyn Objective> = match config.objective {
-        ObjectiveConfig::OpenClip => Box::new(OpenClip),
-        ObjectiveConfig::FastClipV3(options) => {
-            let table = EstimatorTable::new(dealing, FastClipV3::NUM_COLUMNS, Kind::Float, around.device);
-            Box::new(FastClipV3::new(options, table))
-        }
+    let memory = match config.objective.memory {
+        EstimatorMemory::Device => around.device,
+        EstimatorMemory::Host => Device::Cpu,
     };
+    let objective = config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
     let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
     Trainer {
         optimizer: AdamW::new(model.parameters(), config.optimizer),

@@ -9,7 +9,8 @@ use fastclip_trainer::distributed::{Alone, Communicator, ConnectOptions, Environ
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
-    FastClipV3, FastClipV3Options, GammaDecay, GammaSchedule, Objective, OpenClip, TemperatureGradient,
+    ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule, Individual,
+    IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip,
 };
 use fastclip_trainer::optimizer::{AdamW, AdamWOptions};
 use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
@@ -22,26 +23,54 @@ const NUM_STEPS: i64 = 20;
 
 const MODEL: &str = r#"{
   "embed_dim": 12,
+  "init_logit_bias": -10,
   "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
   "text_cfg": {"context_length": 8, "vocab_size": 40, "width": 12, "heads": 2, "layers": 2}
 }"#;
 
 type MakeObjective = fn(&dyn Communicator) -> Box<dyn Objective>;
 
-fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
+fn table(comm: &dyn Communicator, initial: &[f64]) -> EstimatorTable {
     let dealing = Dealing { num_ids: NUM_SAMPLES as u64, rank: comm.rank(), world_size: comm.world_size() };
-    let options = FastClipV3Options {
-        gamma: GammaSchedule { decay: GammaDecay::Cosine, min: 0.3, decay_epochs: 5 },
+    EstimatorTable::new(dealing, initial, Kind::Double, Device::Cpu)
+}
+
+const GAMMA: GammaSchedule = GammaSchedule { decay: GammaDecay::Cosine, min: 0.3, decay_epochs: 5 };
+
+fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
+    let options = GlobalOptions {
+        variant: GlobalVariant::V3,
+        gamma: GAMMA,
         rho: 6.0,
         epsilon: 1e-8,
-        gradient: TemperatureGradient::Reference,
+        gradients: GradientRule::Reference,
+        contrast: ContrastOptions::default(),
     };
-    let table = EstimatorTable::new(dealing, FastClipV3::NUM_COLUMNS, Kind::Double, Device::Cpu);
-    Box::new(FastClipV3::new(options, table))
+    Box::new(Global::new(options, table(comm, &Global::INITIAL_ROW)))
+}
+
+fn v2(comm: &dyn Communicator) -> Box<dyn Objective> {
+    let options = IndividualOptions {
+        variant: IndividualVariant::V2,
+        gamma: GAMMA,
+        rho: 6.0,
+        epsilon: 1e-8,
+        lr_tau: 1e-2,
+        beta1: 0.9,
+        beta2: 0.98,
+        adam_epsilon: 1e-6,
+        gradients: GradientRule::Reference,
+        contrast: ContrastOptions::default(),
+    };
+    Box::new(Individual::new(options, table(comm, &Individual::initial_row(0.07))))
 }
 
 fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
-    Box::new(OpenClip)
+    Box::new(OpenClip::default())
+}
+
+fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
+    Box::new(SigLip::default())
 }
 
 /// What a run comes to: its parameters and losses.
@@ -149,4 +178,14 @@ fn fastclip_v3_trains_the_same_model_on_any_number_of_ranks() {
 #[test]
 fn the_baseline_trains_the_same_model_on_any_number_of_ranks() {
     assert_invariant(openclip);
+}
+
+#[test]
+fn individual_temperatures_train_the_same_model_on_any_number_of_ranks() {
+    assert_invariant(v2);
+}
+
+#[test]
+fn the_sigmoid_loss_trains_the_same_model_on_any_number_of_ranks() {
+    assert_invariant(siglip);
 }
