@@ -140,13 +140,9 @@ impl Trainer {
             .differentiate(&features.local(&self.model, batch), comm)
             .map_err(|source| StepError::Objective { step, source })?;
         let gradients = features.backward(&self.model, &share);
-        let sum = GradientShare {
-            gradients: &gradients,
-            values: share.values,
-            stop,
-        }
-        .sum_over_ranks(comm)
-        .map_err(|source| StepError::Sum { step, source })?;
+        let sum = GradientShare { gradients: &gradients, values: share.values, stop }
+            .sum_over_ranks(comm)
+            .map_err(|source| StepError::Sum { step, source })?;
         if !(sum.not_finite_on.is_empty() && sum.norm.is_finite()) {
             let first = self.first_not_finite(&gradients);
             return Err(StepError::NotFinite { step, not_finite_on: sum.not_finite_on, first });
@@ -207,7 +203,9 @@ impl Features {
             (&self.image * &share.image).sum(None::<Kind>) + (&self.text * &share.text).sum(None::<Kind>);
         let of_loss = |parameter: &Parameter| match parameter.name.as_str() {
             LOG_SCALE => Some(share.log_scale.shallow_clone()),
-            LOGIT_BIAS => Some(share.bias.as_ref().map_or_else(|| parameter.tensor.zeros_like(), Tensor::shallow_clone)),
+            LOGIT_BIAS => {
+                Some(share.bias.as_ref().map_or_else(|| parameter.tensor.zeros_like(), Tensor::shallow_clone))
+            }
             _ => None,
         };
         let encoders = model.parameters().iter().filter(|parameter| of_loss(parameter).is_none());

@@ -2,12 +2,12 @@
 
 use super::choices::{GammaChoice, ObjectiveChoice};
 use super::{ConfigError, EstimatorMemory, Settings, refuse};
-use crate::objective::{
-    ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, Individual, IndividualOptions,
-    IndividualVariant, Objective, OpenClip, SIGLIP_TEMPERATURE, SigLip,
-};
 use crate::estimator::EstimatorTable;
 use crate::model::INITIAL_TEMPERATURE;
+use crate::objective::{
+    ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, Individual,
+    IndividualOptions, IndividualVariant, Objective, OpenClip, SIGLIP_TEMPERATURE, SigLip,
+};
 use crate::schedule::TemperatureSchedule;
 
 /// What is minimised.
@@ -55,7 +55,8 @@ impl ObjectiveConfig {
         });
         if has_constant_gamma && decay != GammaDecay::Constant {
             let with_cosine = if choice == Choice::SogClr { "fastclip-v1" } else { "fastclip-v2" };
-            let rule = format!("{} has a constant gamma; {with_cosine} is the same with a cosine", choice.name());
+            let rule =
+                format!("{} has a constant gamma; {with_cosine} is the same with a cosine", choice.name());
             return Err(refuse("gamma_schedule", super::name_of(decay), rule));
         }
         let advised = GammaSchedule::advised(settings.epochs);
@@ -71,7 +72,8 @@ impl ObjectiveConfig {
         };
         let gamma = GammaSchedule { decay, min, decay_epochs };
         let (rho, epsilon, gradients) = (settings.rho, settings.fastclip_eps, settings.gradients);
-        let global = |variant| Loss::Global(GlobalOptions { variant, gamma, rho, epsilon, gradients, contrast });
+        let global =
+            |variant| Loss::Global(GlobalOptions { variant, gamma, rho, epsilon, gradients, contrast });
         let individual = |variant| {
             Loss::Individual(IndividualOptions {
                 variant,

@@ -90,7 +90,9 @@ impl Clip {
     pub fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
         let mut specs = TextTower::root_layout(config);
         specs.push(ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())));
-        specs.extend(config.init_logit_bias.map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias))));
+        specs.extend(
+            config.init_logit_bias.map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias))),
+        );
         specs.extend(VisionTower::layout(config));
         specs.extend(TextTower::layout(config));
         specs

@@ -132,7 +132,8 @@ impl Similarities<'_> {
     fn block(&self, modality: usize, start: i64) -> Block {
         let num_rows = self.rows_per_block.min(self.world.num_local() - start);
         let anchors = self.world.anchors(modality).narrow(0, start, num_rows);
-        let logits = (anchors / self.tau(modality, start, num_rows)).matmul(&self.world.candidates(modality).tr());
+        let logits =
+            (anchors / self.tau(modality, start, num_rows)).matmul(&self.world.candidates(modality).tr());
         let _ = self.world.own_pairs(&logits, start).fill_(NEVER);
         let largest = logits.amax([1i64], true);
         let weights = (&logits - &largest).exp_();

@@ -21,7 +21,8 @@ fn global(
     kind: Kind,
 ) -> Global {
     let gamma = GammaSchedule { decay: GammaDecay::Constant, min: gamma, decay_epochs: 1 };
-    let options = GlobalOptions { variant, gamma, rho, epsilon, gradients, contrast: ContrastOptions::default() };
+    let options =
+        GlobalOptions { variant, gamma, rho, epsilon, gradients, contrast: ContrastOptions::default() };
     Global::new(options, table(&Global::INITIAL_ROW, kind))
 }
 
@@ -316,82 +317,6 @@ fn with_gamma_1_the_objective_gradients_are_exact() {
     assert_equal(&share.log_scale, &s.grad(), 1e-12);
 }
 
-/// One step of v3 in linear space, as plain loops over the formulas of the paper: image and text gradients, d/ds, and
-/// the surrogate, with u updated in place.
-fn plain_step(
-    batch: &Batch,
-    u: &mut [[f64; 2]],
-    gamma: f64,
-    epsilon: f64,
-    rho: f64,
-) -> (Vec<f64>, Vec<f64>, f64, f64) {
-    let rows = |tensor: &Tensor| Vec::<Vec<f64>>::try_from(tensor.to_kind(Kind::Double)).unwrap();
-    let (x, t) = (rows(&batch.image), rows(&batch.text));
-    let (n, dim) = (x.len(), x[0].len());
-    let tau = (-number(&batch.log_scale)).exp();
-    let dot = |i: usize, j: usize| (0..dim).map(|k| x[i][k] * t[j][k]).sum::<f64>();
-    let (mut dx, mut dt) = (vec![0.0; n * dim], vec![0.0; n * dim]);
-    let (mut s_term, mut m_term, mut surrogate) = (0.0, 0.0, 0.0);
-    for i in 0..n {
-        let id = batch.ids[i].0 as usize;
-        for (modality, u) in u[id].iter_mut().enumerate() {
-            let difference =
-                |j: usize| if modality == 0 { dot(i, j) - dot(i, i) } else { dot(j, i) - dot(i, i) };
-            let others = || (0..n).filter(move |&j| j != i);
-            let g = others().map(|j| (difference(j) / tau).exp()).sum::<f64>() / (n as f64 - 1.0);
-            let old = *u;
-            *u = if old == 0.0 { g } else { (1.0 - gamma) * old + gamma * g };
-            let new = *u;
-            surrogate += g / (new + epsilon) / n as f64;
-            m_term += new.ln() / (2.0 * n as f64);
-            for j in others() {
-                let p = (difference(j) / tau).exp() / ((n as f64 - 1.0) * (new + epsilon));
-                s_term += p * difference(j) / tau / n as f64;
-                let weight = p / (2.0 * n as f64);
-                for k in 0..dim {
-                    // The pull of candidate j away from the positive, on both ends of both similarities.
-                    if modality == 0 {
-                        dx[i * dim + k] += weight * (t[j][k] - t[i][k]);
-                        dt[j * dim + k] += weight * x[i][k];
-                        dt[i * dim + k] -= weight * x[i][k];
-                    } else {
-                        dt[i * dim + k] += weight * (x[j][k] - x[i][k]);
-                        dx[j * dim + k] += weight * t[i][k];
-                        dx[i * dim + k] -= weight * t[i][k];
-                    }
-                }
-            }
-        }
-    }
-    (dx, dt, -tau * (rho + m_term - s_term), tau * (surrogate + rho + m_term))
-}
-
-#[test]
-fn log_space_agrees_with_plain_loops_over_epochs_with_late_first_visits() {
-    let (epsilon, rho, gamma) = (1e-6, 3.0, 0.3);
-    let mut objective = v3(epsilon, rho, gamma, GradientRule::Reference, Kind::Double);
-    let mut u = vec![[0.0; 2]; 64];
-    for epoch in 0..3 {
-        for step in 0..3 {
-            let salt = epoch * 7 + step;
-            let tau = 0.3 - 0.01 * salt as f64;
-            let mut batch = Batch::new(unit_rows(5, 4, salt), unit_rows(5, 4, 100 + salt), tau, epoch as u64);
-            // Windows that shift by epoch: some samples are first met after epoch 0, others revisited.
-            batch.ids = (0..5).map(|i| SampleId((step * 5 + i + epoch * 3) as u64)).collect();
-            let share = batch.differentiate(&mut objective);
-            let gamma = if epoch == 0 { 1.0 } else { gamma };
-            let (dx, dt, ds, loss) = plain_step(&batch, &mut u, gamma, epsilon, rho);
-            assert_near(&share.image, &dx, 1e-11);
-            assert_near(&share.text, &dt, 1e-11);
-            assert!((number(&share.log_scale) - ds).abs() < 1e-11);
-            assert!((number(&share.values.loss) - loss).abs() < 1e-11);
-        }
-    }
-    let kept = objective.estimators().unwrap().owned().exp();
-    let expected = Tensor::from_slice(&u.concat()).view_as(&kept);
-    assert_equal(&(kept / (&expected + 1.0)), &(&expected / (&expected + 1.0)), 1e-11);
-}
-
 #[test]
 fn opposite_features_at_the_lowest_temperature_stay_finite_in_fp32() {
     // Positives point away from each other and negatives coincide: differences of 2 and logits of 200, where exp
@@ -489,8 +414,7 @@ fn features_in_bf16_are_those_of_rounded_features() {
     let by_hand = Batch::new(rounded(&batch.image), rounded(&batch.text), 0.1, 0);
     let contrast = ContrastOptions { precision: FeaturePrecision::Bf16, ..ContrastOptions::default() };
     let found = batch.differentiate(&mut v2(0.1, GradientRule::Reference, contrast));
-    let expected =
-        by_hand.differentiate(&mut v2(0.1, GradientRule::Reference, ContrastOptions::default()));
+    let expected = by_hand.differentiate(&mut v2(0.1, GradientRule::Reference, ContrastOptions::default()));
     assert!(found.image.equal(&expected.image) && found.text.equal(&expected.text));
     assert!(!found.image.equal(&batch.differentiate(&mut OpenClip::default()).image));
 }

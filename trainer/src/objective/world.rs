@@ -55,7 +55,8 @@ impl World {
             // The bits of the ids travel as if they were numbers of the features' kind: one collective less in every
             // step. Nothing computes with them on the way.
             let ids: Vec<i64> = local.ids.iter().map(|id| id.0 as i64).collect();
-            parts.push(Tensor::from_slice(&ids).view([num_local, 1]).view_dtype(travelling).to_device(device));
+            parts
+                .push(Tensor::from_slice(&ids).view([num_local, 1]).view_dtype(travelling).to_device(device));
         }
         let packed = Tensor::cat(&parts, 1); // [b, 2d + columns of an id]
         let all = comm.all_gather(&packed).map_err(ObjectiveError::exchanging("features"))?; // [B, …]

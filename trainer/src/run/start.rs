@@ -84,7 +84,8 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
         EstimatorMemory::Device => around.device,
         EstimatorMemory::Host => Device::Cpu,
     };
-    let objective = config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
+    let objective =
+        config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
     let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
     Trainer {
         optimizer: AdamW::new(model.parameters(), config.optimizer),

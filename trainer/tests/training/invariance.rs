@@ -9,8 +9,8 @@ use fastclip_trainer::distributed::{Alone, Communicator, ConnectOptions, Environ
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
-    ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule, Individual,
-    IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip,
+    ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
+    Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip,
 };
 use fastclip_trainer::optimizer::{AdamW, AdamWOptions};
 use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
