@@ -5,7 +5,6 @@
 //! one process, and what lets the step be tested without a launcher. The alternative, `if world_size > 1` around each
 //! collective, loses because a collective that one rank skips hangs all others (promise 10: all ranks call the same
 //! collectives in the same order).
-
 //!
 //! | file | holds |
 //! |---|---|
@@ -24,6 +23,7 @@ mod rendezvous;
 mod verdict;
 mod watch;
 
+use fastclip_torch_ext::GradientBuckets;
 use tch::Tensor;
 
 pub use alone::Alone;
@@ -57,6 +57,16 @@ pub trait Communicator: Send {
     /// All ranks get the same bits.
     fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), CommError>;
 
+    /// Runs `backward`, and meanwhile replaces each bucket on every rank by its sum over ranks, as soon as it is full.
+    ///
+    /// Each bucket counts as an all-reduce of its own. `backward` is called once; it is a backward pass over the
+    /// parameters of the buckets and calls no collective.
+    fn all_reduce_during(
+        &self,
+        buckets: &mut GradientBuckets,
+        backward: &mut dyn FnMut(),
+    ) -> Result<(), CommError>;
+
     /// Returns the tensors of all ranks, concatenated along dimension 0 in the order of ranks.
     ///
     /// A tensor without dimensions counts as one row.
@@ -81,6 +91,6 @@ pub trait Communicator: Send {
     /// needs no announcement. Whether the others hear it is not known.
     fn announce_failure(&self, cause: &str);
 
-    /// Returns what this rank has sent into collectives so far.
+    /// Returns what this rank's collectives have moved so far.
     fn counters(&self) -> CommCounters;
 }

@@ -13,6 +13,7 @@ use crate::config::{ObjectiveConfig, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
+use crate::gradients::Gradients;
 use crate::model::Clip;
 use crate::objective::{FastClipV3, Objective, OpenClip};
 use crate::optimizer::AdamW;
@@ -37,7 +38,7 @@ pub(super) fn start(
     fastclip_torch_ext::set_num_threads(threads)?;
     let checkpoints = Checkpoints::new(config.run_dir.join("checkpoints"), config.checkpoints.keep);
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let mut trainer = build(config, data, around);
+    let mut trainer = build(config, data, around)?;
     let mut is_finished = false;
 
     prepare_folder(config, &checkpoints, comm)?;
@@ -73,7 +74,7 @@ fn identity(
     identity
 }
 
-fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Trainer {
+fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
     let model = Clip::new(&config.model, around.device, config.data.seed);
     model.set_temperature(config.initial_temperature);
     let dealing = Dealing {
@@ -89,8 +90,10 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
         }
     };
     let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
-    Trainer {
+    Ok(Trainer {
         optimizer: AdamW::new(model.parameters(), config.optimizer),
+        gradients: Gradients::new(model.parameters(), config.bucket_bytes)?,
+        num_micro_batches: config.data.accum_freq,
         model,
         objective,
         schedule: Schedule {
@@ -104,7 +107,7 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
             temperature: lr_tau_scheduler,
         },
         step: 0,
-    }
+    })
 }
 
 /// Makes the run's folder; for a run that starts over, without what an earlier one left.

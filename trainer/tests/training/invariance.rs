@@ -1,5 +1,6 @@
-//! The number of ranks changes nothing but who computes what: in fp64, over real Gloo.
+//! The number of ranks and of micro-batches changes nothing but who computes what, and when: in fp64, over real Gloo.
 
+use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use fastclip_schemas::SampleId;
 use fastclip_testkit::free_port;
 use fastclip_trainer::distributed::{Alone, Communicator, ConnectOptions, Environment, connect};
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
+use fastclip_trainer::gradients::Gradients;
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
     FastClipV3, FastClipV3Options, GammaDecay, GammaSchedule, Objective, OpenClip, TemperatureGradient,
@@ -16,9 +18,12 @@ use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
 use fastclip_trainer::step::{Inputs, Trainer};
 use tch::{Device, Kind, Tensor};
 
-const NUM_SAMPLES: i64 = 24;
-const GLOBAL_BATCH: i64 = 8;
+const NUM_SAMPLES: i64 = 48;
+const GLOBAL_BATCH: i64 = 16;
 const NUM_STEPS: i64 = 20;
+
+/// Small enough for several buckets.
+const BUCKET_BYTES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 const MODEL: &str = r#"{
   "embed_dim": 12,
@@ -50,7 +55,7 @@ struct Result {
     losses: Vec<f64>,
 }
 
-fn train(comm: &dyn Communicator, objective: MakeObjective) -> Result {
+fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
     let config = ModelConfig::from_json("test", MODEL).unwrap();
     let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
     let options = AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
@@ -63,6 +68,8 @@ fn train(comm: &dyn Communicator, objective: MakeObjective) -> Result {
             temperature_peak: 1e-2,
             temperature: TemperatureSchedule::StepThresh,
         },
+        gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
+        num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
         model,
         step: 0,
     };
@@ -94,10 +101,10 @@ fn image(sample: i64) -> Tensor {
 
 /// Start token 38, three words, end token 39, padding.
 fn tokens(sample: i64) -> Tensor {
-    Tensor::from_slice(&[38, sample, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
+    Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 
-fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
+fn on_ranks(world_size: usize, objective: MakeObjective, num_micro_batches: usize) -> Vec<Result> {
     let port = free_port();
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..world_size)
@@ -115,7 +122,7 @@ fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
                         agreement: "invariance".to_owned(),
                         device: Device::Cpu,
                     };
-                    train(&*connect(&environment.unwrap(), &options).unwrap(), objective)
+                    train(&*connect(&environment.unwrap(), &options).unwrap(), objective, num_micro_batches)
                 })
             })
             .collect();
@@ -124,29 +131,38 @@ fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
 }
 
 fn assert_invariant(objective: MakeObjective) {
-    let alone = train(&Alone::new(), objective);
+    let expected = train(&Alone::new(), objective, 1);
+    for num_micro_batches in [2, 4] {
+        let found = train(&Alone::new(), objective, num_micro_batches);
+        assert_same(&found, &expected, &format!("{num_micro_batches} micro-batches alone"));
+    }
     for world_size in [2, 4] {
-        for (rank, found) in on_ranks(world_size, objective).iter().enumerate() {
-            for (step, (found, expected)) in found.losses.iter().zip(&alone.losses).enumerate() {
-                assert!(
-                    (found - expected).abs() < 1e-10,
-                    "step {step} of rank {rank} of {world_size}: {found} {expected}"
-                );
-            }
-            for ((name, found), (_, expected)) in found.parameters.iter().zip(&alone.parameters) {
-                let difference = (found - expected).abs().max().double_value(&[]);
-                assert!(difference < 1e-10, "`{name}` on rank {rank} of {world_size}: {difference:e}");
+        for num_micro_batches in [1, 2, 4] {
+            for (rank, found) in on_ranks(world_size, objective, num_micro_batches).iter().enumerate() {
+                let place = format!("rank {rank} of {world_size} with {num_micro_batches} micro-batches");
+                assert_same(found, &expected, &place);
             }
         }
     }
 }
 
+#[track_caller]
+fn assert_same(found: &Result, expected: &Result, place: &str) {
+    for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
+        assert!((found - expected).abs() < 1e-10, "step {step} of {place}: {found} {expected}");
+    }
+    for ((name, found), (_, expected)) in found.parameters.iter().zip(&expected.parameters) {
+        let difference = (found - expected).abs().max().double_value(&[]);
+        assert!(difference < 1e-10, "`{name}` of {place}: {difference:e}");
+    }
+}
+
 #[test]
-fn fastclip_v3_trains_the_same_model_on_any_number_of_ranks() {
+fn fastclip_v3_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(v3);
 }
 
 #[test]
-fn the_baseline_trains_the_same_model_on_any_number_of_ranks() {
+fn the_baseline_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(openclip);
 }
