@@ -46,6 +46,11 @@ impl Gradients {
         self.buckets.gradients()
     }
 
+    /// Returns the number of buckets, each of which is one all-reduce in a step.
+    pub fn num_buckets(&self) -> usize {
+        self.buckets.flats().len()
+    }
+
     /// Begins a step: from here on backward passes add up.
     pub fn clear(&mut self) {
         self.buckets.clear();

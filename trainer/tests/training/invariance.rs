@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use fastclip_schemas::SampleId;
 use fastclip_testkit::free_port;
-use fastclip_trainer::distributed::{Alone, Communicator, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{
+    Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
+};
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::gradients::Gradients;
 use fastclip_trainer::model::{Clip, ModelConfig};
@@ -19,11 +21,13 @@ use fastclip_trainer::step::{Inputs, Trainer};
 use tch::{Device, Kind, Tensor};
 
 const NUM_SAMPLES: i64 = 48;
-const GLOBAL_BATCH: i64 = 16;
+pub(crate) const GLOBAL_BATCH: i64 = 16;
 const NUM_STEPS: i64 = 20;
 
 /// Small enough for several buckets.
 const BUCKET_BYTES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+pub(crate) const EMBED_DIM: usize = 12;
 
 const MODEL: &str = r#"{
   "embed_dim": 12,
@@ -31,9 +35,9 @@ const MODEL: &str = r#"{
   "text_cfg": {"context_length": 8, "vocab_size": 40, "width": 12, "heads": 2, "layers": 2}
 }"#;
 
-type MakeObjective = fn(&dyn Communicator) -> Box<dyn Objective>;
+pub(crate) type MakeObjective = fn(&dyn Communicator) -> Box<dyn Objective>;
 
-fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
     let dealing = Dealing { num_ids: NUM_SAMPLES as u64, rank: comm.rank(), world_size: comm.world_size() };
     let options = FastClipV3Options {
         gamma: GammaSchedule { decay: GammaDecay::Cosine, min: 0.3, decay_epochs: 5 },
@@ -45,17 +49,27 @@ fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(FastClipV3::new(options, table))
 }
 
-fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(OpenClip)
 }
 
-/// What a run comes to: its parameters and losses.
-struct Result {
+/// What a run comes to.
+pub(crate) struct Result {
     parameters: Vec<(String, Tensor)>,
     losses: Vec<f64>,
+    /// What the last step moved.
+    pub(crate) traffic: CommCounters,
+    pub(crate) num_buckets: usize,
 }
 
-fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
+impl Result {
+    /// Number of values in all parameters.
+    pub(crate) fn num_values(&self) -> usize {
+        self.parameters.iter().map(|(_, tensor)| tensor.numel()).sum()
+    }
+}
+
+pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
     let config = ModelConfig::from_json("test", MODEL).unwrap();
     let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
     let options = AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
@@ -74,7 +88,7 @@ fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: u
         step: 0,
     };
     let num_local = GLOBAL_BATCH / comm.world_size() as i64;
-    let mut losses = Vec::new();
+    let (mut losses, mut traffic) = (Vec::new(), CommCounters::default());
     for step in 0..NUM_STEPS {
         // Each epoch deals the samples in another order, the same on all ranks.
         let (epoch, batch) = (step / 3, step % 3);
@@ -88,10 +102,17 @@ fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: u
             ids: &ids,
             epoch: epoch as u64,
         };
-        losses.push(trainer.step(&inputs, None, comm).unwrap().values.loss);
+        let report = trainer.step(&inputs, None, comm).unwrap();
+        losses.push(report.values.loss);
+        traffic = report.communication;
     }
     let parameters = trainer.model.parameters().iter();
-    Result { parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(), losses }
+    Result {
+        parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(),
+        losses,
+        traffic,
+        num_buckets: trainer.gradients.num_buckets(),
+    }
 }
 
 fn image(sample: i64) -> Tensor {
@@ -104,7 +125,7 @@ fn tokens(sample: i64) -> Tensor {
     Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 
-fn on_ranks(world_size: usize, objective: MakeObjective, num_micro_batches: usize) -> Vec<Result> {
+pub(crate) fn on_ranks(world_size: usize, objective: MakeObjective, num_micro_batches: usize) -> Vec<Result> {
     let port = free_port();
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..world_size)
