@@ -34,6 +34,7 @@ enum { FC_SUM = 0, FC_MAX = 1, FC_MIN = 2 };
 typedef struct fc_store fc_store;
 typedef struct fc_group fc_group;
 typedef struct fc_work fc_work;
+typedef struct fc_buckets fc_buckets;
 // An `at::Tensor`; declared without its name, because this header is read without torch.
 typedef void fc_tensor;
 
@@ -86,6 +87,25 @@ fc_status fc_group_barrier(fc_group* group, int32_t device_index, fc_work** work
 
 fc_status fc_work_wait(fc_work* work, int64_t timeout_ms, char** message);
 void fc_work_free(fc_work* work);
+
+// --- gradients in buckets ------------------------------------------------------------------------------------------
+
+// From now on autograd adds the gradient of each leaf to `gradients[i]`, a view into `flats[bucket_of[i]]`. `largest` has
+// one element a bucket. Shares the ownership of all tensors; a leaf can be in one such object only.
+fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, const size_t* bucket_of,
+                         size_t num_leaves, fc_tensor* const* flats, size_t num_buckets, fc_tensor* largest,
+                         fc_buckets** buckets, char** message);
+// Does not wait for reductions that still run; they share the ownership of what they write.
+void fc_buckets_free(fc_buckets* buckets);
+// Lets each bucket leave, in order and once all its leaves got a gradient, during the backward pass that follows: notes
+// its largest absolute value, adds one to `*sequence`, and starts its sum over `group`. Without a group it is only
+// noted. Group and counter are borrowed until `fc_buckets_finish` or `fc_buckets_disarm`.
+fc_status fc_buckets_arm(fc_buckets* buckets, fc_group* group, uint64_t* sequence, char** message);
+// Lets the buckets leave that have not, and reports the first failure since they were armed.
+fc_status fc_buckets_finish(fc_buckets* buckets, char** message);
+void fc_buckets_disarm(fc_buckets* buckets);
+// Hands out the work that reduces a bucket, once.
+fc_status fc_buckets_take_work(fc_buckets* buckets, size_t bucket, fc_work** work, char** message);
 
 // --- operations on many tensors at once ----------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ pub(crate) struct Work {
     _opaque: [u8; 0],
 }
 
+#[repr(C)]
+pub(crate) struct Buckets {
+    _opaque: [u8; 0],
+}
+
 pub(crate) type Message = *mut *mut c_char;
 
 unsafe extern "C" {
@@ -165,6 +170,33 @@ unsafe extern "C" {
     ) -> Status;
     pub(crate) fn fc_work_wait(work: *mut Work, timeout_ms: i64, message: Message) -> Status;
     pub(crate) fn fc_work_free(work: *mut Work);
+
+    pub(crate) fn fc_buckets_new(
+        leaves: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        bucket_of: *const usize,
+        num_leaves: usize,
+        flats: *const *const C_tensor,
+        num_buckets: usize,
+        largest: *const C_tensor,
+        buckets: *mut *mut Buckets,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_buckets_free(buckets: *mut Buckets);
+    pub(crate) fn fc_buckets_arm(
+        buckets: *mut Buckets,
+        group: *mut Group,
+        sequence: *mut u64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_buckets_finish(buckets: *mut Buckets, message: Message) -> Status;
+    pub(crate) fn fc_buckets_disarm(buckets: *mut Buckets);
+    pub(crate) fn fc_buckets_take_work(
+        buckets: *mut Buckets,
+        bucket: usize,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
 
     pub(crate) fn fc_fused_adamw(
         params: *const *const C_tensor,

@@ -8,16 +8,17 @@ mod processes;
 use std::env;
 use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
+use std::num::NonZeroUsize;
 use std::process::{Child, Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fastclip_torch_ext::{StoreOptions, TcpStore};
+use fastclip_torch_ext::{BucketEntry, GradientBuckets, StoreOptions, TcpStore};
 use fastclip_trainer::distributed::{
     Alone, CommError, Communicator, ConnectOptions, Environment, Verdict, connect,
 };
 use processes::{run_worker, worker_command, written};
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Signal, getpid, kill_process};
 use tch::{Device, Kind, Tensor};
 
 /// Bounds what should never wait.
@@ -32,8 +33,11 @@ fn worker() {
         ("meets", meets),
         ("differs", differs),
         ("dies", dies),
+        ("dies_in_backward", dies_in_backward),
         ("freezes", freezes),
+        ("freezes_in_backward", freezes_in_backward),
         ("stays_away", stays_away),
+        ("stays_in_backward", stays_in_backward),
         ("leaves", leaves),
         ("announces", announces),
         ("panics", panics),
@@ -156,6 +160,17 @@ fn check_contract(comm: &dyn Communicator) {
     assert!(param.requires_grad() && param.is_leaf());
     assert_eq!(floats(&param.detach()), floats(&(values(0, &[4]) * ranks_sum)));
 
+    // Buckets hold the sum of all ranks after backward, and each is a collective of its own.
+    let mut filled = Filled::new();
+    let before = comm.counters();
+    filled.reduce(comm, |_| {}).unwrap();
+    for (leaf, gradient) in filled.buckets.gradients().iter().enumerate() {
+        assert_eq!(floats(gradient), vec![leaf as f32 * ranks_sum as f32; NUM_VALUES as usize]);
+    }
+    let buckets = comm.counters().since(&before);
+    assert_eq!(buckets.total().num_calls, NUM_LEAVES as u64);
+    assert_eq!(buckets.all_reduce.num_calls, NUM_LEAVES as u64);
+
     // All ranks get the same bits, also of sums that are not exact.
     tch::manual_seed(rank as i64);
     let inexact = Tensor::randn([10_001], (Kind::Float, Device::Cpu));
@@ -181,14 +196,6 @@ fn check_contract(comm: &dyn Communicator) {
     let columns = comm.all_gather(&values(rank, &[3, 2]).transpose(0, 1)).unwrap();
     assert_eq!(floats(&columns.narrow(0, 0, 2)), floats(&values(0, &[3, 2]).transpose(0, 1)));
 
-    // A scattered sum is the part of the sum that gathering would put together again.
-    let full = values(rank, &[2 * world_size as i64, 3]);
-    let part = comm.reduce_scatter_sum(&full).unwrap();
-    let sum = values(0, &[2 * world_size as i64, 3]) * ranks_sum;
-    assert_eq!(floats(&part), floats(&sum.narrow(0, 2 * rank as i64, 2)));
-    assert_eq!(floats(&full), floats(&values(rank, &[2 * world_size as i64, 3])), "the input stays");
-    assert_eq!(floats(&comm.all_gather(&part).unwrap()), floats(&sum));
-
     // A broadcast replaces the tensor by the root's.
     for root in 0..world_size {
         let tensor = values(rank, &[5]);
@@ -200,27 +207,57 @@ fn check_contract(comm: &dyn Communicator) {
     let nothing = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
     comm.all_reduce_sum(&nothing).unwrap();
     assert_eq!(comm.all_gather(&nothing).unwrap().size(), [0, 3]);
-    assert_eq!(comm.reduce_scatter_sum(&nothing).unwrap().size(), [0, 3]);
 
     // What cannot work is refused before anybody waits.
     let error = comm.broadcast(&nothing, world_size).unwrap_err();
     assert!(matches!(error, CommError::Argument { collective: "broadcast", .. }), "{error:?}");
-    let error = comm.reduce_scatter_sum(&Tensor::from(1.0)).unwrap_err();
-    assert!(matches!(error, CommError::Argument { collective: "reduce_scatter", .. }), "{error:?}");
-    if world_size > 1 {
-        let error = comm.reduce_scatter_sum(&values(0, &[world_size as i64 + 1])).unwrap_err();
-        assert!(error.to_string().contains("cannot be dealt out evenly"), "{error}");
-    }
 
     // Calls are counted, refused ones are not.
     comm.barrier().unwrap();
     let counters = comm.counters();
-    assert_eq!(counters.all_reduce.num_calls, 10);
+    assert_eq!(counters.all_reduce.num_calls, 10 + NUM_LEAVES as u64);
     assert_eq!(counters.broadcast.num_calls, world_size as u64);
-    assert_eq!(counters.broadcast.num_bytes, world_size as u64 * 5 * 4);
-    assert_eq!(counters.reduce_scatter.num_calls, 2);
+    assert_eq!(
+        counters.broadcast.num_bytes,
+        (world_size - 1) as u64 * 5 * 4,
+        "nothing from this rank itself"
+    );
     assert_eq!(counters.barrier.num_calls, 1);
-    assert_eq!(counters.total().num_calls, 10 + counters.all_gather.num_calls + world_size as u64 + 2 + 1);
+    let others = counters.all_gather.num_calls + world_size as u64 + 1;
+    assert_eq!(counters.total().num_calls, counters.all_reduce.num_calls + others);
+}
+
+const NUM_LEAVES: usize = 8;
+const NUM_VALUES: i64 = 100_000;
+
+/// Leaves with a bucket for each.
+struct Filled {
+    leaves: Vec<Tensor>,
+    buckets: GradientBuckets,
+}
+
+impl Filled {
+    fn new() -> Self {
+        let leaf = |_| Tensor::zeros([NUM_VALUES], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let leaves: Vec<Tensor> = (0..NUM_LEAVES).map(leaf).collect();
+        let entries: Vec<_> =
+            leaves.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+        let buckets = GradientBuckets::new(&entries, NonZeroUsize::new(4).unwrap()).unwrap();
+        Self { leaves, buckets }
+    }
+
+    /// Gives each leaf its number times that of the rank as gradient, the last leaf first; `before` is called with the
+    /// number of buckets that have left.
+    fn reduce(&mut self, comm: &dyn Communicator, before: impl Fn(usize)) -> Result<(), CommError> {
+        let scale = (comm.rank() + 1) as f64;
+        let Self { leaves, buckets } = self;
+        comm.all_reduce_during(buckets, &mut || {
+            for (num_left, (leaf, tensor)) in leaves.iter().enumerate().rev().enumerate() {
+                before(num_left);
+                (tensor.sum(Kind::Float) * (leaf as f64 * scale)).backward();
+            }
+        })
+    }
 }
 
 #[test]
@@ -372,7 +409,8 @@ fn told_by_others(outputs: &[Output], culprit: usize) -> String {
         outputs.iter().enumerate().filter(|(rank, _)| *rank != culprit).map(|(_, output)| output).collect();
     for output in &others {
         assert!(output.status.success(), "{}", written(output));
-        assert!(told(output).contains("all_reduce (collective "), "{}", told(output));
+        assert!(told(output).contains("all_reduce"), "{}", told(output));
+        assert!(told(output).contains("(collective "), "{}", told(output));
     }
     told(others[0])
 }
@@ -380,12 +418,10 @@ fn told_by_others(outputs: &[Output], culprit: usize) -> String {
 fn dies() {
     let comm = join(TIMEOUT);
     let culprit: usize = env::var("CULPRIT").unwrap().parse().unwrap();
-    if comm.rank() == culprit {
-        comm.barrier().unwrap();
-        kill_process(getpid(), Signal::KILL).unwrap();
-        thread::sleep(TIMEOUT);
-    }
     comm.barrier().unwrap();
+    if comm.rank() == culprit {
+        kill_itself();
+    }
     reduce_until_failure(&*comm, culprit);
 }
 
@@ -416,14 +452,59 @@ fn a_killed_rank_zero_is_named_although_the_store_went_with_it() {
     assert!(told.contains("is gone, and with it the store at 127.0.0.1:"), "{told}");
 }
 
+/// Reduces buckets, in which the culprit does something after half of them have left, and checks that the others blame it.
+fn fail_in_backward(comm: Box<dyn Communicator>, timeout: Duration, culprit: usize, act: fn()) {
+    let mut filled = Filled::new();
+    comm.barrier().unwrap();
+    let start = Instant::now();
+    let is_culprit = comm.rank() == culprit;
+    let result = filled.reduce(&*comm, |num_left| {
+        if is_culprit && num_left == NUM_LEAVES / 2 {
+            act();
+        }
+    });
+    let error = result.unwrap_err();
+    tell(&error);
+    assert_eq!(error.ranks(), [culprit], "{error:?}");
+    drop(comm);
+    // The time-out, the quarter more that a verdict takes, and what a busy machine adds: the buckets behind the one that
+    // failed must not add a time-out each.
+    assert!(start.elapsed() < timeout * 2, "{error}");
+}
+
+fn kill_itself() {
+    kill_process(getpid(), Signal::KILL).unwrap();
+    thread::sleep(TIMEOUT);
+}
+
+fn dies_in_backward() {
+    let culprit: usize = env::var("CULPRIT").unwrap().parse().unwrap();
+    // Nobody waits for a time-out here, so that half of one bounds it well.
+    fail_in_backward(join(TIMEOUT), TIMEOUT / 4, culprit, kill_itself);
+}
+
+#[test]
+fn a_rank_killed_in_backward_ends_all_others_and_is_named() {
+    let (outputs, pid) = run_with_culprit("dies_in_backward", 4, 2);
+    let told = told_by_others(&outputs, 2);
+    assert!(told.starts_with(&format!("rank 2 (process {pid} on ")), "{told}");
+    assert!(told.contains("gave no more signs of life: all_reduce of gradient bucket "), "{told}");
+    assert!(told.contains(" of 8 (collective "), "{told}");
+}
+
+#[test]
+fn a_rank_zero_killed_in_backward_is_named_although_the_store_went_with_it() {
+    let (outputs, pid) = run_with_culprit("dies_in_backward", 3, 0);
+    let told = told_by_others(&outputs, 0);
+    assert!(told.starts_with(&format!("rank 0 (process {pid} on ")), "{told}");
+}
+
 /// Tells its process and stands still, watch and all, until the test kills it.
 fn freezes() {
     let comm = join(SHORT_TIMEOUT);
     comm.barrier().unwrap();
     if comm.rank() == 1 {
-        kill_process(getpid(), Signal::STOP).unwrap();
-        // The signal may stop another thread first: this one must not leave the run in the meantime.
-        thread::sleep(TIMEOUT);
+        stop_itself();
     } else {
         reduce_until_failure(&*comm, 1);
     }
@@ -431,16 +512,46 @@ fn freezes() {
 
 #[test]
 fn a_frozen_rank_is_named_after_the_time_out() {
-    let port = free_port();
-    let children: Vec<_> = (0..3).map(|rank| start_rank("freezes", rank, 3, port)).collect();
-    let pid = Pid::from_child(&children[1]);
-    let mut others = children;
-    let frozen = others.remove(1);
-    let others = outputs(others);
-    kill_process(pid, Signal::KILL).unwrap();
-    let frozen = outputs(vec![frozen]).remove(0);
-    let told = told_by_others(&[&others[..1], &[frozen], &others[1..]].concat(), 1);
+    let told = told_of_rank_one("freezes");
     assert!(told.contains("gave no more signs of life"), "{told}");
+}
+
+fn stop_itself() {
+    kill_process(getpid(), Signal::STOP).unwrap();
+    // The signal may stop another thread first: this one must not go on in the meantime.
+    thread::sleep(TIMEOUT);
+}
+
+fn freezes_in_backward() {
+    fail_in_backward(join(SHORT_TIMEOUT), SHORT_TIMEOUT, 1, stop_itself);
+}
+
+fn stays_in_backward() {
+    fail_in_backward(join(SHORT_TIMEOUT), SHORT_TIMEOUT, 1, || thread::sleep(TIMEOUT));
+}
+
+/// Starts three ranks and ends rank 1 when the others have; returns what those told.
+fn told_of_rank_one(worker: &str) -> String {
+    let port = free_port();
+    let mut children: Vec<_> = (0..3).map(|rank| start_rank(worker, rank, 3, port)).collect();
+    let mut culprit = children.remove(1);
+    let others = outputs(children);
+    culprit.kill().unwrap();
+    let culprit = outputs(vec![culprit]).remove(0);
+    told_by_others(&[&others[..1], &[culprit], &others[1..]].concat(), 1)
+}
+
+#[test]
+fn a_rank_frozen_in_backward_is_named_after_the_time_out() {
+    let told = told_of_rank_one("freezes_in_backward");
+    // Which bucket depends on how far those that had left came before all threads stood still.
+    assert!(told.contains("gave no more signs of life: all_reduce of gradient bucket "), "{told}");
+}
+
+#[test]
+fn a_rank_that_does_not_come_out_of_backward_is_named_with_the_bucket() {
+    let told = told_of_rank_one("stays_in_backward");
+    assert!(told.contains("did not come to all_reduce of gradient bucket 5 of 8 (collective 6)"), "{told}");
 }
 
 /// Lives, but does not come to the collective; leaves when the others are done.
@@ -457,13 +568,7 @@ fn stays_away() {
 
 #[test]
 fn a_rank_that_lives_but_stays_away_is_named_with_the_collective() {
-    let port = free_port();
-    let mut children: Vec<_> = (0..3).map(|rank| start_rank("stays_away", rank, 3, port)).collect();
-    let mut absent = children.remove(1);
-    let others = outputs(children);
-    absent.kill().unwrap();
-    let absent = outputs(vec![absent]).remove(0);
-    let told = told_by_others(&[&others[..1], &[absent], &others[1..]].concat(), 1);
+    let told = told_of_rank_one("stays_away");
     assert!(told.contains("did not come to all_reduce (collective 2)"), "{told}");
 }
 

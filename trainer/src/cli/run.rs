@@ -190,3 +190,24 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreement_of(text: &str) -> String {
+        let text = format!("train_data = \"data/train\"\n{text}");
+        let options = RunOptions::parse(std::path::Path::new("run.toml"), &text).unwrap();
+        agreement(&RunConfig::resolve(options, machine(1)).unwrap())
+    }
+
+    #[test]
+    fn ranks_of_another_version_or_with_other_settings_do_not_agree() {
+        assert!(agreement_of("").starts_with(&version::program()));
+        assert_eq!(agreement_of(""), agreement_of(""));
+        // Settings that may change between sessions of a run, but not between its ranks.
+        for text in ["bucket_mib = 7", "accum_freq = 2", "threads = 3", "lr = 0.25"] {
+            assert_ne!(agreement_of(""), agreement_of(text), "{text}");
+        }
+    }
+}

@@ -43,6 +43,8 @@ pub struct RunConfig {
     pub optimizer: AdamWOptions,
     /// How fast they move.
     pub rates: RatesConfig,
+    /// Bytes of gradients that are summed over ranks at once.
+    pub bucket_bytes: NonZeroUsize,
     /// Folder of the run.
     pub run_dir: PathBuf,
     /// When checkpoints are written.
@@ -56,8 +58,10 @@ pub struct RunConfig {
 pub struct DataConfig {
     /// Dataset to train on.
     pub location: String,
-    /// Samples of a rank in a step.
+    /// Samples of a rank that are encoded at once.
     pub batch_size: NonZeroUsize,
+    /// How many times that many a rank has in a step.
+    pub accum_freq: NonZeroUsize,
     /// Decides the order and the crops.
     pub seed: u64,
     /// Decoding threads of a rank.
@@ -193,6 +197,8 @@ fn name_of(value: impl clap::ValueEnum) -> String {
     value.get_name().to_owned()
 }
 
+const MIB: NonZeroUsize = NonZeroUsize::new(1 << 20).expect("2^20 is not 0");
+
 fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
 }
@@ -237,6 +243,7 @@ impl RunConfig {
             data: DataConfig {
                 location,
                 batch_size: settings.batch_size,
+                accum_freq: settings.accum_freq,
                 seed: settings.seed,
                 threads: settings.workers,
                 crop_scale: settings.crop_scale as f32,
@@ -260,6 +267,7 @@ impl RunConfig {
                 lr_tau,
                 lr_tau_scheduler: settings.lr_tau_scheduler.expect("resolving the objective fills it in"),
             },
+            bucket_bytes: settings.bucket_mib.saturating_mul(MIB),
             run_dir,
             checkpoints: CheckpointConfig {
                 resume: settings.resume.clone(),
@@ -300,10 +308,13 @@ impl RunConfig {
     }
 }
 
-/// Settings that say where, when and how fast things happen, but not what comes out. The batch size of a rank is among
-/// them because the number of ranks may change; the global batch may not, and is compared where it is known.
-const FREE_TO_CHANGE: [&str; 19] = [
+/// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
+/// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
+/// known.
+const FREE_TO_CHANGE: [&str; 21] = [
+    "accum_freq",
     "batch_size",
+    "bucket_mib",
     "device",
     "dist_timeout",
     "estimator_memory",

@@ -84,9 +84,12 @@ options! {
         /// Decoding threads of each rank [default: 4]
         #[arg(help_heading = "Data", value_name = "N")]
         workers: NonZeroUsize = non_zero(4),
-        /// Samples of each rank in a step; the global batch is this times the number of ranks [default: 64]
+        /// Samples that each rank encodes at once; the global batch is this times --accum-freq times the number of ranks [default: 64]
         #[arg(help_heading = "Data", value_name = "N", alias = "batch_size")]
         batch_size: NonZeroUsize = non_zero(64),
+        /// Micro-batches of --batch-size samples in a step of each rank; more than one encodes twice, to contrast all of them in the memory of one [default: 1]
+        #[arg(help_heading = "Data", value_name = "N", alias = "accum_freq")]
+        accum_freq: NonZeroUsize = non_zero(1),
         /// Least fraction of an image's area that the random crop keeps [default: 0.9]
         #[arg(help_heading = "Data", value_name = "FRACTION")]
         crop_scale: f64 = 0.9,
@@ -178,6 +181,9 @@ options! {
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// Size of the buckets in which gradients are summed over ranks while backward still runs; smaller ones leave earlier and cost more calls [default: 25]
+        #[arg(help_heading = "Run", value_name = "MIB")]
+        bucket_mib: NonZeroUsize = non_zero(25),
         /// Seconds that ranks wait for each other before the run ends with an error [default: 600]
         #[arg(help_heading = "Run", value_name = "SECONDS")]
         dist_timeout: NonZeroU64 = NonZeroU64::new(600).expect("600 is not 0"),

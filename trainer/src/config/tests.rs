@@ -99,6 +99,15 @@ fn a_resolved_config_can_be_fed_back() {
 }
 
 #[test]
+fn a_rank_has_at_least_one_micro_batch() {
+    let error = parse("accum_freq = 0").unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("nonzero") && source.contains("accum_freq"), "{source}");
+    assert_eq!(resolve("accum_freq = 4").unwrap().data.accum_freq.get(), 4);
+    assert_eq!(resolve("bucket_mib = 2").unwrap().bucket_bytes.get(), 2 << 20);
+}
+
+#[test]
 fn values_that_no_run_can_have_are_refused_by_key() {
     for (text, expected) in [
         ("gamma = 0.0", "`gamma` is 0, but it must lie in (0, 1]"),

@@ -41,7 +41,7 @@ impl TrainingData {
         device: Device,
     ) -> Result<Self, RunError> {
         let world_size = NonZeroUsize::new(comm.world_size()).expect("a communicator has at least this rank");
-        let global_batch = config.batch_size.saturating_mul(world_size);
+        let global_batch = config.batch_size.saturating_mul(config.accum_freq).saturating_mul(world_size);
         let loader = Loader::builder(open(&config.location)?)
             .global_batch(global_batch)
             .world(World::new(comm.rank(), comm.world_size())?)

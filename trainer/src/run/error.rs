@@ -130,7 +130,7 @@ impl RunError {
             }
             Self::Checkpoint(CheckpointError::Nothing { .. }) => "`--resume auto` starts a run that has none",
             Self::Load(LoadError::TooFewSamples { .. }) => {
-                "the global batch is `--batch-size` times the number of ranks"
+                "the global batch is `--batch-size` times `--accum-freq` times the number of ranks"
             }
             Self::Dataset { source, .. } => source.hint()?,
             _ => return None,

@@ -151,7 +151,8 @@ impl Recorder {
             tau: report.tau,
             gamma: report.gamma,
             grad_norm: Some(report.grad_norm),
-            communication_bytes: report.communication_bytes,
+            communication_bytes: report.communication.total().num_bytes,
+            collectives: report.communication,
             timing: watch.take_timing(self.global_batch),
         })?;
         Ok(())

@@ -13,6 +13,7 @@ use crate::config::{EstimatorMemory, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
+use crate::gradients::Gradients;
 use crate::model::Clip;
 use crate::optimizer::AdamW;
 use crate::schedule::{Schedule, WarmupCosine};
@@ -36,7 +37,7 @@ pub(super) fn start(
     fastclip_torch_ext::set_num_threads(threads)?;
     let checkpoints = Checkpoints::new(config.run_dir.join("checkpoints"), config.checkpoints.keep);
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let mut trainer = build(config, data, around);
+    let mut trainer = build(config, data, around)?;
     let mut is_finished = false;
 
     prepare_folder(config, &checkpoints, comm)?;
@@ -72,7 +73,7 @@ fn identity(
     identity
 }
 
-fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Trainer {
+fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
     let model = Clip::new(&config.model, around.device, config.data.seed);
     model.set_temperature(config.objective.initial_temperature);
     let dealing = Dealing {
@@ -87,8 +88,10 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
     let objective =
         config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
     let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
-    Trainer {
+    Ok(Trainer {
         optimizer: AdamW::new(model.parameters(), config.optimizer),
+        gradients: Gradients::new(model.parameters(), config.bucket_bytes)?,
+        num_micro_batches: config.data.accum_freq,
         model,
         objective,
         schedule: Schedule {
@@ -102,7 +105,7 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
             temperature: lr_tau_scheduler,
         },
         step: 0,
-    }
+    })
 }
 
 /// Makes the run's folder; for a run that starts over, without what an earlier one left.

@@ -1,12 +1,16 @@
-//! The number of ranks changes nothing but who computes what: in fp64, over real Gloo.
+//! The number of ranks and of micro-batches changes nothing but who computes what, and when: in fp64, over real Gloo.
 
+use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
 
 use fastclip_schemas::SampleId;
 use fastclip_testkit::free_port;
-use fastclip_trainer::distributed::{Alone, Communicator, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{
+    Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
+};
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
+use fastclip_trainer::gradients::Gradients;
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
@@ -17,9 +21,14 @@ use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
 use fastclip_trainer::step::{Inputs, Trainer};
 use tch::{Device, Kind, Tensor};
 
-const NUM_SAMPLES: i64 = 24;
-const GLOBAL_BATCH: i64 = 8;
+const NUM_SAMPLES: i64 = 48;
+pub(crate) const GLOBAL_BATCH: i64 = 16;
 const NUM_STEPS: i64 = 20;
+
+/// Small enough for several buckets.
+const BUCKET_BYTES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+pub(crate) const EMBED_DIM: usize = 12;
 
 const MODEL: &str = r#"{
   "embed_dim": 12,
@@ -28,7 +37,7 @@ const MODEL: &str = r#"{
   "text_cfg": {"context_length": 8, "vocab_size": 40, "width": 12, "heads": 2, "layers": 2}
 }"#;
 
-type MakeObjective = fn(&dyn Communicator) -> Box<dyn Objective>;
+pub(crate) type MakeObjective = fn(&dyn Communicator) -> Box<dyn Objective>;
 
 fn table(comm: &dyn Communicator, initial: &[f64]) -> EstimatorTable {
     let dealing = Dealing { num_ids: NUM_SAMPLES as u64, rank: comm.rank(), world_size: comm.world_size() };
@@ -37,7 +46,7 @@ fn table(comm: &dyn Communicator, initial: &[f64]) -> EstimatorTable {
 
 const GAMMA: GammaSchedule = GammaSchedule { decay: GammaDecay::Cosine, min: 0.3, decay_epochs: 5 };
 
-fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
     let options = GlobalOptions {
         variant: GlobalVariant::V3,
         gamma: GAMMA,
@@ -49,7 +58,7 @@ fn v3(comm: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(Global::new(options, table(comm, &Global::INITIAL_ROW)))
 }
 
-fn v2(comm: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn v2(comm: &dyn Communicator) -> Box<dyn Objective> {
     let options = IndividualOptions {
         variant: IndividualVariant::V2,
         gamma: GAMMA,
@@ -65,7 +74,7 @@ fn v2(comm: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(Individual::new(options, table(comm, &Individual::initial_row(0.07))))
 }
 
-fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(OpenClip::default())
 }
 
@@ -73,13 +82,23 @@ fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(SigLip::default())
 }
 
-/// What a run comes to: its parameters and losses.
-struct Result {
+/// What a run comes to.
+pub(crate) struct Result {
     parameters: Vec<(String, Tensor)>,
     losses: Vec<f64>,
+    /// What the last step moved.
+    pub(crate) traffic: CommCounters,
+    pub(crate) num_buckets: usize,
 }
 
-fn train(comm: &dyn Communicator, objective: MakeObjective) -> Result {
+impl Result {
+    /// Number of values in all parameters.
+    pub(crate) fn num_values(&self) -> usize {
+        self.parameters.iter().map(|(_, tensor)| tensor.numel()).sum()
+    }
+}
+
+pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
     let config = ModelConfig::from_json("test", MODEL).unwrap();
     let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
     let options = AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
@@ -92,11 +111,13 @@ fn train(comm: &dyn Communicator, objective: MakeObjective) -> Result {
             temperature_peak: 1e-2,
             temperature: TemperatureSchedule::StepThresh,
         },
+        gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
+        num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
         model,
         step: 0,
     };
     let num_local = GLOBAL_BATCH / comm.world_size() as i64;
-    let mut losses = Vec::new();
+    let (mut losses, mut traffic) = (Vec::new(), CommCounters::default());
     for step in 0..NUM_STEPS {
         // Each epoch deals the samples in another order, the same on all ranks.
         let (epoch, batch) = (step / 3, step % 3);
@@ -110,10 +131,17 @@ fn train(comm: &dyn Communicator, objective: MakeObjective) -> Result {
             ids: &ids,
             epoch: epoch as u64,
         };
-        losses.push(trainer.step(&inputs, None, comm).unwrap().values.loss);
+        let report = trainer.step(&inputs, None, comm).unwrap();
+        losses.push(report.values.loss);
+        traffic = report.communication;
     }
     let parameters = trainer.model.parameters().iter();
-    Result { parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(), losses }
+    Result {
+        parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(),
+        losses,
+        traffic,
+        num_buckets: trainer.gradients.num_buckets(),
+    }
 }
 
 fn image(sample: i64) -> Tensor {
@@ -123,10 +151,10 @@ fn image(sample: i64) -> Tensor {
 
 /// Start token 38, three words, end token 39, padding.
 fn tokens(sample: i64) -> Tensor {
-    Tensor::from_slice(&[38, sample, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
+    Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 
-fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
+pub(crate) fn on_ranks(world_size: usize, objective: MakeObjective, num_micro_batches: usize) -> Vec<Result> {
     let port = free_port();
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..world_size)
@@ -144,7 +172,7 @@ fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
                         agreement: "invariance".to_owned(),
                         device: Device::Cpu,
                     };
-                    train(&*connect(&environment.unwrap(), &options).unwrap(), objective)
+                    train(&*connect(&environment.unwrap(), &options).unwrap(), objective, num_micro_batches)
                 })
             })
             .collect();
@@ -153,39 +181,48 @@ fn on_ranks(world_size: usize, objective: MakeObjective) -> Vec<Result> {
 }
 
 fn assert_invariant(objective: MakeObjective) {
-    let alone = train(&Alone::new(), objective);
+    let expected = train(&Alone::new(), objective, 1);
+    for num_micro_batches in [2, 4] {
+        let found = train(&Alone::new(), objective, num_micro_batches);
+        assert_same(&found, &expected, &format!("{num_micro_batches} micro-batches alone"));
+    }
     for world_size in [2, 4] {
-        for (rank, found) in on_ranks(world_size, objective).iter().enumerate() {
-            for (step, (found, expected)) in found.losses.iter().zip(&alone.losses).enumerate() {
-                assert!(
-                    (found - expected).abs() < 1e-10,
-                    "step {step} of rank {rank} of {world_size}: {found} {expected}"
-                );
-            }
-            for ((name, found), (_, expected)) in found.parameters.iter().zip(&alone.parameters) {
-                let difference = (found - expected).abs().max().double_value(&[]);
-                assert!(difference < 1e-10, "`{name}` on rank {rank} of {world_size}: {difference:e}");
+        for num_micro_batches in [1, 2, 4] {
+            for (rank, found) in on_ranks(world_size, objective, num_micro_batches).iter().enumerate() {
+                let place = format!("rank {rank} of {world_size} with {num_micro_batches} micro-batches");
+                assert_same(found, &expected, &place);
             }
         }
     }
 }
 
+#[track_caller]
+fn assert_same(found: &Result, expected: &Result, place: &str) {
+    for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
+        assert!((found - expected).abs() < 1e-10, "step {step} of {place}: {found} {expected}");
+    }
+    for ((name, found), (_, expected)) in found.parameters.iter().zip(&expected.parameters) {
+        let difference = (found - expected).abs().max().double_value(&[]);
+        assert!(difference < 1e-10, "`{name}` of {place}: {difference:e}");
+    }
+}
+
 #[test]
-fn fastclip_v3_trains_the_same_model_on_any_number_of_ranks() {
+fn fastclip_v3_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(v3);
 }
 
 #[test]
-fn the_baseline_trains_the_same_model_on_any_number_of_ranks() {
+fn the_baseline_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(openclip);
 }
 
 #[test]
-fn individual_temperatures_train_the_same_model_on_any_number_of_ranks() {
+fn individual_temperatures_train_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(v2);
 }
 
 #[test]
-fn the_sigmoid_loss_trains_the_same_model_on_any_number_of_ranks() {
+fn the_sigmoid_loss_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(siglip);
 }

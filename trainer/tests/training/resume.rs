@@ -51,6 +51,27 @@ fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
 }
 
 #[test]
+fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
+    let setting = Setting::new();
+    let mut whole = setting.launched("whole", 2);
+    whole.args(["--save-every-steps", "1"]);
+    succeed(whole);
+
+    for (culprit, step) in [(1, "step_00000003"), (0, "step_00000009")] {
+        let mut ranks = Ranks::new(2).start(|_| rank(&setting, "orphaned"));
+        let checkpoint = setting.of_run("orphaned", "checkpoints").join(step);
+        ranks.wait_until("the checkpoint", || checkpoint.exists());
+        ranks.kill(culprit);
+        let other = ranks.wait().swap_remove(1 - culprit);
+        other.assert_code(2).assert_says(&[&format!("rank {culprit} (process "), "(collective "]);
+    }
+    for finished in Ranks::new(2).start(|_| rank(&setting, "orphaned")).wait() {
+        finished.assert_code(0);
+    }
+    assert_same_run(&setting, "whole", "orphaned");
+}
+
+#[test]
 fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
     let setting = Setting::new();
     succeed(setting.launched("whole", 2));
