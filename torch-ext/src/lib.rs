@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
-//! | `ops` | [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
@@ -31,6 +31,9 @@ mod store;
 
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Work};
-pub use ops::{FusedAdamW, foreach_mul, foreach_norm, fused_adamw};
+pub use ops::{
+    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
+    fused_sgd,
+};
 pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};
