@@ -6,6 +6,7 @@
 
 mod choices;
 mod file;
+mod optimization;
 mod options;
 
 #[cfg(test)]
@@ -18,13 +19,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
+pub use choices::{DeviceChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume};
 pub use options::{RunOptions, Settings};
 
 use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
 use crate::objective::{FastClipV3Options, GammaSchedule};
-use crate::optimizer::AdamWOptions;
-use crate::schedule::TemperatureSchedule;
+use crate::optimizer::OptimizerOptions;
+use crate::schedule::{ModelSchedule, TauThreshold, TemperatureSchedule};
 
 /// A run whose settings have been checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +41,7 @@ pub struct RunConfig {
     /// Temperature to start with.
     pub initial_temperature: f64,
     /// How parameters move.
-    pub optimizer: AdamWOptions,
+    pub optimizer: OptimizerOptions,
     /// How fast they move.
     pub rates: RatesConfig,
     /// Folder of the run.
@@ -97,7 +98,7 @@ pub struct RatesConfig {
     pub epochs: u64,
     /// Highest rate.
     pub lr: f64,
-    /// Rate at the end.
+    /// Rate at the end of a cosine.
     pub lr_min: f64,
     /// Steps of the warm-up.
     pub warmup: u64,
@@ -105,6 +106,16 @@ pub struct RatesConfig {
     pub lr_tau: f64,
     /// How it runs.
     pub lr_tau_scheduler: TemperatureSchedule,
+    /// How that of the model runs.
+    pub lr_scheduler: ModelSchedule,
+    /// Epochs at the end in which a cooldown brings a rate down.
+    pub epochs_cooldown: u64,
+    /// Rate at the end of a cooldown.
+    pub lr_cooldown_end: f64,
+    /// Power along which a cooldown runs.
+    pub lr_cooldown_power: f64,
+    /// What lowers the temperature's rate if its schedule minds a threshold.
+    pub tau_threshold: TauThreshold,
 }
 
 /// When checkpoints are written.
@@ -236,6 +247,8 @@ impl RunConfig {
             ObjectiveChoice::FastClipV3 => TemperatureSchedule::StepThresh,
             ObjectiveChoice::OpenClip => TemperatureSchedule::Cosine,
         });
+        let optimizer = optimization::optimizer(&mut settings)?;
+        let rates = optimization::rates(&settings, lr_tau, lr_tau_scheduler)?;
         let decay_epochs = settings.gamma_decay_epochs.unwrap_or(settings.epochs.div_ceil(2));
         let threads = settings.threads.unwrap_or(machine.processors_per_rank);
         let name = settings.name.clone().unwrap_or_else(|| default_name(&settings));
@@ -276,20 +289,8 @@ impl RunConfig {
                 }),
             },
             initial_temperature: settings.temperature,
-            optimizer: AdamWOptions {
-                beta1: settings.beta1,
-                beta2: settings.beta2,
-                eps: settings.eps,
-                weight_decay: settings.wd,
-            },
-            rates: RatesConfig {
-                epochs: settings.epochs,
-                lr: settings.lr,
-                lr_min: settings.lr_min,
-                warmup: settings.warmup,
-                lr_tau,
-                lr_tau_scheduler,
-            },
+            optimizer,
+            rates,
             run_dir,
             checkpoints: CheckpointConfig {
                 resume: settings.resume.clone(),
@@ -380,17 +381,30 @@ fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
     in_range("fastclip_eps", settings.fastclip_eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     in_range("lr", settings.lr, at_least_zero.clone(), "it must be at least 0")?;
     in_range("lr_min", settings.lr_min, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("lr_cooldown_end", settings.lr_cooldown_end, at_least_zero.clone(), "it must be at least 0")?;
+    in_range(
+        "lr_cooldown_power",
+        settings.lr_cooldown_power,
+        f64::MIN_POSITIVE..=f64::MAX,
+        "it must be above 0",
+    )?;
+    in_range(
+        "lr_tau_threshold",
+        settings.lr_tau_threshold,
+        f64::MIN_POSITIVE..=1.0,
+        "it must lie in (0, 1]",
+    )?;
+    in_range("lr_tau_factor", settings.lr_tau_factor, 0.0..=1.0, "it must lie in [0, 1]")?;
     in_range("wd", settings.wd, at_least_zero, "it must be at least 0")?;
     in_range("beta1", settings.beta1, fraction.clone(), "it must lie in [0, 1)")?;
-    in_range("beta2", settings.beta2, fraction, "it must lie in [0, 1)")?;
-    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
-    if settings.lr_min > settings.lr {
-        return Err(refuse(
-            "lr_min",
-            settings.lr_min,
-            format!("`lr` is {}, which it must not exceed", settings.lr),
-        ));
+    if let Some(beta2) = settings.beta2 {
+        in_range("beta2", beta2, fraction.clone(), "it must lie in [0, 1)")?;
     }
+    in_range("momentum", settings.momentum, fraction, "it must lie in [0, 1)")?;
+    if let Some(norm) = settings.grad_clip_norm {
+        in_range("grad_clip_norm", norm, f64::MIN_POSITIVE..=f64::MAX, "it must be above 0")?;
+    }
+    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     if settings.epochs == 0 {
         return Err(refuse(
             "epochs",

@@ -15,8 +15,7 @@ use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
 use crate::model::Clip;
 use crate::objective::{FastClipV3, Objective, OpenClip};
-use crate::optimizer::AdamW;
-use crate::schedule::{Schedule, WarmupCosine};
+use crate::optimizer::Optimizer;
 use crate::step::Trainer;
 
 pub(super) struct Start {
@@ -88,21 +87,11 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
             Box::new(FastClipV3::new(options, table))
         }
     };
-    let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
     Trainer {
-        optimizer: AdamW::new(model.parameters(), config.optimizer),
+        optimizer: Optimizer::new(model.parameters(), config.optimizer),
         model,
         objective,
-        schedule: Schedule {
-            model: WarmupCosine {
-                peak: lr,
-                floor: lr_min,
-                warmup_steps: warmup,
-                total_steps: epochs * data.loader.steps_per_epoch(),
-            },
-            temperature_peak: lr_tau,
-            temperature: lr_tau_scheduler,
-        },
+        schedule: config.rates.schedule(data.loader.steps_per_epoch()),
         step: 0,
     }
 }
@@ -162,10 +151,17 @@ fn write_settings(config: &RunConfig) -> Result<(), RunError> {
 }
 
 fn warn_of_long_warm_up(rates: &RatesConfig, data: &TrainingData) {
-    let total_steps = rates.epochs * data.loader.steps_per_epoch();
+    let peak_epochs = rates.epochs - rates.epochs_cooldown;
+    let [total_steps, peak_steps] =
+        [rates.epochs, peak_epochs].map(|epochs| epochs * data.loader.steps_per_epoch());
     if rates.warmup > total_steps {
         tracing::warn!(
             "`warmup` is {} steps, the whole run has {total_steps}: the learning rate will not reach `lr`",
+            rates.warmup
+        );
+    } else if rates.warmup > peak_steps {
+        tracing::warn!(
+            "`warmup` is {} steps, the cooldown begins after {peak_steps}: the learning rate will jump",
             rates.warmup
         );
     }
