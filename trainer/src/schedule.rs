@@ -196,9 +196,9 @@ mod tests {
         {
             assert_near(cooldown(1.0).at(step), rate);
         }
-        // Half-way a power of 2 leaves a quarter of 4e-4, a root leaves 0.70711 of it.
-        assert_near(cooldown(2.0).at(80), 2e-4);
-        assert_near(cooldown(0.5).at(80), 1e-4 + 4e-4 * 0.707_106_78);
+        // Three quarters in, a power of 2 leaves a sixteenth of 4e-4, a root leaves half of it.
+        assert_near(cooldown(2.0).at(90), 1.25e-4);
+        assert_near(cooldown(0.5).at(90), 3e-4);
     }
 
     #[test]

@@ -148,7 +148,7 @@ options! {
         #[arg(help_heading = "Optimization", value_name = "POWER", alias = "lr_cooldown_power")]
         lr_cooldown_power: f64 = 1.0,
         /// How a gradient becomes a step [default: adamw]
-        #[arg(help_heading = "Optimization")]
+        #[arg(help_heading = "Optimization", alias = "opt")]
         optimizer: OptimizerChoice = OptimizerChoice::AdamW,
         /// Weight decay of parameters with two dimensions or more [default: 0.2]
         #[arg(help_heading = "Optimization", value_name = "DECAY")]
@@ -166,10 +166,10 @@ options! {
         #[arg(help_heading = "Optimization", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         nesterov: bool = false,
         /// Tau up to which step_thresh lowers the temperature's rate [default: 0.03]
-        #[arg(help_heading = "Optimization", value_name = "TAU", alias = "lr_tau_threshold")]
+        #[arg(help_heading = "Optimization", value_name = "TAU", alias = "lr_tau_threshold", display_order = 900)]
         lr_tau_threshold: f64 = 0.03,
         /// What step_thresh multiplies the temperature's rate by then [default: a third]
-        #[arg(help_heading = "Optimization", value_name = "FACTOR", alias = "lr_tau_factor")]
+        #[arg(help_heading = "Optimization", value_name = "FACTOR", alias = "lr_tau_factor", display_order = 901)]
         lr_tau_factor: f64 = 1.0 / 3.0,
 
         /// Folder that holds runs [default: ./logs]
@@ -219,18 +219,18 @@ options! {
         /// Epoch at which gamma arrives at its final value [default: half of the epochs]
         #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
         gamma_decay_epochs: u64,
+        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.99 for lion]
+        #[arg(help_heading = "Optimization")]
+        beta2: f64,
+        /// Norm of all gradients above which they are scaled down to it; logs tell the norm before [default: none]
+        #[arg(help_heading = "Optimization", value_name = "NORM", alias = "grad_clip_norm")]
+        grad_clip_norm: f64,
         /// Learning rate of the temperature; negative means that of the model [default: --lr]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_tau", allow_negative_numbers = true)]
         lr_tau: f64,
         /// How that rate runs [default: step_thresh for fastclip-v3, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
-        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.99 for lion]
-        #[arg(help_heading = "Optimization")]
-        beta2: f64,
-        /// Norm of all gradients above which they are scaled down to it [default: none]
-        #[arg(help_heading = "Optimization", value_name = "NORM", alias = "grad_clip_norm")]
-        grad_clip_norm: f64,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]
         #[arg(help_heading = "Run", display_order = 0)]
         name: String,

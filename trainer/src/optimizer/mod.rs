@@ -71,7 +71,7 @@ pub enum OptimizerError {
     /// libtorch refused.
     #[error("could not take a step of the optimizer")]
     Torch(#[from] TorchError),
-    /// Saved state that does not belong to this model.
+    /// Saved state that does not belong to this model or rule.
     #[error("saved optimizer state `{name}` {reason}")]
     State {
         /// Name of the tensor.

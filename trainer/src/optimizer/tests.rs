@@ -15,8 +15,14 @@ const RULES: [Rule; 6] = [
 ];
 const THRESHOLD: TauThreshold = TauThreshold { tau: 0.03, factor: 1.0 / 3.0 };
 
+const MODEL: &str = r#"{
+  "embed_dim": 12,
+  "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+  "text_cfg": {"context_length": 8, "vocab_size": 40, "width": 12, "heads": 2, "layers": 1}
+}"#;
+
 fn model() -> Clip {
-    Clip::with_kind(&ModelConfig::load("toy").unwrap(), Device::Cpu, Kind::Double, 3)
+    Clip::with_kind(&ModelConfig::from_json("test", MODEL).unwrap(), Device::Cpu, Kind::Double, 3)
 }
 
 fn optimizer(model: &Clip, rule: Rule) -> Optimizer {
