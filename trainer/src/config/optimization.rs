@@ -6,7 +6,7 @@ use crate::schedule::{Decay, LearningRate, ModelSchedule, Schedule, TauThreshold
 
 /// Fills in the defaults that depend on the optimizer.
 pub(super) fn optimizer(settings: &mut Settings) -> Result<OptimizerOptions, ConfigError> {
-    // Lion's own are those of its paper: its mean does a different job, and 0.98 has never been tuned for it.
+    // That of Lion's paper: where the others keep a mean of squares, it keeps the mean of gradients itself.
     let default_beta2 = if settings.optimizer == OptimizerChoice::Lion { 0.99 } else { 0.98 };
     let beta2 = *settings.beta2.get_or_insert(default_beta2);
     let Settings { beta1, eps, momentum, nesterov, .. } = *settings;
@@ -39,7 +39,7 @@ pub(super) fn optimizer(settings: &mut Settings) -> Result<OptimizerOptions, Con
     })
 }
 
-/// Takes what follows from other settings from the caller, who fills it in.
+/// Checks the learning rates; those of the temperature as they follow from the other settings.
 pub(super) fn rates(
     settings: &Settings,
     lr_tau: f64,
