@@ -27,8 +27,8 @@ use fastclip_trainer::model::{Init, LOG_SCALE, MAX_LOGIT_SCALE, ParameterSpec, P
 use fastclip_trainer::objective::{
     GammaDecay, GradientRule, INITIAL_BIAS, Local, NUM_VALUES, Objective, Share, Values,
 };
-use fastclip_trainer::optimizer::AdamW;
-use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
+use fastclip_trainer::optimizer::Optimizer;
+use fastclip_trainer::schedule::{Schedule, TemperatureSchedule};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -150,7 +150,7 @@ struct Trace<'a> {
     kind: Kind,
     /// s = ln(1/τ)
     log_scale: Tensor,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: Schedule,
     normalizes: bool,
 }
@@ -173,19 +173,14 @@ impl<'a> Trace<'a> {
         let log_scale = parameters.get(LOG_SCALE).expect("it is the only parameter").shallow_clone();
         // Parameters are drawn in fp32.
         let _ = no_grad(|| log_scale.shallow_clone().fill_(-run.objective.initial_temperature.ln()));
-        let peak = run.rates.lr_tau;
         Ok(Self {
             config,
             comm,
             objective,
             kind,
-            optimizer: AdamW::new(&parameters, run.optimizer),
+            optimizer: Optimizer::new(&parameters, run.optimizer),
             log_scale,
-            schedule: Schedule {
-                model: WarmupCosine { peak, floor: 0.0, warmup_steps: 0, total_steps: num_steps },
-                temperature_peak: peak,
-                temperature: run.rates.lr_tau_scheduler,
-            },
+            schedule: run.rates.schedule(config.steps_per_epoch),
             normalizes,
         })
     }

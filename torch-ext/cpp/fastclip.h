@@ -113,6 +113,19 @@ fc_status fc_buckets_take_work(fc_buckets* buckets, size_t bucket, fc_work** wor
 fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
                          double beta1, double beta2, double weight_decay, double eps, char** message);
+// One LAMB step: that of Adam plus decay, scaled to |param|/|step| for each tensor if there is decay. As above, but step
+// counts lie on the CPU, where reading them makes no device wait.
+fc_status fc_foreach_lamb(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
+                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
+                          double beta1, double beta2, double weight_decay, double eps, char** message);
+// One Lion step, decay decoupled. Arrays of equal length.
+fc_status fc_foreach_lion(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
+                          size_t num_tensors, double lr, double beta1, double beta2, double weight_decay,
+                          char** message);
+// One step of SGD, decay added to the gradient. Arrays of equal length; without momentum `momentum_buffers` is unused.
+fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* momentum_buffers,
+                       size_t num_tensors, double lr, double momentum, double weight_decay, int32_t is_nesterov,
+                       char** message);
 // The Euclidean norm of all elements of all tensors; `*norm` is a new tensor without dimensions.
 fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
 // Multiplies every tensor in place by the tensor without dimensions `factor`.

@@ -39,6 +39,23 @@ pub(crate) struct Buckets {
 
 pub(crate) type Message = *mut *mut c_char;
 
+/// The steps of AdamW and LAMB: parameters, gradients, both running means and step counts; how many there are; learning
+/// rate, β1, β2, weight decay and ε.
+pub(crate) type AdamStepCall = unsafe extern "C" fn(
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    usize,
+    f64,
+    f64,
+    f64,
+    f64,
+    f64,
+    Message,
+) -> Status;
+
 unsafe extern "C" {
     fn fc_message_free(message: *mut c_char);
 
@@ -210,6 +227,42 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_lamb(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_lion(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_fused_sgd(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        momentum_buffers: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        is_nesterov: i32,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_norm(

@@ -10,7 +10,7 @@
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
-//! | `ops` | [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
@@ -34,6 +34,9 @@ mod store;
 pub use buckets::{BucketEntry, GradientBuckets};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
-pub use ops::{FusedAdamW, foreach_mul, foreach_norm, fused_adamw};
+pub use ops::{
+    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
+    fused_sgd,
+};
 pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};

@@ -14,7 +14,7 @@ use crate::distributed::{CommCounters, CommError, Communicator};
 use crate::gradients::{Contribution, Gradients, Stop};
 use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
-use crate::optimizer::{AdamW, OptimizerError};
+use crate::optimizer::{Optimizer, OptimizerError};
 use crate::schedule::{Rates, Schedule};
 
 /// One rank's part of a global batch, on the model's device.
@@ -37,7 +37,7 @@ pub struct StepReport {
     pub epoch: u64,
     /// What the objective reports, over the global batch.
     pub values: Values<f64>,
-    /// Euclidean norm of the gradient over all parameters.
+    /// Euclidean norm of the gradient over all parameters, before it was clipped.
     pub grad_norm: f64,
     /// τ that the loss was computed with.
     pub tau: f64,
@@ -120,8 +120,8 @@ pub struct Trainer {
     pub model: Clip,
     /// What is minimised, with its estimators.
     pub objective: Box<dyn Objective>,
-    /// The optimizer, with its running means.
-    pub optimizer: AdamW,
+    /// The optimizer, with what it remembers.
+    pub optimizer: Optimizer,
     /// The learning rates.
     pub schedule: Schedule,
     /// Where the gradients of the model's parameters lie.

@@ -104,6 +104,23 @@ pub enum EstimatorMemory {
     Host,
 }
 
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OptimizerChoice {
+    /// Adam with decay apart from the gradient
+    #[serde(rename = "adamw")]
+    #[value(name = "adamw")]
+    AdamW,
+    /// Adam whose steps are scaled to the norm of each decayed parameter; for large batches
+    Lamb,
+    /// Steps along the sign of a mean; wants a rate 3 to 10 times lower than AdamW's, and as much more decay
+    Lion,
+    /// Stochastic gradient descent with momentum; decay is added to the gradient
+    Sgd,
+}
+
 /// Kind of number to compute in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

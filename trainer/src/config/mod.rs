@@ -7,6 +7,7 @@
 mod choices;
 mod file;
 mod objective;
+mod optimization;
 mod options;
 
 #[cfg(test)]
@@ -19,14 +20,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use choices::{Auto, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, Precision, Resume};
+pub use choices::{
+    Auto, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+};
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 
 use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
 use crate::objective::INITIAL_BIAS;
-use crate::optimizer::AdamWOptions;
-use crate::schedule::TemperatureSchedule;
+use crate::optimizer::OptimizerOptions;
+use crate::schedule::{ModelSchedule, TauThreshold, TemperatureSchedule};
 
 /// A run whose settings have been checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +43,7 @@ pub struct RunConfig {
     /// What is minimised.
     pub objective: ObjectiveConfig,
     /// How parameters move.
-    pub optimizer: AdamWOptions,
+    pub optimizer: OptimizerOptions,
     /// How fast they move.
     pub rates: RatesConfig,
     /// Bytes of gradients that are summed over ranks at once.
@@ -81,7 +84,7 @@ pub struct RatesConfig {
     pub epochs: u64,
     /// Highest rate.
     pub lr: f64,
-    /// Rate at the end.
+    /// Rate at the end of a cosine.
     pub lr_min: f64,
     /// Steps of the warm-up.
     pub warmup: u64,
@@ -89,6 +92,16 @@ pub struct RatesConfig {
     pub lr_tau: f64,
     /// How it runs.
     pub lr_tau_scheduler: TemperatureSchedule,
+    /// How that of the model runs.
+    pub lr_scheduler: ModelSchedule,
+    /// Epochs at the end in which a cooldown brings a rate down.
+    pub epochs_cooldown: u64,
+    /// Rate at the end of a cooldown.
+    pub lr_cooldown_end: f64,
+    /// Power along which a cooldown runs.
+    pub lr_cooldown_power: f64,
+    /// What lowers the temperature's rate if its schedule minds a threshold.
+    pub tau_threshold: TauThreshold,
 }
 
 /// When checkpoints are written.
@@ -225,10 +238,13 @@ impl RunConfig {
 
         let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
         settings.lr_tau = Some(lr_tau);
+        let optimizer = optimization::optimizer(&mut settings)?;
         let objective = ObjectiveConfig::resolve(&mut settings)?;
         if settings.objective == ObjectiveChoice::SigLip {
             model.init_logit_bias.get_or_insert(INITIAL_BIAS);
         }
+        let lr_tau_scheduler = settings.lr_tau_scheduler.expect("resolving the objective fills it in");
+        let rates = optimization::rates(&settings, lr_tau, lr_tau_scheduler)?;
         let threads = settings.threads.unwrap_or(machine.processors_per_rank);
         let name = settings.name.clone().unwrap_or_else(|| default_name(&settings));
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
@@ -253,20 +269,8 @@ impl RunConfig {
             },
             model,
             objective,
-            optimizer: AdamWOptions {
-                beta1: settings.beta1,
-                beta2: settings.beta2,
-                eps: settings.eps,
-                weight_decay: settings.wd,
-            },
-            rates: RatesConfig {
-                epochs: settings.epochs,
-                lr: settings.lr,
-                lr_min: settings.lr_min,
-                warmup: settings.warmup,
-                lr_tau,
-                lr_tau_scheduler: settings.lr_tau_scheduler.expect("resolving the objective fills it in"),
-            },
+            optimizer,
+            rates,
             bucket_bytes: settings.bucket_mib.saturating_mul(MIB),
             run_dir,
             checkpoints: CheckpointConfig {
@@ -359,17 +363,30 @@ fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
     in_range("fastclip_eps", settings.fastclip_eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     in_range("lr", settings.lr, at_least_zero.clone(), "it must be at least 0")?;
     in_range("lr_min", settings.lr_min, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("lr_cooldown_end", settings.lr_cooldown_end, at_least_zero.clone(), "it must be at least 0")?;
+    in_range(
+        "lr_cooldown_power",
+        settings.lr_cooldown_power,
+        f64::MIN_POSITIVE..=f64::MAX,
+        "it must be above 0",
+    )?;
+    in_range(
+        "lr_tau_threshold",
+        settings.lr_tau_threshold,
+        f64::MIN_POSITIVE..=1.0,
+        "it must lie in (0, 1]",
+    )?;
+    in_range("lr_tau_factor", settings.lr_tau_factor, 0.0..=1.0, "it must lie in [0, 1]")?;
     in_range("wd", settings.wd, at_least_zero, "it must be at least 0")?;
     in_range("beta1", settings.beta1, fraction.clone(), "it must lie in [0, 1)")?;
-    in_range("beta2", settings.beta2, fraction, "it must lie in [0, 1)")?;
-    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
-    if settings.lr_min > settings.lr {
-        return Err(refuse(
-            "lr_min",
-            settings.lr_min,
-            format!("`lr` is {}, which it must not exceed", settings.lr),
-        ));
+    if let Some(beta2) = settings.beta2 {
+        in_range("beta2", beta2, fraction.clone(), "it must lie in [0, 1)")?;
     }
+    in_range("momentum", settings.momentum, fraction, "it must lie in [0, 1)")?;
+    if let Some(norm) = settings.grad_clip_norm {
+        in_range("grad_clip_norm", norm, f64::MIN_POSITIVE..=f64::MAX, "it must be above 0")?;
+    }
+    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     if settings.epochs == 0 {
         return Err(refuse(
             "epochs",

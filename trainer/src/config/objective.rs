@@ -82,7 +82,7 @@ impl ObjectiveConfig {
                 epsilon,
                 lr_tau: settings.lr_tau.expect("it is filled in before the objective"),
                 beta1: settings.beta1,
-                beta2: settings.beta2,
+                beta2: settings.beta2.expect("resolving the optimizer fills it in"),
                 adam_epsilon: settings.eps,
                 gradients,
                 contrast,

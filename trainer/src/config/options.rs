@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::choices::{DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, Precision, Resume};
+use super::choices::{
+    DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+};
 use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
-use crate::schedule::TemperatureSchedule;
+use crate::schedule::{ModelSchedule, TemperatureSchedule};
 
 macro_rules! options {
     (
@@ -135,24 +137,48 @@ options! {
         /// Highest learning rate [default: 5e-4]
         #[arg(help_heading = "Optimization", value_name = "RATE")]
         lr: f64 = 5e-4,
-        /// Learning rate at the end of the cosine [default: 0]
+        /// Learning rate at the end of a cosine [default: 0]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_min")]
         lr_min: f64 = 0.0,
         /// Steps in which the learning rate rises [default: 10000]
         #[arg(help_heading = "Optimization", value_name = "STEPS")]
         warmup: u64 = 10_000,
+        /// How the learning rate runs after the warm-up [default: cosine]
+        #[arg(help_heading = "Optimization", alias = "lr_scheduler")]
+        lr_scheduler: ModelSchedule = ModelSchedule::Cosine,
+        /// Epochs at the end in which const-cooldown brings the rate down; 0 without such a schedule [default: 0]
+        #[arg(help_heading = "Optimization", value_name = "EPOCHS", alias = "epochs_cooldown")]
+        epochs_cooldown: u64 = 0,
+        /// Learning rate at the end of the cooldown [default: 0]
+        #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_cooldown_end")]
+        lr_cooldown_end: f64 = 0.0,
+        /// Power along which the cooldown runs; 1 is a straight line [default: 1]
+        #[arg(help_heading = "Optimization", value_name = "POWER", alias = "lr_cooldown_power")]
+        lr_cooldown_power: f64 = 1.0,
+        /// How a gradient becomes a step [default: adamw]
+        #[arg(help_heading = "Optimization", alias = "opt")]
+        optimizer: OptimizerChoice = OptimizerChoice::AdamW,
         /// Weight decay of parameters with two dimensions or more [default: 0.2]
         #[arg(help_heading = "Optimization", value_name = "DECAY")]
         wd: f64 = 0.2,
-        /// AdamW: how much of the mean of gradients stays in a step [default: 0.9]
+        /// AdamW, LAMB: how much of the mean of gradients stays in a step. Lion: how much of it counts in the sign [default: 0.9]
         #[arg(help_heading = "Optimization")]
         beta1: f64 = 0.9,
-        /// AdamW: how much of the mean of their squares stays in a step [default: 0.98]
-        #[arg(help_heading = "Optimization")]
-        beta2: f64 = 0.98,
-        /// AdamW: added to the root in the denominator [default: 1e-6]
+        /// AdamW, LAMB: added to the root in the denominator [default: 1e-6]
         #[arg(help_heading = "Optimization")]
         eps: f64 = 1e-6,
+        /// SGD: how much of the sum of gradients stays in a step; the temperature has none [default: 0.9]
+        #[arg(help_heading = "Optimization")]
+        momentum: f64 = 0.9,
+        /// SGD: steps look ahead by Nesterov's rule
+        #[arg(help_heading = "Optimization", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        nesterov: bool = false,
+        /// Tau up to which step_thresh lowers the temperature's rate [default: 0.03]
+        #[arg(help_heading = "Optimization", value_name = "TAU", alias = "lr_tau_threshold", display_order = 900)]
+        lr_tau_threshold: f64 = 0.03,
+        /// What step_thresh multiplies the temperature's rate by then [default: a third]
+        #[arg(help_heading = "Optimization", value_name = "FACTOR", alias = "lr_tau_factor", display_order = 901)]
+        lr_tau_factor: f64 = 1.0 / 3.0,
 
         /// Folder that holds runs [default: ./logs]
         #[arg(help_heading = "Run", value_name = "FOLDER")]
@@ -210,10 +236,16 @@ options! {
         /// Epoch at which gamma arrives at its final value [default: half of the epochs; all of them with --gamma auto]
         #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
         gamma_decay_epochs: u64,
+        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.99 for lion]
+        #[arg(help_heading = "Optimization")]
+        beta2: f64,
+        /// Norm of all gradients above which they are scaled down to it; logs tell the norm before [default: none]
+        #[arg(help_heading = "Optimization", value_name = "NORM", alias = "grad_clip_norm")]
+        grad_clip_norm: f64,
         /// Learning rate of the temperature; negative means that of the model [default: --lr]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_tau", allow_negative_numbers = true)]
         lr_tau: f64,
-        /// How that rate runs; step_thresh is constant and a third of it while tau is at most 0.03 [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
+        /// How that rate runs [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]

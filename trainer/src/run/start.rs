@@ -15,8 +15,7 @@ use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
 use crate::gradients::Gradients;
 use crate::model::Clip;
-use crate::optimizer::AdamW;
-use crate::schedule::{Schedule, WarmupCosine};
+use crate::optimizer::Optimizer;
 use crate::step::Trainer;
 
 pub(super) struct Start {
@@ -87,23 +86,13 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
     };
     let objective =
         config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
-    let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
     Ok(Trainer {
-        optimizer: AdamW::new(model.parameters(), config.optimizer),
+        optimizer: Optimizer::new(model.parameters(), config.optimizer),
         gradients: Gradients::new(model.parameters(), config.bucket_bytes)?,
         num_micro_batches: config.data.accum_freq,
         model,
         objective,
-        schedule: Schedule {
-            model: WarmupCosine {
-                peak: lr,
-                floor: lr_min,
-                warmup_steps: warmup,
-                total_steps: epochs * data.loader.steps_per_epoch(),
-            },
-            temperature_peak: lr_tau,
-            temperature: lr_tau_scheduler,
-        },
+        schedule: config.rates.schedule(data.loader.steps_per_epoch()),
         step: 0,
     })
 }
@@ -163,10 +152,17 @@ fn write_settings(config: &RunConfig) -> Result<(), RunError> {
 }
 
 fn warn_of_long_warm_up(rates: &RatesConfig, data: &TrainingData) {
-    let total_steps = rates.epochs * data.loader.steps_per_epoch();
+    let peak_epochs = rates.epochs - rates.epochs_cooldown;
+    let [total_steps, peak_steps] =
+        [rates.epochs, peak_epochs].map(|epochs| epochs * data.loader.steps_per_epoch());
     if rates.warmup > total_steps {
         tracing::warn!(
             "`warmup` is {} steps, the whole run has {total_steps}: the learning rate will not reach `lr`",
+            rates.warmup
+        );
+    } else if rates.warmup > peak_steps {
+        tracing::warn!(
+            "`warmup` is {} steps, the cooldown begins after {peak_steps}: the learning rate will jump",
             rates.warmup
         );
     }

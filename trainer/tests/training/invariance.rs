@@ -16,8 +16,8 @@ use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
     Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip,
 };
-use fastclip_trainer::optimizer::{AdamW, AdamWOptions};
-use fastclip_trainer::schedule::{Schedule, TemperatureSchedule, WarmupCosine};
+use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
+use fastclip_trainer::schedule::{Decay, LearningRate, Schedule, TauThreshold};
 use fastclip_trainer::step::{Inputs, Trainer};
 use tch::{Device, Kind, Tensor};
 
@@ -101,15 +101,19 @@ impl Result {
 pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
     let config = ModelConfig::from_json("test", MODEL).unwrap();
     let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
-    let options = AdamWOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
-    let rates = WarmupCosine { peak: 3e-3, floor: 1e-4, warmup_steps: 4, total_steps: NUM_STEPS as u64 };
+    let options = OptimizerOptions {
+        rule: Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
+        weight_decay: 0.1,
+        max_grad_norm: None,
+    };
+    let decay = Decay::Cosine { floor: 1e-4 };
     let mut trainer = Trainer {
-        optimizer: AdamW::new(model.parameters(), options),
+        optimizer: Optimizer::new(model.parameters(), options),
         objective: objective(comm),
         schedule: Schedule {
-            model: rates,
-            temperature_peak: 1e-2,
-            temperature: TemperatureSchedule::StepThresh,
+            model: LearningRate { peak: 3e-3, warmup_steps: 4, total_steps: NUM_STEPS as u64, decay },
+            temperature: LearningRate::constant(1e-2),
+            threshold: Some(TauThreshold { tau: 0.03, factor: 1.0 / 3.0 }),
         },
         gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
         num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),

@@ -124,6 +124,35 @@ fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
 }
 
 #[test]
+fn every_optimizer_and_schedule_continues_from_a_checkpoint_bit_by_bit() {
+    let setting = Setting::new();
+    for (name, flags) in [
+        ("lamb", "--optimizer lamb --lr-scheduler const --grad-clip-norm 0.5"),
+        (
+            "lion",
+            "--optimizer lion --lr-scheduler const-cooldown --lr-tau-scheduler const-cooldown --epochs-cooldown 2",
+        ),
+        ("sgd", "--optimizer sgd --nesterov --lr-tau-scheduler const"),
+        // Remembers nothing: its file holds no tensor.
+        ("memoryless", "--optimizer sgd --momentum 0 --lr-tau-threshold 0.08"),
+    ] {
+        let run = |name: &str, more: [&str; 2]| {
+            let mut command = setting.alone(name);
+            command.args(flags.split(' ')).args(more);
+            succeed(command);
+        };
+        run(name, ["--keep-checkpoints", "9"]);
+        let resumed = format!("{name}-resumed");
+        let checkpoint = setting.of_run(name, "checkpoints/step_00000005");
+        run(&resumed, ["--resume", &checkpoint.to_string_lossy()]);
+        assert_eq!(setting.curve(&resumed, "loss"), setting.curve(name, "loss")[5..], "{name}");
+        for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
+            assert!(setting.newest(&resumed, file) == setting.newest(name, file), "{file} of {name} differs");
+        }
+    }
+}
+
+#[test]
 fn a_run_with_other_settings_does_not_continue_this_one() {
     let setting = Setting::new();
     succeed(setting.alone("run"));

@@ -82,6 +82,21 @@ fn micro_batches_learn_the_same_from_the_same_batches() {
 }
 
 #[test]
+fn clipping_changes_the_run_but_not_the_norm_that_is_logged_for_its_first_step() {
+    let setting = Setting::new();
+    let norms = |name, more: &[&str]| {
+        let mut command = setting.alone(name);
+        command.args(["--optimizer", "sgd"]).args(more);
+        succeed(command);
+        setting.curve(name, "grad_norm")
+    };
+    let (free, clipped) = (norms("free", &[]), norms("clipped", &["--grad-clip-norm", "0.001"]));
+    assert!(free[0] > 0.001, "{free:?}");
+    assert_eq!(free[0], clipped[0]);
+    assert_ne!(free[1..], clipped[1..]);
+}
+
+#[test]
 fn a_checkpoint_is_evaluated_as_it_was_in_its_run_and_the_report_is_written() {
     let setting = Setting::new();
     succeed(setting.alone("alone"));
