@@ -4,10 +4,12 @@
 //! Autograd adds to them in place. A hook on each parameter counts its bucket down, and a bucket whose last gradient has
 //! come is handed to an all-reduce at once, so that it travels while backward computes the next.
 //!
-//! c10d has a class for this, `Reducer`, which lost. It takes over the gradients and hands back means, where ours are
-//! sums of shares. It looks at a rank's own gradients at no point where we could, so that nobody could say whose were not
-//! finite. It copies each bucket's layout from what rank 0 saw in the first step, in a broadcast of its own that our
-//! numbering of collectives would not know. And a model, a logger and a Python layer above it are expected to drive it.
+//! c10d has a class for this, `Reducer`, which lost. It waits for all reductions inside of backward, where a failure no
+//! longer tells which collective it was. After the first step it lays out its buckets anew, in the order that rank 0 saw,
+//! by a broadcast that our numbering of collectives would not know of. It divides by the number of ranks, where ours are
+//! sums of shares; sums, and a look at a rank's own gradients before they are mixed with those of others, would need a
+//! hook of ours on its communication as well. What it does better is that order: ours is the reverse of the model's list,
+//! so that the few parameters at the head of a tower that are listed first leave last.
 
 #![expect(unsafe_code, reason = "calls the C interface of hooks on autograd")]
 

@@ -195,19 +195,24 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn agreement_of(text: &str) -> String {
-        let text = format!("train_data = \"data/train\"\n{text}");
-        let options = RunOptions::parse(std::path::Path::new("run.toml"), &text).unwrap();
+    fn agreement_of(options: RunOptions) -> String {
+        let options = RunOptions { train_data: Some("data/train".to_owned()), ..options };
         agreement(&RunConfig::resolve(options, machine(1)).unwrap())
     }
 
     #[test]
     fn ranks_of_another_version_or_with_other_settings_do_not_agree() {
-        assert!(agreement_of("").starts_with(&version::program()));
-        assert_eq!(agreement_of(""), agreement_of(""));
+        let expected = agreement_of(RunOptions::default());
+        assert!(expected.starts_with(&version::program()), "{expected}");
         // Settings that may change between sessions of a run, but not between its ranks.
-        for text in ["bucket_mib = 7", "accum_freq = 2", "threads = 3", "lr = 0.25"] {
-            assert_ne!(agreement_of(""), agreement_of(text), "{text}");
+        let two = NonZeroUsize::new(2);
+        for other in [
+            RunOptions { bucket_mib: two, ..RunOptions::default() },
+            RunOptions { accum_freq: two, ..RunOptions::default() },
+            RunOptions { lr: Some(0.25), ..RunOptions::default() },
+        ] {
+            assert_ne!(agreement_of(other), expected);
         }
+        assert_eq!(agreement_of(RunOptions::default()), expected);
     }
 }
