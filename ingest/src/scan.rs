@@ -152,9 +152,10 @@ impl Samples {
         }
         let usual = self.done.iter().find(|neighbour| !neighbour.is_beside_damage);
         let usual = usual.map(|neighbour| neighbour.sample.members());
-        let whole = self.done.into_iter().filter(|neighbour| {
-            !neighbour.is_beside_damage || Some(neighbour.sample.members()) == usual
-        });
+        let whole = self
+            .done
+            .into_iter()
+            .filter(|neighbour| !neighbour.is_beside_damage || Some(neighbour.sample.members()) == usual);
         whole.map(|neighbour| neighbour.sample).collect()
     }
 }

@@ -10,9 +10,7 @@ use crate::pipeline::{IndexCache, StreamSettings};
 use crate::plan::{Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
 use crate::tokenizer::MIN_CONTEXT_LENGTH;
-use crate::{
-    BadSampleBudget, LoadError, Loader, Order, Tail, Tokenizer, Transform, UnreadableShards, World,
-};
+use crate::{BadSampleBudget, LoadError, Loader, Order, Tail, Tokenizer, Transform, UnreadableShards, World};
 
 /// Twice what the windows of all lanes hold by default: one half is being used, the other is being read.
 const DEFAULT_MAX_BYTES_IN_FLIGHT: u64 = 512 << 20;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{Toy, at, block_on, read};
-use fastclip_loader::{BadReason, BadSampleBudget, Order, Tail, Transform, UnreadableShards};
+use fastclip_loader::{BadReason, BadSampleBudget, Order, Tail, Tokenizer, Transform, UnreadableShards};
 use fastclip_testkit::Mutation;
 
 const NUM_MUTATIONS: u64 = 2000;
@@ -30,6 +30,7 @@ fn every_sample_outside_the_damage_is_delivered_or_counted() {
     let path = toy.path().join("00000.tar");
     let whole = fs::read(&path).unwrap();
     let index = block_on(toy.open().index(0)).unwrap();
+    let tokenizer = Tokenizer::clip();
     let loader = || {
         toy.loader(8)
             .order(Order::Sequential)
@@ -38,6 +39,7 @@ fn every_sample_outside_the_damage_is_delivered_or_counted() {
             .bad_sample_budget(BadSampleBudget::UNLIMITED)
             .unreadable_shards(UnreadableShards::LeaveOut)
             .max_bytes_in_flight(1 << 20)
+            .tokenizer(tokenizer.clone())
             .build()
             .unwrap()
     };

@@ -17,7 +17,11 @@ const NUM_SAMPLES: u8 = 12;
 
 fn members(number: u8) -> [(&'static str, Vec<u8>); 3] {
     let image = (0..300 + 97 * usize::from(number)).map(|at| (at * 7) as u8 ^ number).collect();
-    [("jpg", image), ("txt", format!("caption {number}").into_bytes()), ("cls", number.to_string().into_bytes())]
+    [
+        ("jpg", image),
+        ("txt", format!("caption {number}").into_bytes()),
+        ("cls", number.to_string().into_bytes()),
+    ]
 }
 
 /// A dataset of one shard in memory.

@@ -57,7 +57,8 @@ impl Mutation {
             Self::Truncated => changed.truncate(draws.below(tar.len())),
             Self::SwappedMembers => {
                 let number = draws.below(members.len() - 1);
-                let (first, second) = (&members[number], &members[number + 1 + draws.below(members.len() - 1 - number)]);
+                let (first, second) =
+                    (&members[number], &members[number + 1 + draws.below(members.len() - 1 - number)]);
                 changed.truncate(first.start);
                 for part in [second, &(first.end..second.start), first, &(second.end..tar.len())] {
                     changed.extend_from_slice(&tar[part.clone()]);

@@ -165,7 +165,8 @@ async fn serve(listener: TcpListener, service: S3Service, state: Arc<Mutex<State
         tokio::spawn(async move {
             // What has to end the connection without an answer says so here.
             let (cut, mut is_cut) = watch::channel(false);
-            let answer = service_fn(|request| answer(request, service.clone(), Arc::clone(&state), cut.clone()));
+            let answer =
+                service_fn(|request| answer(request, service.clone(), Arc::clone(&state), cut.clone()));
             let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
             tokio::select! {
                 _ = connection => {}
@@ -187,7 +188,10 @@ async fn answer(
             number: state.requests.len(),
             is_get: request.method() == Method::GET,
             path: request.uri().path().to_owned(),
-            range: request.headers().get(RANGE).map(|range| String::from_utf8_lossy(range.as_bytes()).into_owned()),
+            range: request
+                .headers()
+                .get(RANGE)
+                .map(|range| String::from_utf8_lossy(range.as_bytes()).into_owned()),
         };
         let fault = (state.rule)(&seen);
         state.requests.push(seen);

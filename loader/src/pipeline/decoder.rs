@@ -42,7 +42,9 @@ impl Decoder {
         let epoch = job.slot.position.epoch;
         let run = match &job.run.samples {
             Ok(run) => run,
-            Err(lost) => return Ok(Filled { sample: None, bad: Some(lost.sample(job.sample, job.slot.position)) }),
+            Err(lost) => {
+                return Ok(Filled { sample: None, bad: Some(lost.sample(job.sample, job.slot.position)) });
+            }
         };
         let planes = job.slot.slot.bytes_mut();
         let fault = match self.preparer.prepare(run, job.sample, epoch, planes) {

@@ -85,7 +85,10 @@ impl Reader {
                 let waiting = self.watch.wait(Awaited::Index { shard: request.shard });
                 let index = self.indexes.get(request.shard).await;
                 drop(waiting);
-                let index = index.or_else(|source| self.lose(&request, source).map(Err))?;
+                let index = match index {
+                    Ok(index) => Ok(index),
+                    Err(source) => Err(self.lose(&request, source)?),
+                };
                 Ok((request, index))
             })
             .buffered(self.requests_in_flight)

@@ -7,9 +7,6 @@ use fastclip_schemas::Manifest;
 
 use crate::Stage;
 
-/// Waits that a description names; there may be as many as requests in flight.
-const MAX_DESCRIBED: usize = 6;
-
 /// What the stages of a stream wait for at the moment, so that a stall can be told from slowness and its cause be named.
 ///
 /// Every wait that another party must end is entered here: requests, room in memory, a run, a free decoder, and an image
@@ -71,21 +68,22 @@ impl Watch {
         self.waits().num_ended
     }
 
-    /// Which stage waits for what, the longest wait first.
+    /// Which stage waits for what: of each, the longest wait.
     pub(super) fn describe(&self, manifest: &Manifest) -> String {
         let waits = self.waits();
         if waits.open.is_empty() {
             return "no stage waits for anything".to_owned();
         }
-        let described = waits.open.values().take(MAX_DESCRIBED).map(|Wait { awaited, since }| {
-            format!("{} has waited {} for {}", awaited.stage(), seconds(since.elapsed()), awaited.describe(manifest))
+        let described = [Stage::Read, Stage::Dispatch, Stage::Decode].into_iter().filter_map(|stage| {
+            let mut waits = waits.open.values().filter(|wait| wait.awaited.stage() == stage);
+            let Wait { awaited, since } = waits.next()?;
+            let (time, what) = (seconds(since.elapsed()), awaited.describe(manifest));
+            Some(match waits.count() {
+                0 => format!("{stage} has waited {time} for {what}"),
+                more => format!("{stage} has waited {time} for {what} and for {more} more"),
+            })
         });
-        let mut text = described.collect::<Vec<_>>().join("; ");
-        match waits.open.len().saturating_sub(MAX_DESCRIBED) {
-            0 => {}
-            more => text.push_str(&format!("; and {more} waits more")),
-        }
-        text
+        described.collect::<Vec<_>>().join("; ")
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
@@ -165,12 +163,18 @@ mod tests {
         drop(watch.wait(Awaited::Decoder));
         assert_eq!(watch.progress(), 1);
         let text = watch.describe(&manifest);
-        assert!(text.starts_with("reading has waited 0.0 s for samples 2 to 4 of shard `00003.tar`; "), "{text}");
+        assert!(
+            text.starts_with("reading has waited 0.0 s for samples 2 to 4 of shard `00003.tar`; "),
+            "{text}"
+        );
         assert!(text.ends_with("dispatching has waited 0.0 s for run 7 from the reading stage"), "{text}");
         drop((read, run));
         assert_eq!(watch.progress(), 3);
         let many: Vec<_> = (0..9).map(|sample| watch.wait(Awaited::Sample { shard: 0, sample })).collect();
-        assert!(watch.describe(&manifest).ends_with("; and 3 waits more"));
+        assert_eq!(
+            watch.describe(&manifest),
+            "decoding has waited 0.0 s for sample 0 of shard `00003.tar` and for 8 more"
+        );
         drop(many);
     }
 }
