@@ -1,13 +1,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
 
+use futures::TryStreamExt;
+
+use crate::compression::Compression;
 use crate::error::ReadError;
 use crate::index::ShardIndex;
 use crate::run::SampleRun;
-use crate::store::{Store, StoreErrorKind, StoreOptions};
+use crate::store::{Store, StoreError, StoreErrorKind, StoreOptions};
 
 /// How often an answer of the wrong length is asked for again, which clients of stores take for a good one. The size of the
 /// shard was compared with the manifest before, so it is the answer that is at fault.
@@ -113,7 +116,8 @@ impl Dataset {
         checked_index(entry, &bytes).map(Arc::new)
     }
 
-    /// Reads a run of neighbouring samples with one request.
+    /// Reads a run of neighbouring samples with one request. A compressed shard is read and decompressed from its start to the
+    /// end of the run.
     ///
     /// # Errors
     /// When the store fails, or gives fewer bytes than the index says three times over. Damage inside a sample is found by
@@ -136,7 +140,10 @@ impl Dataset {
         let mut tries_left = TRIES_FOR_LENGTH;
         let bytes = loop {
             tries_left -= 1;
-            let bytes = self.store().get_range(name, start..end).await;
+            let bytes = match Compression::of(name) {
+                None => self.store().get_range(name, start..end).await,
+                Some(compression) => self.decompressed_range(name, compression, start..end).await,
+            };
             let bytes = bytes.map_err(|source| match source.kind() {
                 StoreErrorKind::NotFound => self.unreadable(name, source),
                 _ => ReadError::Fetch { shard: name.clone(), start, end, source },
@@ -152,6 +159,29 @@ impl Dataset {
         Ok(SampleRun::new(name.as_str(), Arc::clone(index), samples, bytes))
     }
 
+    /// Reads some bytes of a compressed tar, from its start on, as there is no other way. It holds what was asked for and one
+    /// piece more, whatever the compressed bytes claim.
+    async fn decompressed_range(
+        &self,
+        name: &str,
+        compression: Compression,
+        range: Range<u64>,
+    ) -> Result<Bytes, StoreError> {
+        let mut pieces = compression.decompress(self.store().stream(name).await?);
+        let mut bytes = BytesMut::new();
+        let mut position = 0;
+        while position < range.end {
+            let Some(piece) = pieces.try_next().await? else { break };
+            let end = position + piece.len() as u64;
+            let (from, to) = (range.start.max(position), range.end.min(end));
+            if from < to {
+                bytes.extend_from_slice(&piece[(from - position) as usize..(to - position) as usize]);
+            }
+            position = end;
+        }
+        Ok(bytes.freeze())
+    }
+
     /// Reads a file that lies beside the manifest, such as the class names of a zero-shot set. `None` if there is none.
     ///
     /// # Errors
@@ -160,7 +190,7 @@ impl Dataset {
         self.store().get_if_there(name).await.map_err(|source| self.unreadable(name, source))
     }
 
-    fn unreadable(&self, name: &str, source: crate::StoreError) -> ReadError {
+    fn unreadable(&self, name: &str, source: StoreError) -> ReadError {
         let (location, name) = (self.location().to_owned(), name.to_owned());
         match source.kind() {
             StoreErrorKind::NotFound => ReadError::Missing { location, name },
@@ -180,9 +210,14 @@ fn checked_index(entry: &ShardEntry, bytes: &[u8]) -> Result<ShardIndex, ReadErr
         Ok(decoded) => decoded,
         Err(source) => return Err(ReadError::Index { shard, index, source }),
     };
+    // The manifest has the size of the file, the index that of the tar.
+    let tar_bytes = match Compression::of(&entry.name) {
+        None => entry.num_bytes,
+        Some(_) => decoded.shard_bytes(),
+    };
     let fields = [
         ("num_samples", u64::from(decoded.len()), u64::from(entry.num_samples)),
-        ("num_bytes", decoded.shard_bytes(), entry.num_bytes),
+        ("num_bytes", decoded.shard_bytes(), tar_bytes),
     ];
     match fields.into_iter().find(|(_, found, expected)| found != expected) {
         Some((field, found, expected)) => Err(ReadError::IndexField { shard, index, field, found, expected }),

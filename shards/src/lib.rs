@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod compression;
 mod dataset;
 mod error;
 mod group;
@@ -34,6 +35,7 @@ mod store;
 pub mod tar;
 mod writer;
 
+pub use compression::Compression;
 pub use dataset::Dataset;
 pub use error::{ReadError, WriteError};
 pub use group::{SampleGrouper, SampleSpan};
