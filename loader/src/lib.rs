@@ -66,6 +66,7 @@ mod loader;
 mod order;
 mod pipeline;
 pub mod plan;
+mod resample;
 mod sample;
 mod stats;
 mod tokenizer;
