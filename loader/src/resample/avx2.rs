@@ -5,9 +5,9 @@
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_extract_epi32, _mm_loadu_si128, _mm_packs_epi32, _mm_packus_epi16, _mm_set_epi8,
     _mm_shuffle_epi8, _mm_storel_epi64, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set_m128i,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32,
-    _mm256_srai_epi32, _mm256_srli_epi16,
+    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_set_m128i, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_slli_epi32, _mm256_srai_epi32, _mm256_srli_epi16,
 };
 
 use super::axis::PRECISION_BITS;
@@ -68,7 +68,8 @@ impl Sums {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn to_bytes(first: __m256i, second: __m256i) -> __m128i {
-    let words = |values| _mm_packs_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+    let words =
+        |values| _mm_packs_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
     _mm_packus_epi16(words(first), words(second))
 }
 

@@ -54,9 +54,7 @@ impl Taps {
             let from = (centre - support + 0.5).max(0.0) as u32;
             let to = ((centre + support + 0.5) as u32).min(pixels);
             self.scratch.clear();
-            self.scratch.extend(
-                (from..to).map(|pixel| cubic((f64::from(pixel) - centre + 0.5) * inverse)),
-            );
+            self.scratch.extend((from..to).map(|pixel| cubic((f64::from(pixel) - centre + 0.5) * inverse)));
             let sum: f64 = self.scratch.iter().sum();
             self.firsts.push(low + from);
             self.weights.extend(self.scratch.iter().map(|&weight| fixed_point(weight / sum)));

@@ -60,14 +60,11 @@ impl Kernel {
     }
 
     /// The first pass over four rows, to a strip of `width` columns.
-    #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "instructions that not all processors have"))]
-    pub(super) fn across(
-        self,
-        rows: [&[u8]; STRIP_ROWS],
-        columns: &Weights,
-        strip: &mut [u8],
-        width: usize,
-    ) {
+    #[cfg_attr(
+        target_arch = "x86_64",
+        expect(unsafe_code, reason = "instructions that not all processors have")
+    )]
+    pub(super) fn across(self, rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [u8], width: usize) {
         match self {
             Self::Portable => portable::across(rows, columns, strip, width),
             // SAFETY: `available` offers this kernel only where the processor has its instructions.
@@ -80,7 +77,10 @@ impl Kernel {
     }
 
     /// The second pass for one row of one channel, whose blocks begin with `strips` and follow each `pitch` bytes.
-    #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "instructions that not all processors have"))]
+    #[cfg_attr(
+        target_arch = "x86_64",
+        expect(unsafe_code, reason = "instructions that not all processors have")
+    )]
     pub(super) fn down(self, strips: &[u8], pitch: usize, words: &[i32], output: &mut [u8]) {
         match self {
             Self::Portable => portable::down(strips, pitch, words, output),

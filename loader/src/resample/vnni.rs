@@ -3,10 +3,10 @@
 #![expect(unsafe_code, reason = "loads and stores of vectors")]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_extract_epi32, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_set_epi8, _mm_shuffle_epi8,
-    _mm_storeu_si128, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_cvtusepi32_epi8,
-    _mm512_dpbusd_epi32, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_max_epi32, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32,
+    __m128i, __m512i, _mm_extract_epi32, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_set_epi8,
+    _mm_shuffle_epi8, _mm_storeu_si128, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
+    _mm512_cvtusepi32_epi8, _mm512_dpbusd_epi32, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_max_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32,
 };
 
 use super::axis::PRECISION_BITS;
