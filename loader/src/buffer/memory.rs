@@ -44,7 +44,7 @@ pub struct Pageable {
 /// Bytes at an address that the trait promises.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; ALIGNMENT]);
+struct Line(#[expect(dead_code, reason = "read and written through pointers only")] [u8; ALIGNMENT]);
 
 /// Takes ordinary memory.
 #[derive(Debug, Clone, Copy, Default)]

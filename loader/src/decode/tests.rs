@@ -129,7 +129,8 @@ fn a_decoder_is_as_good_after_a_bad_image_as_before() {
 
 /// A photo-like JPEG with strong colours, in any of the ways that JPEGs are stored.
 fn coloured(width: u32, height: u32, subsampling: Subsamp, progressive: bool) -> Vec<u8> {
-    let pixel = |x: u32, y: u32| [(x * 37 + y * 11) as u8, ((x / 3) ^ (y / 2)) as u8 * 9, (x * y / 7) as u8];
+    let pixel =
+        |x: u32, y: u32| [(x * 37 + y * 11) as u8, (((x / 3) ^ (y / 2)) * 9) as u8, (x * y / 7) as u8];
     let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
     let mut compressor = Compressor::new().unwrap();
     compressor.set_subsamp(subsampling).unwrap();

@@ -20,6 +20,8 @@ mod erasing;
 mod eval;
 mod frame;
 mod jitter;
+#[cfg(test)]
+mod pillow;
 mod quality;
 mod train;
 mod transformer;
