@@ -34,7 +34,7 @@ def photo(width, height):
 def photos(count):
     for number in range(count):
         # Fewer of the large ones; some smaller than what they become.
-        width, height = (int(size) for size in np.exp(random.uniform(np.log(60), np.log(900), 2)))
+        width, height = (int(size) for size in np.exp(random.uniform(np.log(70), np.log(1200), 2)))
         image = photo(width, height)
         settings = {"quality": int(random.integers(60, 98)), "subsampling": int(random.integers(0, 3))}
         if number % 10 == 3:
