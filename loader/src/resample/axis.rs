@@ -74,11 +74,12 @@ impl Taps {
 
     /// Pixels of the image that matter.
     pub(crate) fn touched(&self) -> Range<u32> {
-        let ends = (0..self.len()).map(|output| {
-            let (first, weights) = self.of(output);
-            first + weights.len() as u32
-        });
-        self.firsts.iter().copied().min().unwrap_or(0)..ends.max().unwrap_or(0)
+        // Neither the first nor the last pixel of a tap ever goes back.
+        let (Some(&first), Some(last)) = (self.firsts.first(), self.len().checked_sub(1)) else {
+            return 0..0;
+        };
+        let (start, weights) = self.of(last);
+        first..start + weights.len() as u32
     }
 }
 
@@ -86,13 +87,11 @@ impl Taps {
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
+    // Both at once: which one it is changes from tap to tap, and no processor would guess it.
+    let inner = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let outer = (((x - 5.0) * x + 8.0) * x - 4.0) * A;
+    let outer = if x < 2.0 { outer } else { 0.0 };
+    if x < 1.0 { inner } else { outer }
 }
 
 /// Rounds half away from zero.

@@ -3,14 +3,15 @@
 #![expect(unsafe_code, reason = "loads and stores of vectors")]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_extract_epi32, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_set_epi8,
-    _mm_shuffle_epi8, _mm_storeu_si128, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
-    _mm512_cvtusepi32_epi8, _mm512_dpbusd_epi32, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_max_epi32,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32,
+    __m128i, __m512i, _mm_loadu_si128, _mm_mask_storeu_epi8, _mm_storeu_si128, _mm512_add_epi32,
+    _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_castsi512_si128, _mm512_cvtusepi32_epi8,
+    _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_max_epi32,
+    _mm512_packus_epi16, _mm512_packus_epi32, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32,
 };
 
 use super::axis::PRECISION_BITS;
-use super::weights::{TAPS, Weights};
+use super::weights::{GROUP, TAPS, Weights};
 use super::{CHANNELS, COLUMNS, READ_BYTES, STRIP_ROWS};
 
 /// One for each digit: four signed bytes.
@@ -51,24 +52,40 @@ impl Sums {
     /// Puts the digits together and cuts off the fraction.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn to_bytes(self) -> __m128i {
+    fn values(self) -> __m512i {
         let [low, middle, high] = self.0;
         let upper = _mm512_add_epi32(_mm512_slli_epi32::<8>(middle), _mm512_slli_epi32::<16>(high));
-        let value = _mm512_srai_epi32::<PRECISION_BITS>(_mm512_add_epi32(low, upper));
-        _mm512_cvtusepi32_epi8(_mm512_max_epi32(value, _mm512_setzero_si512()))
+        _mm512_srai_epi32::<PRECISION_BITS>(_mm512_add_epi32(low, upper))
     }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn to_bytes(self) -> __m128i {
+        _mm512_cvtusepi32_epi8(_mm512_max_epi32(self.values(), _mm512_setzero_si512()))
+    }
+}
+
+/// The shuffle of each of the four quarters of a vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_quarters(order: [i8; 16]) -> __m512i {
+    // SAFETY: both are 16 bytes of any value.
+    let order = unsafe { std::mem::transmute::<[i8; 16], __m128i>(order) };
+    _mm512_broadcast_i32x4(order)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [u8], width: usize) {
     let reach = columns.reach() * CHANNELS + READ_BYTES;
     assert!(rows.iter().all(|row| row.len() >= reach), "rows can be read up to {reach}");
-    assert!(columns.len() <= width && strip.len() >= CHANNELS * width * STRIP_ROWS);
+    assert!(columns.len() <= width && width.is_multiple_of(GROUP));
+    assert!(strip.len() >= CHANNELS * width * STRIP_ROWS);
     // Four pixels to four bytes of each channel.
-    let by_channel = _mm_set_epi8(-1, -1, -1, -1, 11, 8, 5, 2, 10, 7, 4, 1, 9, 6, 3, 0);
-    let by_channel = _mm512_broadcast_i32x4(by_channel);
-    // Channels of four rows to four rows of each channel.
-    let by_row = _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    let by_channel = in_quarters([0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1]);
+    // Quarters hold a row each, of that four columns with four channels; they shall hold a channel each, of that four
+    // columns with four rows. Channels go together, then to their quarters, then rows to their columns.
+    let transposed = in_quarters([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
+    let to_channel = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let pointers = rows.map(<[u8]>::as_ptr);
     let load = |offset: usize| {
         // SAFETY: offsets are those of blocks, and each row reaches `READ_BYTES` beyond the last of them.
@@ -76,20 +93,30 @@ pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [
         let two = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(row(0)), row(1));
         _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(two, row(2)), row(3))
     };
-    for column in 0..columns.len() {
+    let values = |column: usize| {
         let mut sums = Sums::new();
         let mut offset = columns.start(column) * CHANNELS;
         for words in columns.words(column).as_chunks().0 {
             sums.add(_mm512_shuffle_epi8(load(offset), by_channel), words);
             offset += TAPS * CHANNELS;
         }
-        let bytes = _mm_shuffle_epi8(sums.to_bytes(), by_row);
-        let channels =
-            [_mm_extract_epi32::<0>(bytes), _mm_extract_epi32::<1>(bytes), _mm_extract_epi32::<2>(bytes)];
-        for (channel, rows) in channels.into_iter().enumerate() {
+        sums.values()
+    };
+    for column in (0..columns.len()).step_by(GROUP) {
+        let first = _mm512_packus_epi32(values(column), values(column + 1));
+        let second = _mm512_packus_epi32(values(column + 2), values(column + 3));
+        let rows = _mm512_shuffle_epi8(_mm512_packus_epi16(first, second), transposed);
+        let channels = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(to_channel, rows), transposed);
+        let channels = [
+            _mm512_castsi512_si128(channels),
+            _mm512_extracti32x4_epi32::<1>(channels),
+            _mm512_extracti32x4_epi32::<2>(channels),
+        ];
+        for (channel, bytes) in channels.into_iter().enumerate() {
             let at = (channel * width + column) * STRIP_ROWS;
-            // SAFETY: the strip has `STRIP_ROWS` bytes for each of `width` columns of each channel.
-            unsafe { strip.as_mut_ptr().add(at).cast::<i32>().write_unaligned(rows) };
+            // SAFETY: the strip has `STRIP_ROWS` bytes for each of `width` columns of each channel, and groups of columns
+            // end at `width`.
+            unsafe { _mm_storeu_si128(strip.as_mut_ptr().add(at).cast(), bytes) };
         }
     }
 }

@@ -3,49 +3,56 @@ use super::{Kernel, Taps};
 /// Taps of a block: what one instruction multiplies and adds.
 pub(super) const TAPS: usize = 4;
 
+/// Pixels of a result that a kernel may make at once.
+pub(super) const GROUP: usize = 4;
+
 /// Weights of one direction, cut into blocks of [`TAPS`] and packed as a kernel wants them.
 ///
 /// All pixels of a result have the same number of blocks; where fewer weights are needed, the rest are zeros.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
-    /// First block of each pixel of the result, in units of the alignment.
+    /// Pixels of the result. What follows is there for some more, up to a multiple of [`GROUP`], with weights of zero.
+    len: usize,
+    /// First block of each, in units of the alignment.
     starts: Vec<u32>,
     num_blocks: usize,
     words_per_output: usize,
     words: Vec<i32>,
+    padded: Vec<i32>,
 }
 
 impl Weights {
     /// Packs weights for pixels that begin at `origin`, in blocks that begin at multiples of `alignment` after it.
     pub(super) fn pack(&mut self, taps: &Taps, origin: u32, alignment: u32, kernel: Kernel) {
-        let start = |first: u32| (first - origin) / alignment;
         let lead = |first: u32| ((first - origin) % alignment) as usize;
         let lengths = (0..taps.len()).map(|output| {
             let (first, weights) = taps.of(output);
             lead(first) + weights.len()
         });
+        self.len = taps.len();
         self.num_blocks = lengths.max().unwrap_or(0).div_ceil(TAPS);
         self.words_per_output = self.num_blocks * kernel.words_per_block();
         self.starts.clear();
         self.words.clear();
-        self.words.reserve(taps.len() * self.words_per_output);
         for output in 0..taps.len() {
             let (first, weights) = taps.of(output);
-            self.starts.push(start(first));
-            let lead = lead(first);
-            for block in 0..self.num_blocks {
-                let block = std::array::from_fn(|tap| {
-                    let at = (block * TAPS + tap).checked_sub(lead);
-                    at.and_then(|at| weights.get(at)).copied().unwrap_or(0)
-                });
+            self.starts.push((first - origin) / alignment);
+            self.padded.clear();
+            self.padded.resize(self.num_blocks * TAPS, 0);
+            self.padded[lead(first)..][..weights.len()].copy_from_slice(weights);
+            for &block in self.padded.as_chunks().0 {
                 kernel.pack(block, &mut self.words);
             }
         }
+        let num_outputs = self.len.next_multiple_of(GROUP);
+        let last = self.starts.last().copied().unwrap_or(0);
+        self.starts.resize(num_outputs, last);
+        self.words.resize(num_outputs * self.words_per_output, 0);
     }
 
     /// Pixels of the result.
     pub(super) fn len(&self) -> usize {
-        self.starts.len()
+        self.len
     }
 
     /// Blocks of each pixel of the result.
