@@ -35,8 +35,8 @@ impl Decoder {
 
     fn fill(&mut self, job: &mut Job) -> Result<Filled, LoadError> {
         let (run, epoch) = (&job.run.samples, job.slot.position.epoch);
-        let planes = job.slot.slot.bytes_mut();
-        let fault = match self.preparer.prepare(run, job.sample, epoch, planes) {
+        let pixels = job.slot.slot.bytes_mut();
+        let fault = match self.preparer.prepare(run, job.sample, epoch, pixels) {
             Ok(sample) => return Ok(Filled { sample: Some(sample), bad: None }),
             Err(fault) => fault,
         };
@@ -52,7 +52,7 @@ impl Decoder {
         let samples = run.samples();
         let substitutes = (job.sample + 1..samples.end).chain(samples.start..job.sample);
         for substitute in substitutes {
-            if let Ok(sample) = self.preparer.prepare(run, substitute, epoch, planes) {
+            if let Ok(sample) = self.preparer.prepare(run, substitute, epoch, pixels) {
                 return Ok(Filled { sample: Some(sample), bad: Some(bad) });
             }
         }
