@@ -1,8 +1,13 @@
+use std::collections::BTreeSet;
+
 use fastclip_schemas::Digest;
-use fastclip_shards::tar::{Entry, StreamScanner, TarError, split_name};
+use fastclip_shards::tar::{Entry, Salvaged, Salvager, StreamScanner, TarError, split_name};
 use fastclip_shards::{SampleGrouper, SampleSpan, Store, StoreError};
 use futures::TryStreamExt;
 use serde_json::Value;
+
+/// Damaged shards above this are not searched for what follows the damage, since that takes them into memory.
+const MAX_SALVAGED_BYTES: u64 = 4 << 30;
 
 /// JSON members above this are not looked into.
 const MAX_JSON_BYTES: u64 = 1 << 20;
@@ -15,9 +20,20 @@ const IMAGE_MEMBERS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 pub(crate) struct ScannedShard {
     pub(crate) num_bytes: u64,
     pub(crate) digest: Digest,
+    /// Samples that are whole, on both sides of any damage.
     pub(crate) samples: Vec<ScannedSample>,
-    /// What ended the list of samples early. The last sample before it is left out, since it may lack members.
-    pub(crate) damage: Option<TarError>,
+    pub(crate) damage: Option<Damage>,
+}
+
+/// Where a tar can not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// What is wrong, in the first place.
+    pub(crate) cause: TarError,
+    /// Whole samples before that.
+    pub(crate) num_before: usize,
+    /// Whole samples after it.
+    pub(crate) num_after: usize,
 }
 
 /// One sample of a tar.
@@ -29,6 +45,10 @@ pub(crate) struct ScannedSample {
 }
 
 impl ScannedSample {
+    fn members(&self) -> BTreeSet<String> {
+        self.span.extensions.iter().cloned().collect()
+    }
+
     pub(crate) fn has_image(&self) -> bool {
         self.span.extensions.iter().any(|extension| IMAGE_MEMBERS.contains(&extension.as_str()))
     }
@@ -39,7 +59,7 @@ impl ScannedSample {
     }
 }
 
-/// Reads a tar from its first byte to its last, damaged or not: the digest is of all of it.
+/// Reads a tar from its first byte to its last, damaged or not: the digest is of all of it. A damaged one is read again.
 pub(crate) async fn scan(store: Store, name: String) -> Result<ScannedShard, StoreError> {
     let mut pieces = store.stream(&name).await?;
     let mut digest = blake3::Hasher::new();
@@ -55,32 +75,88 @@ pub(crate) async fn scan(store: Store, name: String) -> Result<ScannedShard, Sto
         }
     }
     let damage = damage.or_else(|| scanner.finish().err());
-    let samples = samples.finish(damage.is_none());
-    Ok(ScannedShard { num_bytes, digest: Digest(*digest.finalize().as_bytes()), samples, damage })
+    let digest = Digest(*digest.finalize().as_bytes());
+    let Some(cause) = damage else {
+        return Ok(ScannedShard { num_bytes, digest, samples: samples.finish(), damage: None });
+    };
+    samples.interrupt();
+    let before = samples.finish();
+    let num_before = before.len();
+    let samples = match num_bytes {
+        ..=MAX_SALVAGED_BYTES => salvage(&store.get(&name).await?),
+        _ => before,
+    };
+    let num_after = samples.len().saturating_sub(num_before);
+    Ok(ScannedShard { num_bytes, digest, samples, damage: Some(Damage { cause, num_before, num_after }) })
 }
 
+/// All whole samples of a damaged tar.
+fn salvage(tar: &[u8]) -> Vec<ScannedSample> {
+    let mut samples = Samples::default();
+    for item in Salvager::new(tar) {
+        match item {
+            Salvaged::Member(entry) => {
+                let data = || &tar[entry.data_start as usize..][..entry.num_bytes as usize];
+                samples.add(&entry, is_small_json(&entry).then(data));
+            }
+            Salvaged::Damage { .. } => samples.interrupt(),
+        }
+    }
+    samples.finish()
+}
+
+/// Samples as their members arrive.
+///
+/// One beside damage may lack members, and nothing in it says so. It counts as whole if it has those that the first
+/// undisturbed sample of the shard has.
 #[derive(Default)]
 struct Samples {
-    done: Vec<ScannedSample>,
+    done: Vec<Neighbour>,
     grouper: SampleGrouper,
     json_key: Option<Result<u64, String>>,
+    is_beside_damage: bool,
+}
+
+struct Neighbour {
+    sample: ScannedSample,
+    is_beside_damage: bool,
 }
 
 impl Samples {
     fn add(&mut self, entry: &Entry, json: Option<&[u8]>) {
         if let Some(span) = self.grouper.add(entry) {
-            self.done.push(ScannedSample { span, json_key: self.json_key.take() });
+            self.close(span);
+            self.is_beside_damage = false;
         }
         if let Some(json) = json {
             self.json_key = Some(key_of(json));
         }
     }
 
-    fn finish(mut self, is_whole: bool) -> Vec<ScannedSample> {
-        if let Some(span) = self.grouper.finish().filter(|_| is_whole) {
-            self.done.push(ScannedSample { span, json_key: self.json_key });
+    fn close(&mut self, span: SampleSpan) {
+        let sample = ScannedSample { span, json_key: self.json_key.take() };
+        self.done.push(Neighbour { sample, is_beside_damage: self.is_beside_damage });
+    }
+
+    fn interrupt(&mut self) {
+        self.is_beside_damage = true;
+        if let Some(span) = self.grouper.interrupt() {
+            self.close(span);
         }
-        self.done
+        self.json_key = None;
+    }
+
+    fn finish(mut self) -> Vec<ScannedSample> {
+        if let Some(span) = self.grouper.interrupt() {
+            self.close(span);
+        }
+        let usual = self.done.iter().find(|neighbour| !neighbour.is_beside_damage);
+        let usual = usual.map(|neighbour| neighbour.sample.members());
+        let whole = self
+            .done
+            .into_iter()
+            .filter(|neighbour| !neighbour.is_beside_damage || Some(neighbour.sample.members()) == usual);
+        whole.map(|neighbour| neighbour.sample).collect()
     }
 }
 

@@ -227,7 +227,7 @@ fn span_problem(index: &ShardIndex, scanned: &ScannedShard) -> Option<String> {
     if found == said as usize {
         return None;
     }
-    let cause = scanned.damage.as_ref().map(|damage| format!(": {damage}")).unwrap_or_default();
+    let cause = scanned.damage.as_ref().map(|damage| format!(": {}", damage.cause)).unwrap_or_default();
     Some(format!("has {found} whole samples, its index says {said}{cause}"))
 }
 

@@ -49,11 +49,13 @@ pub enum BadReason {
     CaptionNotUtf8,
     /// The class is not a number.
     Class,
+    /// Its shard or index cannot be read. Only under [`UnreadableShards::LeaveOut`].
+    UnreadableShard,
 }
 
 impl BadReason {
     /// All reasons, in the order in which statistics list them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Archive,
         Self::MissingImage,
         Self::TruncatedImage,
@@ -62,6 +64,7 @@ impl BadReason {
         Self::MissingCaption,
         Self::CaptionNotUtf8,
         Self::Class,
+        Self::UnreadableShard,
     ];
 }
 
@@ -76,8 +79,21 @@ impl fmt::Display for BadReason {
             Self::MissingCaption => "no caption",
             Self::CaptionNotUtf8 => "caption not UTF-8",
             Self::Class => "class not a number",
+            Self::UnreadableShard => "unreadable shard",
         })
     }
+}
+
+/// What becomes of samples that the store does not give, after all its retries, or whose index is no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnreadableShards {
+    /// The stream ends with [`LoadError::Read`](crate::LoadError::Read).
+    #[default]
+    Fail,
+    /// They count as bad, as [`BadReason::UnreadableShard`], and are left out. Nothing stands in for them, since what
+    /// does must not depend on what else is at hand; so even under [`Tail::Drop`](crate::Tail::Drop) batches may be short,
+    /// and differ in length between ranks. The budget of bad samples bounds how many.
+    LeaveOut,
 }
 
 /// How many samples a stream may lose.

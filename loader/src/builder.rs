@@ -1,6 +1,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use fastclip_shards::Dataset;
 
@@ -11,7 +12,7 @@ use crate::sample::SampleSettings;
 use crate::tokenizer::MIN_CONTEXT_LENGTH;
 use crate::{
     BadSampleBudget, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
-    World,
+    UnreadableShards, World,
 };
 
 /// Twice what the windows of all lanes hold by default: one half is being used, the other is being read.
@@ -19,6 +20,8 @@ const DEFAULT_MAX_BYTES_IN_FLIGHT: u64 = 512 << 20;
 const DEFAULT_REQUESTS_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
 const DEFAULT_PREFETCH_BATCHES: NonZeroUsize = NonZeroUsize::new(2).expect("2 is not 0");
 const DEFAULT_GLOBAL_BATCH: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+/// Three times as long as a store's client retries a request by default.
+const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_CONTEXT_LENGTH: usize = 77;
 const DEFAULT_IMAGE_SIZE: u32 = 224;
 /// Longest row of tokens; no text tower comes near it.
@@ -45,6 +48,8 @@ pub struct LoaderBuilder {
     requests_in_flight: NonZeroUsize,
     max_bytes_in_flight: u64,
     budget: BadSampleBudget,
+    unreadable_shards: UnreadableShards,
+    stall_timeout: Duration,
     allocator: Arc<dyn HostAllocator>,
 }
 
@@ -68,6 +73,8 @@ impl LoaderBuilder {
             requests_in_flight: DEFAULT_REQUESTS_IN_FLIGHT,
             max_bytes_in_flight: DEFAULT_MAX_BYTES_IN_FLIGHT,
             budget: BadSampleBudget::default(),
+            unreadable_shards: UnreadableShards::default(),
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
             allocator: Arc::new(PageableAllocator),
         }
     }
@@ -178,6 +185,21 @@ impl LoaderBuilder {
         self
     }
 
+    /// What becomes of shards that cannot be read; they end the stream unless set.
+    pub fn unreadable_shards(mut self, policy: UnreadableShards) -> Self {
+        self.unreadable_shards = policy;
+        self
+    }
+
+    /// How long nothing may move while a batch is waited for; ten minutes unless set.
+    ///
+    /// Every half a minute before that, a warning says which stage waits for what; then the stream ends with
+    /// [`LoadError::Stalled`]. Retries of a store are not progress, so this should be longer than they take.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
     /// Where the memory of images comes from; ordinary memory unless set.
     pub fn host_allocator(mut self, allocator: Arc<dyn HostAllocator>) -> Self {
         self.allocator = allocator;
@@ -226,6 +248,8 @@ impl LoaderBuilder {
             requests_in_flight: self.requests_in_flight,
             max_bytes_in_flight: self.max_bytes_in_flight,
             budget: self.budget,
+            unreadable_shards: self.unreadable_shards,
+            stall_timeout: self.stall_timeout,
         }))
     }
 
@@ -238,6 +262,9 @@ impl LoaderBuilder {
         if !(0.0..=1.0).contains(&self.budget.max_fraction) {
             let value = self.budget.max_fraction.to_string();
             return refuse("bad_sample_budget.max_fraction", value, "it must lie between 0 and 1");
+        }
+        if self.stall_timeout.is_zero() {
+            return refuse("stall_timeout", "0 s".to_owned(), "it must be longer");
         }
         for (setting, samples) in
             [("segment_samples", self.sizes.segment_samples), ("window_samples", self.sizes.window_samples)]

@@ -1,5 +1,6 @@
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use fastclip_schemas::Position;
 use fastclip_shards::ReadError;
@@ -137,6 +138,14 @@ pub enum LoadError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// Nothing moved for as long as the builder allows.
+    #[error("no batch and no progress for {:.1} s: {waits}", still_for.as_secs_f64())]
+    Stalled {
+        /// How long nothing moved.
+        still_for: Duration,
+        /// Which stage waits for what.
+        waits: String,
     },
     /// A thread of the loader panicked: a bug of the loader.
     #[error("the {stage} stage panicked: {message}")]

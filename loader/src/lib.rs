@@ -78,7 +78,7 @@ mod tokenizer;
 pub mod transform;
 mod world;
 
-pub use bad_sample::{BadReason, BadSample, BadSampleBudget};
+pub use bad_sample::{BadReason, BadSample, BadSampleBudget, UnreadableShards};
 pub use batch::Batch;
 pub use builder::LoaderBuilder;
 pub use decode::{DecodeError, DecodeOptions, ImageDecoder, RgbImage, decode_rgb};

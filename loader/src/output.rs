@@ -137,7 +137,7 @@ mod tests {
         let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)).collect();
         // torchvision.transforms.Normalize on ToTensor's result.
         assert_eq!(values[0], (10.0_f32 / 255.0 - 0.481_454_66) / 0.268_629_54);
-        assert_eq!(values[5], (1.0_f32 - 0.408_210_73) / 0.275_777_11);
+        assert_eq!(values[5], (1.0_f32 - 0.408_210_73) / 0.275_777_1);
         let bytes = finish(Layout::Nhwc, Values::Bf16(Normalisation::OPENAI));
         let shorter: Vec<f32> = bytes
             .as_chunks()

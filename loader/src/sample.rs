@@ -162,7 +162,8 @@ fn reason(error: &DecodeError) -> BadReason {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// The message of an error with those of its causes.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

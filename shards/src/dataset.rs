@@ -9,6 +9,10 @@ use crate::index::ShardIndex;
 use crate::run::SampleRun;
 use crate::store::{Store, StoreErrorKind, StoreOptions};
 
+/// How often an answer of the wrong length is asked for again, which clients of stores take for a good one. The size of the
+/// shard was compared with the manifest before, so it is the answer that is at fault.
+const TRIES_FOR_LENGTH: u32 = 3;
+
 /// A dataset that can be read: its manifest, and a way to its files.
 ///
 /// Clones share everything. Nothing is cached: who needs an index twice keeps it.
@@ -112,7 +116,7 @@ impl Dataset {
     /// Reads a run of neighbouring samples with one request.
     ///
     /// # Errors
-    /// When the store fails, or gives fewer bytes than the index says. Damage inside a sample is found by
+    /// When the store fails, or gives fewer bytes than the index says three times over. Damage inside a sample is found by
     /// [`SampleRun::sample`].
     ///
     /// # Panics
@@ -125,19 +129,26 @@ impl Dataset {
     ) -> Result<SampleRun, ReadError> {
         let name = &self.manifest().shards[shard].name;
         let Range { start, end } = index.byte_range(samples.clone());
-        let bytes = match start < end {
-            true => self.store().get_range(name, start..end).await,
+        if start == end {
             // Stores refuse an empty range.
-            false => Ok(Bytes::new()),
-        };
-        let bytes = bytes.map_err(|source| match source.kind() {
-            StoreErrorKind::NotFound => self.unreadable(name, source),
-            _ => ReadError::Fetch { shard: name.clone(), start, end, source },
-        })?;
-        let (found, expected) = (bytes.len() as u64, end - start);
-        if found != expected {
-            return Err(ReadError::Short { shard: name.clone(), start, found, expected });
+            return Ok(SampleRun::new(name.as_str(), Arc::clone(index), samples, Bytes::new()));
         }
+        let mut tries_left = TRIES_FOR_LENGTH;
+        let bytes = loop {
+            tries_left -= 1;
+            let bytes = self.store().get_range(name, start..end).await;
+            let bytes = bytes.map_err(|source| match source.kind() {
+                StoreErrorKind::NotFound => self.unreadable(name, source),
+                _ => ReadError::Fetch { shard: name.clone(), start, end, source },
+            })?;
+            let (found, expected) = (bytes.len() as u64, end - start);
+            if found == expected {
+                break bytes;
+            }
+            if tries_left == 0 {
+                return Err(ReadError::Short { shard: name.clone(), start, found, expected });
+            }
+        };
         Ok(SampleRun::new(name.as_str(), Arc::clone(index), samples, bytes))
     }
 

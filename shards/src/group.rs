@@ -42,6 +42,11 @@ impl SampleGrouper {
         self.open.replace(SampleSpan { key: key.to_owned(), extensions, start: entry.start, end: entry.end })
     }
 
+    /// Returns the sample before damage, which may lack members. So may the first one after it.
+    pub fn interrupt(&mut self) -> Option<SampleSpan> {
+        self.open.take()
+    }
+
     /// Returns the last sample once the shard has ended. Where it ended by damage, the last sample may lack members.
     pub fn finish(self) -> Option<SampleSpan> {
         self.open

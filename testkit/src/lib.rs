@@ -4,7 +4,9 @@
 //! | to | take |
 //! |---|---|
 //! | have a few real samples | [`Pair`], [`TinyDataset`] |
+//! | damage a tar in every way | [`Mutation`] |
 //! | have a store fail at a chosen request or byte | [`FaultyStore`], [`Gate`] |
+//! | have a real S3 server, sound or faulty | [`S3Server`] |
 //! | run a program of this workspace | [`binary`], [`run`] |
 //! | run it as several ranks | [`Ranks`] |
 //! | ask Python what it makes of our files | [`Python`] |
@@ -16,15 +18,19 @@
 mod dataset;
 mod faulty_store;
 mod gate;
+mod mutation;
 mod pair;
 mod process;
 mod python;
 mod ranks;
+mod s3_server;
 
 pub use dataset::TinyDataset;
 pub use faulty_store::{Fault, FaultyStore, Request, RequestKind};
 pub use gate::Gate;
+pub use mutation::Mutation;
 pub use pair::Pair;
 pub use process::{Finished, binary, run};
 pub use python::Python;
 pub use ranks::{Ranks, RunningRanks, free_port};
+pub use s3_server::{S3Fault, S3Request, S3Server};

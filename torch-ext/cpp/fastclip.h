@@ -34,6 +34,7 @@ enum { FC_SUM = 0, FC_MAX = 1, FC_MIN = 2 };
 typedef struct fc_store fc_store;
 typedef struct fc_group fc_group;
 typedef struct fc_work fc_work;
+typedef struct fc_buckets fc_buckets;
 // An `at::Tensor`; declared without its name, because this header is read without torch.
 typedef void fc_tensor;
 
@@ -87,12 +88,44 @@ fc_status fc_group_barrier(fc_group* group, int32_t device_index, fc_work** work
 fc_status fc_work_wait(fc_work* work, int64_t timeout_ms, char** message);
 void fc_work_free(fc_work* work);
 
+// --- gradients in buckets ------------------------------------------------------------------------------------------
+
+// From now on autograd adds the gradient of each leaf to `gradients[i]`, a view into `flats[bucket_of[i]]`. `largest` has
+// one element a bucket. Shares the ownership of all tensors; a leaf can be in one such object only.
+fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, const size_t* bucket_of,
+                         size_t num_leaves, fc_tensor* const* flats, size_t num_buckets, fc_tensor* largest,
+                         fc_buckets** buckets, char** message);
+// Does not wait for reductions that still run; they share the ownership of what they write.
+void fc_buckets_free(fc_buckets* buckets);
+// Lets each bucket leave, in order and once all its leaves got a gradient, during the backward pass that follows: notes
+// its largest absolute value, adds one to `*sequence`, and starts its sum over `group`. Without a group it is only
+// noted. Group and counter are borrowed until `fc_buckets_finish` or `fc_buckets_disarm`.
+fc_status fc_buckets_arm(fc_buckets* buckets, fc_group* group, uint64_t* sequence, char** message);
+// Lets the buckets leave that have not, and reports the first failure since they were armed.
+fc_status fc_buckets_finish(fc_buckets* buckets, char** message);
+void fc_buckets_disarm(fc_buckets* buckets);
+// Hands out the work that reduces a bucket, once.
+fc_status fc_buckets_take_work(fc_buckets* buckets, size_t bucket, fc_work** work, char** message);
+
 // --- operations on many tensors at once ----------------------------------------------------------------------------
 
 // One AdamW step, decay decoupled. Adds one to every step count first. Arrays of equal length.
 fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
                          double beta1, double beta2, double weight_decay, double eps, char** message);
+// One LAMB step: that of Adam plus decay, scaled to |param|/|step| for each tensor if there is decay. As above, but step
+// counts lie on the CPU, where reading them makes no device wait.
+fc_status fc_foreach_lamb(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
+                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
+                          double beta1, double beta2, double weight_decay, double eps, char** message);
+// One Lion step, decay decoupled. Arrays of equal length.
+fc_status fc_foreach_lion(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
+                          size_t num_tensors, double lr, double beta1, double beta2, double weight_decay,
+                          char** message);
+// One step of SGD, decay added to the gradient. Arrays of equal length; without momentum `momentum_buffers` is unused.
+fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* momentum_buffers,
+                       size_t num_tensors, double lr, double momentum, double weight_decay, int32_t is_nesterov,
+                       char** message);
 // The Euclidean norm of all elements of all tensors; `*norm` is a new tensor without dimensions.
 fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
 // Multiplies every tensor in place by the tensor without dimensions `factor`.

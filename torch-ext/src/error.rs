@@ -82,6 +82,13 @@ pub enum Collective {
     Connect,
     /// Every rank gets the reduction of all tensors.
     AllReduce,
+    /// The same for one of the [`GradientBuckets`](crate::GradientBuckets), started by backward.
+    GradientBucket {
+        /// Which, from 0, in the order in which they leave.
+        index: usize,
+        /// How many there are.
+        num_buckets: usize,
+    },
     /// Every rank gets all tensors, one after another.
     AllGather,
     /// Every rank gets its part of the reduction.
@@ -97,7 +104,7 @@ impl Collective {
     pub const fn name(self) -> &'static str {
         match self {
             Collective::Connect => "connect",
-            Collective::AllReduce => "all_reduce",
+            Collective::AllReduce | Collective::GradientBucket { .. } => "all_reduce",
             Collective::AllGather => "all_gather",
             Collective::ReduceScatter => "reduce_scatter",
             Collective::Broadcast => "broadcast",
@@ -108,7 +115,13 @@ impl Collective {
 
 impl fmt::Display for Collective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name())?;
+        match self {
+            Collective::GradientBucket { index, num_buckets } => {
+                write!(f, " of gradient bucket {} of {num_buckets}", index + 1)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

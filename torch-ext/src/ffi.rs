@@ -32,7 +32,29 @@ pub(crate) struct Work {
     _opaque: [u8; 0],
 }
 
+#[repr(C)]
+pub(crate) struct Buckets {
+    _opaque: [u8; 0],
+}
+
 pub(crate) type Message = *mut *mut c_char;
+
+/// The steps of AdamW and LAMB: parameters, gradients, both running means and step counts; how many there are; learning
+/// rate, β1, β2, weight decay and ε.
+pub(crate) type AdamStepCall = unsafe extern "C" fn(
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    *const *const C_tensor,
+    usize,
+    f64,
+    f64,
+    f64,
+    f64,
+    f64,
+    Message,
+) -> Status;
 
 unsafe extern "C" {
     fn fc_message_free(message: *mut c_char);
@@ -166,6 +188,33 @@ unsafe extern "C" {
     pub(crate) fn fc_work_wait(work: *mut Work, timeout_ms: i64, message: Message) -> Status;
     pub(crate) fn fc_work_free(work: *mut Work);
 
+    pub(crate) fn fc_buckets_new(
+        leaves: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        bucket_of: *const usize,
+        num_leaves: usize,
+        flats: *const *const C_tensor,
+        num_buckets: usize,
+        largest: *const C_tensor,
+        buckets: *mut *mut Buckets,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_buckets_free(buckets: *mut Buckets);
+    pub(crate) fn fc_buckets_arm(
+        buckets: *mut Buckets,
+        group: *mut Group,
+        sequence: *mut u64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_buckets_finish(buckets: *mut Buckets, message: Message) -> Status;
+    pub(crate) fn fc_buckets_disarm(buckets: *mut Buckets);
+    pub(crate) fn fc_buckets_take_work(
+        buckets: *mut Buckets,
+        bucket: usize,
+        work: *mut *mut Work,
+        message: Message,
+    ) -> Status;
+
     pub(crate) fn fc_fused_adamw(
         params: *const *const C_tensor,
         grads: *const *const C_tensor,
@@ -178,6 +227,42 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_lamb(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        exp_avg_sqs: *const *const C_tensor,
+        steps: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_lion(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        exp_avgs: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_fused_sgd(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        momentum_buffers: *const *const C_tensor,
+        num_tensors: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        is_nesterov: i32,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_norm(

@@ -2,10 +2,11 @@
 
 #![expect(unsafe_code, reason = "calls the C interface of c10d's process groups")]
 
-use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tch::Tensor;
@@ -87,7 +88,20 @@ pub struct GroupOptions {
 pub struct ProcessGroup {
     handle: NonNull<ffi::Group>,
     options: GroupOptions,
-    sequence: Cell<u64>,
+    sequence: Sequence,
+}
+
+/// How many collectives a rank has started in a group, to be read while it waits in one.
+///
+/// All ranks count alike, so the numbers of two ranks tell which of them is behind.
+#[derive(Debug, Clone, Default)]
+pub struct Sequence(Arc<AtomicU64>);
+
+impl Sequence {
+    /// Returns the running number of the collective that was started last, from 1.
+    pub fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 // SAFETY: c10d's groups run collectives on threads of their own and tie nothing to the thread that built them. Not Sync:
@@ -105,7 +119,7 @@ impl ProcessGroup {
         checked(|message| start_group(store, options, &mut handle, message))
             .map_err(|failure| error(options, Collective::Connect, 0, failure))?;
         let handle = NonNull::new(handle).expect("a group without a failure is a group");
-        Ok(Self { handle, options: options.clone(), sequence: Cell::new(0) })
+        Ok(Self { handle, options: options.clone(), sequence: Sequence::default() })
     }
 
     /// Returns which of the ranks this process is.
@@ -118,9 +132,29 @@ impl ProcessGroup {
         self.options.world_size
     }
 
-    /// Returns how many collectives this rank has started.
-    pub fn sequence(&self) -> u64 {
-        self.sequence.get()
+    /// Returns the count of the collectives that this rank has started.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// Lends the handle to the other modules of this crate.
+    pub(crate) fn handle(&self) -> *mut ffi::Group {
+        self.handle.as_ptr()
+    }
+
+    /// Lends the counter to what starts collectives without this type; that must count each.
+    pub(crate) fn counter(&self) -> *mut u64 {
+        self.sequence.0.as_ptr()
+    }
+
+    /// Wraps a collective that was started by other means than [`start`](Self::start).
+    pub(crate) fn adopt(&self, handle: NonNull<ffi::Work>, collective: Collective, sequence: u64) -> Work {
+        Work { handle, options: self.options.clone(), collective, sequence, is_waited_for: false }
+    }
+
+    /// Words a failure of such a collective.
+    pub(crate) fn failed(&self, collective: Collective, sequence: u64, failure: Failure) -> CollectiveError {
+        error(&self.options, collective, sequence, failure)
     }
 
     /// Starts to replace `tensor` by the reduction over ranks.
@@ -195,19 +229,18 @@ impl ProcessGroup {
         tensors: &[&Tensor],
         call: impl FnOnce(*mut ffi::Group, *mut *mut ffi::Work, ffi::Message) -> ffi::Status,
     ) -> Result<Work, CollectiveError> {
-        let sequence = self.sequence.get() + 1;
-        self.sequence.set(sequence);
+        let sequence = self.sequence.0.fetch_add(1, Ordering::Relaxed) + 1;
         // Backends read and write flat memory; some check this, some do not.
         if let Some(tensor) = tensors.iter().find(|tensor| !tensor.is_contiguous()) {
             let reason = format!("the tensor of shape {:?} is not contiguous", tensor.size());
             let failure = Failure { status: ffi::OK, error: TorchError::new(reason) };
-            return Err(error(&self.options, collective, sequence, failure));
+            return Err(self.failed(collective, sequence, failure));
         }
         let mut handle = std::ptr::null_mut();
         checked(|message| call(self.handle.as_ptr(), &mut handle, message))
-            .map_err(|failure| error(&self.options, collective, sequence, failure))?;
+            .map_err(|failure| self.failed(collective, sequence, failure))?;
         let handle = NonNull::new(handle).expect("a collective that started is running");
-        Ok(Work { handle, options: self.options.clone(), collective, sequence, is_waited_for: false })
+        Ok(self.adopt(handle, collective, sequence))
     }
 }
 
@@ -223,7 +256,7 @@ impl fmt::Debug for ProcessGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessGroup")
             .field("options", &self.options)
-            .field("sequence", &self.sequence.get())
+            .field("sequence", &self.sequence.last())
             .finish()
     }
 }

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
-//! | `ops` | [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
+//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
@@ -22,6 +23,7 @@
 //! Needs libtorch (see `scripts/setup`). The build script passes the folder of its libraries on to dependents as
 //! `DEP_FASTCLIP_TORCH_EXT_LIB_DIR`, for their binaries to find it at run time.
 
+mod buckets;
 mod error;
 mod ffi;
 mod group;
@@ -29,8 +31,12 @@ mod ops;
 mod settings;
 mod store;
 
+pub use buckets::{BucketEntry, GradientBuckets};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
-pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Work};
-pub use ops::{FusedAdamW, foreach_mul, foreach_norm, fused_adamw};
+pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
+pub use ops::{
+    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
+    fused_sgd,
+};
 pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};

@@ -13,11 +13,11 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::ffi::{self, checked};
 
-/// One step of AdamW on a group of parameters that share their settings.
+/// One step of AdamW or LAMB, which remember the same, on a group of parameters that share their settings.
 ///
 /// Entry `i` of each list belongs to parameter `i`: all have its shape, kind and device, but for `steps`, which are `f32`
 /// without dimensions.
-pub struct FusedAdamW<'a> {
+pub struct AdamStep<'a> {
     /// What is trained; changed in place.
     pub params: &'a [Tensor],
     /// The gradients.
@@ -26,7 +26,7 @@ pub struct FusedAdamW<'a> {
     pub exp_avgs: &'a [Tensor],
     /// Running means of the squared gradients; changed in place.
     pub exp_avg_sqs: &'a [Tensor],
-    /// Steps taken before this one; each grows by one.
+    /// Steps taken before this one; each grows by one. Beside their parameters for AdamW, on the CPU for LAMB.
     pub steps: &'a [Tensor],
     /// Learning rate of this step.
     pub lr: f64,
@@ -34,15 +34,15 @@ pub struct FusedAdamW<'a> {
     pub beta1: f64,
     /// How much of the running mean of squares stays.
     pub beta2: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
+    /// Weight decay, multiplied by the learning rate.
     pub weight_decay: f64,
     /// Added to the root in the denominator.
     pub eps: f64,
 }
 
-impl fmt::Debug for FusedAdamW<'_> {
+impl fmt::Debug for AdamStep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FusedAdamW")
+        f.debug_struct("AdamStep")
             .field("num_params", &self.params.len())
             .field("lr", &self.lr)
             .field("beta1", &self.beta1)
@@ -53,43 +53,149 @@ impl fmt::Debug for FusedAdamW<'_> {
     }
 }
 
-/// Takes the step, in one kernel for all parameters, on CPU and on CUDA.
+/// One step of Lion on a group of parameters that share their settings.
+///
+/// Entry `i` of each list belongs to parameter `i` and has its shape, kind and device.
+pub struct LionStep<'a> {
+    /// What is trained; changed in place.
+    pub params: &'a [Tensor],
+    /// The gradients.
+    pub grads: &'a [Tensor],
+    /// Running means of the gradients; changed in place.
+    pub exp_avgs: &'a [Tensor],
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// How much of the running mean counts in the sign that is stepped along.
+    pub beta1: f64,
+    /// How much of the running mean stays.
+    pub beta2: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    pub weight_decay: f64,
+}
+
+impl fmt::Debug for LionStep<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LionStep")
+            .field("num_params", &self.params.len())
+            .field("lr", &self.lr)
+            .field("beta1", &self.beta1)
+            .field("beta2", &self.beta2)
+            .field("weight_decay", &self.weight_decay)
+            .finish()
+    }
+}
+
+/// One step of SGD on a group of parameters that share their settings.
+///
+/// Entry `i` of each list belongs to parameter `i` and has its shape, kind and device.
+pub struct SgdStep<'a> {
+    /// What is trained; changed in place.
+    pub params: &'a [Tensor],
+    /// The gradients.
+    pub grads: &'a [Tensor],
+    /// Sums of earlier gradients, zero before the first step; changed in place. Not looked at without momentum.
+    pub momentum_buffers: &'a [Tensor],
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// How much of the sum of earlier gradients stays.
+    pub momentum: f64,
+    /// Weight decay, added to the gradient.
+    pub weight_decay: f64,
+    /// Whether the step looks ahead, as Nesterov's does.
+    pub is_nesterov: bool,
+}
+
+impl fmt::Debug for SgdStep<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SgdStep")
+            .field("num_params", &self.params.len())
+            .field("lr", &self.lr)
+            .field("momentum", &self.momentum)
+            .field("weight_decay", &self.weight_decay)
+            .field("is_nesterov", &self.is_nesterov)
+            .finish()
+    }
+}
+
+/// Takes a step of AdamW, in one kernel for all parameters, on CPU and on CUDA.
 ///
 /// # Errors
 ///
 /// Refuses lists of different lengths, and what libtorch refuses.
-pub fn fused_adamw(step: &FusedAdamW<'_>) -> Result<(), TorchError> {
-    let num_params = step.params.len();
-    for (name, list) in [
-        ("grads", step.grads),
-        ("exp_avgs", step.exp_avgs),
-        ("exp_avg_sqs", step.exp_avg_sqs),
-        ("steps", step.steps),
-    ] {
-        if list.len() != num_params {
-            return Err(TorchError::new(format!("{num_params} params but {} {name}", list.len())));
-        }
-    }
-    if num_params == 0 {
+pub fn fused_adamw(step: &AdamStep<'_>) -> Result<(), TorchError> {
+    adam_step(step, ffi::fc_fused_adamw)
+}
+
+/// Takes a step of LAMB. Where `weight_decay` is not 0, a parameter w moves by lr·|w|/|r| along r, the direction of Adam
+/// plus decay; by lr along it if one of the norms is 0.
+///
+/// Needs memory for two more copies of the parameters while it runs. The host never waits for a device.
+///
+/// # Errors
+///
+/// Refuses lists of different lengths, step counts that are not on the CPU, and what libtorch refuses.
+pub fn foreach_lamb(step: &AdamStep<'_>) -> Result<(), TorchError> {
+    adam_step(step, ffi::fc_foreach_lamb)
+}
+
+/// Takes a step of Lion: decay, then lr along the sign of β1·m + (1−β1)·g; at last the running mean m takes in the
+/// gradient g with weight 1−β2.
+///
+/// # Errors
+///
+/// Refuses lists of different lengths, and what libtorch refuses.
+pub fn foreach_lion(step: &LionStep<'_>) -> Result<(), TorchError> {
+    check_lengths(step.params, &[("grads", step.grads), ("exp_avgs", step.exp_avgs)])?;
+    if step.params.is_empty() {
         return Ok(());
     }
-    let [params, grads, exp_avgs, exp_avg_sqs, steps] =
-        [step.params, step.grads, step.exp_avgs, step.exp_avg_sqs, step.steps].map(pointers);
+    let [params, grads, exp_avgs] = [step.params, step.grads, step.exp_avgs].map(pointers);
     checked(|message| {
-        // SAFETY: each array holds `num_params` pointers to tensors that `step` borrows.
+        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows.
         unsafe {
-            ffi::fc_fused_adamw(
+            ffi::fc_foreach_lion(
                 params.as_ptr(),
                 grads.as_ptr(),
                 exp_avgs.as_ptr(),
-                exp_avg_sqs.as_ptr(),
-                steps.as_ptr(),
-                num_params,
+                params.len(),
                 step.lr,
                 step.beta1,
                 step.beta2,
                 step.weight_decay,
-                step.eps,
+                message,
+            )
+        }
+    })
+    .map_err(|failure| failure.error)
+}
+
+/// Takes a step of SGD, in one kernel for all parameters, on CPU and on CUDA.
+///
+/// # Errors
+///
+/// Refuses lists of different lengths, and what libtorch refuses.
+pub fn fused_sgd(step: &SgdStep<'_>) -> Result<(), TorchError> {
+    check_lengths(step.params, &[("grads", step.grads)])?;
+    if step.momentum != 0.0 {
+        check_lengths(step.params, &[("momentum_buffers", step.momentum_buffers)])?;
+    }
+    if step.params.is_empty() {
+        return Ok(());
+    }
+    let [params, grads, momentum_buffers] = [step.params, step.grads, step.momentum_buffers].map(pointers);
+    checked(|message| {
+        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows; that of
+        // buffers may have another length without momentum, where it is not read.
+        unsafe {
+            ffi::fc_fused_sgd(
+                params.as_ptr(),
+                grads.as_ptr(),
+                momentum_buffers.as_ptr(),
+                params.len(),
+                step.lr,
+                step.momentum,
+                step.weight_decay,
+                i32::from(step.is_nesterov),
                 message,
             )
         }
@@ -125,6 +231,50 @@ pub fn foreach_mul(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError
         unsafe { ffi::fc_foreach_mul(list.as_ptr(), list.len(), factor.as_ptr(), message) }
     })
     .map_err(|failure| failure.error)
+}
+
+fn adam_step(step: &AdamStep<'_>, call: ffi::AdamStepCall) -> Result<(), TorchError> {
+    let lists = [
+        ("grads", step.grads),
+        ("exp_avgs", step.exp_avgs),
+        ("exp_avg_sqs", step.exp_avg_sqs),
+        ("steps", step.steps),
+    ];
+    check_lengths(step.params, &lists)?;
+    if step.params.is_empty() {
+        return Ok(());
+    }
+    let [params, grads, exp_avgs, exp_avg_sqs, steps] =
+        [step.params, step.grads, step.exp_avgs, step.exp_avg_sqs, step.steps].map(pointers);
+    checked(|message| {
+        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows.
+        unsafe {
+            call(
+                params.as_ptr(),
+                grads.as_ptr(),
+                exp_avgs.as_ptr(),
+                exp_avg_sqs.as_ptr(),
+                steps.as_ptr(),
+                params.len(),
+                step.lr,
+                step.beta1,
+                step.beta2,
+                step.weight_decay,
+                step.eps,
+                message,
+            )
+        }
+    })
+    .map_err(|failure| failure.error)
+}
+
+fn check_lengths(params: &[Tensor], lists: &[(&str, &[Tensor])]) -> Result<(), TorchError> {
+    match lists.iter().find(|(_, list)| list.len() != params.len()) {
+        Some((name, list)) => {
+            Err(TorchError::new(format!("{} params but {} {name}", params.len(), list.len())))
+        }
+        None => Ok(()),
+    }
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use fastclip_torch_ext::{
-    FusedAdamW, foreach_mul, foreach_norm, fused_adamw, num_threads, set_deterministic, set_num_threads,
-    torch_version,
+    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
+    fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -34,7 +34,7 @@ fn the_fused_step_agrees_with_the_formula_of_adamw() {
     let (mut means, mut squares) = (doubles(&zeros()), doubles(&zeros()));
     for step in 1..=5 {
         let grads = random(100 + step);
-        fused_adamw(&FusedAdamW {
+        fused_adamw(&AdamStep {
             params: &params,
             grads: &grads,
             exp_avgs: &exp_avgs,
@@ -67,7 +67,7 @@ fn the_fused_step_moves_parameters_that_require_gradients() {
     let param = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     (&param * &param).sum(Kind::Float).backward();
     let state = || vec![Tensor::zeros([4], (Kind::Float, Device::Cpu))];
-    fused_adamw(&FusedAdamW {
+    fused_adamw(&AdamStep {
         params: std::slice::from_ref(&param),
         grads: &[param.grad()],
         exp_avgs: &state(),
@@ -84,10 +84,176 @@ fn the_fused_step_moves_parameters_that_require_gradients() {
     assert!((param.double_value(&[0]) - 0.5).abs() < 1e-6);
 }
 
+fn scalars(value: f32) -> Vec<Tensor> {
+    SHAPES.iter().map(|_| Tensor::from(value)).collect()
+}
+
+fn norm(tensor: &Tensor) -> f64 {
+    tensor.square().sum(Kind::Double).double_value(&[]).sqrt()
+}
+
+#[track_caller]
+fn assert_near(found: &[Tensor], expected: &[Tensor]) {
+    for (found, expected) in found.iter().zip(expected) {
+        let difference = (found - expected).abs().max().double_value(&[]);
+        assert!(difference < 1e-12, "{difference:e} apart: {found:?}");
+    }
+}
+
+#[test]
+fn steps_of_lamb_agree_with_its_formula() {
+    let (lr, beta1, beta2, eps) = (0.01, 0.9, 0.98, 1e-6);
+    for weight_decay in [0.0, 0.2] {
+        let params = doubles(&random(1));
+        let (exp_avgs, exp_avg_sqs, steps) = (doubles(&zeros()), doubles(&zeros()), scalars(0.0));
+        let mut plain: Vec<Tensor> = params.iter().map(Tensor::copy).collect();
+        let (mut means, mut squares) = (doubles(&zeros()), doubles(&zeros()));
+        for step in 1..=5 {
+            let grads = doubles(&random(100 + step));
+            foreach_lamb(&AdamStep {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                exp_avg_sqs: &exp_avg_sqs,
+                steps: &steps,
+                lr,
+                beta1,
+                beta2,
+                weight_decay,
+                eps,
+            })
+            .unwrap();
+            for (i, grad) in grads.iter().enumerate() {
+                means[i] = &means[i] * beta1 + grad * (1.0 - beta1);
+                squares[i] = &squares[i] * beta2 + grad * grad * (1.0 - beta2);
+                let mean = &means[i] / (1.0 - beta1.powi(step as i32));
+                let root = (&squares[i] / (1.0 - beta2.powi(step as i32))).sqrt() + eps;
+                let update = mean / root + &plain[i] * weight_decay;
+                let ratio = if weight_decay == 0.0 { 1.0 } else { norm(&plain[i]) / norm(&update) };
+                plain[i] = &plain[i] - update * (lr * ratio);
+            }
+            assert_near(&params, &plain);
+        }
+        assert_eq!(f32::try_from(&steps[0]).unwrap(), 5.0);
+    }
+}
+
+#[test]
+fn lamb_takes_a_trust_ratio_of_one_where_a_norm_is_zero() {
+    let double = |value: f64| vec![Tensor::from_slice(&[value, 0.0])];
+    let moved = |param: f64, grad: f64, weight_decay| {
+        let params = double(param);
+        foreach_lamb(&AdamStep {
+            params: &params,
+            grads: &double(grad),
+            exp_avgs: &double(0.0),
+            exp_avg_sqs: &double(0.0),
+            steps: &[Tensor::from(0f32)],
+            lr: 0.5,
+            beta1: 0.5,
+            beta2: 0.5,
+            weight_decay,
+            eps: 1e-300,
+        })
+        .unwrap();
+        params[0].double_value(&[0]) - param
+    };
+    // The direction of Adam's first step is the sign of the gradient; powers of two keep it exact.
+    for (param, grad, weight_decay, expected) in [
+        (0.0, 4.0, 0.25, -0.5),       // no parameter
+        (0.0, 0.0, 0.25, 0.0),        // neither parameter nor update
+        (-4.0, 4.0, 0.25, 0.0),       // decay and gradient cancel: no update
+        (2.0, 0.0, 0.25, -0.5 * 2.0), // decay alone: as long as the parameter
+        (4.0, 4.0, 0.25, -0.5 * 4.0), // decay and gradient: as long as the parameter
+        (4.0, 4.0, 0.0, -0.5),        // no decay, no ratio
+    ] {
+        let found = moved(param, grad, weight_decay);
+        assert!((found - expected).abs() < 1e-12, "w {param}, g {grad}, decay {weight_decay}: {found}");
+    }
+}
+
+#[test]
+fn steps_of_lion_agree_with_its_formula() {
+    let (lr, beta1, beta2) = (0.01, 0.9, 0.99);
+    for weight_decay in [0.0, 0.2] {
+        let (params, exp_avgs) = (doubles(&random(1)), doubles(&zeros()));
+        let mut plain: Vec<Tensor> = params.iter().map(Tensor::copy).collect();
+        let mut means = doubles(&zeros());
+        for step in 1..=5 {
+            let grads = doubles(&random(100 + step));
+            let step = LionStep {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                lr,
+                beta1,
+                beta2,
+                weight_decay,
+            };
+            foreach_lion(&step).unwrap();
+            for (i, grad) in grads.iter().enumerate() {
+                let sign = (&means[i] * beta1 + grad * (1.0 - beta1)).sign();
+                plain[i] = &plain[i] * (1.0 - lr * weight_decay) - sign * lr;
+                means[i] = &means[i] * beta2 + grad * (1.0 - beta2);
+            }
+            assert_near(&params, &plain);
+            assert_near(&exp_avgs, &means);
+        }
+    }
+}
+
+#[test]
+fn steps_of_sgd_agree_with_its_formula() {
+    let (lr, weight_decay) = (0.01, 0.2);
+    for (momentum, is_nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+        let (params, momentum_buffers) = (doubles(&random(1)), doubles(&zeros()));
+        let mut plain: Vec<Tensor> = params.iter().map(Tensor::copy).collect();
+        let mut buffers = doubles(&zeros());
+        for step in 1..=5 {
+            let grads = doubles(&random(100 + step));
+            let step = SgdStep {
+                params: &params,
+                grads: &grads,
+                momentum_buffers: &momentum_buffers,
+                lr,
+                momentum,
+                weight_decay,
+                is_nesterov,
+            };
+            fused_sgd(&step).unwrap();
+            for (i, grad) in grads.iter().enumerate() {
+                let grad = grad + &plain[i] * weight_decay;
+                buffers[i] = &buffers[i] * momentum + &grad;
+                let update = if is_nesterov { grad + &buffers[i] * momentum } else { buffers[i].copy() };
+                plain[i] = &plain[i] - update * lr;
+            }
+            assert_near(&params, &plain);
+        }
+    }
+}
+
+#[test]
+fn sgd_needs_no_buffers_without_momentum_and_one_each_with_it() {
+    let params = random(1);
+    let with = |momentum| {
+        fused_sgd(&SgdStep {
+            params: &params,
+            grads: &params,
+            momentum_buffers: &[],
+            lr: 0.0,
+            momentum,
+            weight_decay: 0.0,
+            is_nesterov: false,
+        })
+    };
+    with(0.0).unwrap();
+    assert_eq!(with(0.5).unwrap_err().to_string(), "4 params but 0 momentum_buffers");
+}
+
 #[test]
 fn a_step_over_lists_of_different_lengths_is_refused() {
     let params = random(1);
-    let error = fused_adamw(&FusedAdamW {
+    let error = fused_adamw(&AdamStep {
         params: &params,
         grads: &params[..2],
         exp_avgs: &params,

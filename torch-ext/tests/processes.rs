@@ -7,12 +7,13 @@
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::num::NonZeroUsize;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastclip_torch_ext::{
-    Backend, Collective, FailureKind, GroupOptions, Listen, ProcessGroup, ReduceOp, StoreError, StoreOptions,
-    TcpStore, silence_log,
+    Backend, BucketEntry, Collective, FailureKind, GradientBuckets, GroupOptions, Listen, ProcessGroup,
+    ReduceOp, StoreError, StoreOptions, TcpStore, silence_log,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -23,12 +24,14 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Worker = fn(&Rank);
 
-const WORKERS: [(&str, Worker); 7] = [
+const WORKERS: [(&str, Worker); 9] = [
     ("reduce", reduce),
     ("gather", gather),
     ("scatter", scatter),
     ("broadcast", broadcast),
     ("overlap", overlap),
+    ("buckets", buckets),
+    ("absent_from_buckets", absent_from_buckets),
     ("absent", absent),
     ("leave", leave),
 ];
@@ -147,7 +150,7 @@ fn reduce(rank: &Rank) {
         assert_eq!(floats(&tensor.to_kind(Kind::Float)), [rank.world_size as f32; 3], "{kind:?}");
     }
     group.barrier().unwrap().wait().unwrap();
-    assert_eq!(group.sequence(), 9);
+    assert_eq!(group.sequence().last(), 9);
     rank.finish();
 }
 
@@ -216,6 +219,75 @@ fn overlap(rank: &Rank) {
     for tensor in &tensors {
         assert_eq!(tensor, &tensors[0]);
         assert_eq!(tensor.double_value(&[0]), 3.0);
+    }
+    rank.finish();
+}
+
+/// Four leaves, and buckets for one each.
+fn leaves_in_buckets() -> (Vec<Tensor>, GradientBuckets) {
+    let leaf = |_| Tensor::zeros([1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let leaves: Vec<Tensor> = (0..4).map(leaf).collect();
+    let entries: Vec<_> = leaves.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+    let buckets = GradientBuckets::new(&entries, NonZeroUsize::new(4000).unwrap()).unwrap();
+    (leaves, buckets)
+}
+
+#[test]
+fn buckets_leave_while_backward_runs_and_hold_the_sum_of_all_ranks() {
+    run("buckets", 2);
+    run("buckets", 3);
+}
+
+fn buckets(rank: &Rank) {
+    let group = rank.group(TIMEOUT);
+    let (leaves, mut buckets) = leaves_in_buckets();
+    let own = Tensor::from_slice(&values(rank.rank, 1000));
+    for step in 1..3 {
+        let before = group.sequence().last();
+        let backward = |leaf: usize| (&leaves[leaf] * &own * leaf as f64).sum(Kind::Float).backward();
+        buckets.clear();
+        buckets
+            .all_reduce_during(&group, || {
+                backward(2);
+                assert_eq!(group.sequence().last(), before, "buckets leave in their order");
+                backward(3);
+                assert_eq!(group.sequence().last(), before + 2, "full buckets leave at once");
+                backward(1);
+            })
+            .unwrap();
+        assert_eq!(group.sequence().last(), before + 4, "the rest leaves in the end");
+        let num_ranks = rank.world_size as f32;
+        for (leaf, gradient) in buckets.gradients().iter().enumerate() {
+            let factor = leaf as f32 * num_ranks * (num_ranks + 1.0) / 2.0;
+            let expected: Vec<f32> = values(0, 1000).iter().map(|value| value * factor).collect();
+            assert_eq!(floats(gradient), expected, "leaf {leaf} in step {step}");
+        }
+        let largest: Vec<f32> =
+            [3.0, 2.0, 1.0, 0.0].map(|leaf| leaf * 1000.0 * (rank.rank as f32 + 1.0)).into();
+        assert_eq!(floats(buckets.largest()), largest, "of this rank alone");
+    }
+    rank.finish();
+}
+
+#[test]
+fn a_bucket_that_a_rank_does_not_come_to_is_named() {
+    run("absent_from_buckets", 3);
+}
+
+fn absent_from_buckets(rank: &Rank) {
+    let group = rank.group(SHORT_TIMEOUT);
+    let (leaves, mut buckets) = leaves_in_buckets();
+    group.barrier().unwrap().wait().unwrap();
+    if rank.rank != 2 {
+        let loss = || leaves.iter().map(|leaf| leaf.sum(Kind::Float)).reduce(|a, b| a + b).unwrap();
+        let error = buckets.all_reduce_during(&group, || loss().backward()).unwrap_err();
+        assert_eq!(error.collective, Collective::GradientBucket { index: 0, num_buckets: 4 });
+        assert_eq!(error.sequence, 2);
+        let start = format!("all_reduce of gradient bucket 1 of 4 (collective 2) on rank {} of 3", rank.rank);
+        assert!(error.to_string().starts_with(&start), "{error}");
+        let started = Instant::now();
+        drop(group);
+        assert!(started.elapsed() < SHORT_TIMEOUT, "three buckets in flight do not wait for a time-out each");
     }
     rank.finish();
 }

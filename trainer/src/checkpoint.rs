@@ -6,7 +6,7 @@
 //! | file | holds | written by |
 //! |---|---|---|
 //! | `open_clip_model.safetensors`, `open_clip_config.json` | the model, as OpenCLIP loads it | rank 0 |
-//! | `optimizer.safetensors` | running means and step counts of AdamW | rank 0 |
+//! | `optimizer.safetensors` | what the optimizer remembers: running means, step counts | rank 0 |
 //! | `trainer.json` | [`RunState`] | rank 0 |
 //! | `estimators-rank0-of-2.safetensors` | a shard of the objective's table | its rank |
 //!

@@ -37,7 +37,7 @@ impl Dealing {
 #[derive(Debug)]
 pub struct EstimatorTable {
     dealing: Dealing,
-    /// [owned rows + 1, columns]; the last row takes what is not ours.
+    /// [owned rows + 1, columns]; the last row takes what is not ours. May lie in another memory than what is exchanged.
     rows: Tensor,
 }
 
@@ -66,10 +66,21 @@ pub enum EstimatorError {
 }
 
 impl EstimatorTable {
-    /// Makes a shard of a table in which every row is unseen.
-    pub fn new(dealing: Dealing, num_columns: i64, kind: Kind, device: Device) -> Self {
+    /// Makes a shard of a table in which every row is `initial`, in the memory of `device`.
+    ///
+    /// Host memory holds what does not fit beside the model on a GPU. Every step then waits for the device: the ids of the
+    /// batch must come to the host before their rows can be read.
+    pub fn new(dealing: Dealing, initial: &[f64], kind: Kind, device: Device) -> Self {
         let num_rows = dealing.num_rows() as i64;
-        Self { dealing, rows: Tensor::full([num_rows + 1, num_columns], UNSEEN, (kind, device)) }
+        let rows = Tensor::empty([num_rows + 1, initial.len() as i64], (kind, device));
+        let initial = Tensor::from_slice(initial).to_kind(kind).to_device(device);
+        rows.shallow_clone().copy_(&initial.expand_as(&rows));
+        Self { dealing, rows }
+    }
+
+    /// Returns the bytes that this rank's shard takes.
+    pub fn num_bytes(&self) -> usize {
+        self.rows.numel() * self.rows.kind().elt_size_in_bytes()
     }
 
     /// Returns how rows are dealt out.
@@ -89,18 +100,21 @@ impl EstimatorTable {
         }
     }
 
-    /// Returns this rank's summand of the rows of `ids`: the values it owns, and zero elsewhere.
+    /// Returns this rank's summand of the rows of `ids`, on their device: the values it owns, and zero elsewhere.
     pub fn offer(&self, ids: &Tensor) -> Tensor {
-        let is_ours = self.is_ours(ids);
-        let values = self.rows.index_select(0, &self.places(ids, &is_ours)); // [ids, columns]
+        let device = ids.device();
+        let ids = ids.to_device(self.rows.device());
+        let is_ours = self.is_ours(&ids);
+        let values = self.rows.index_select(0, &self.places(&ids, &is_ours)); // [ids, columns]
         // Not a multiplication: unseen rows are infinite, and 0·∞ is no zero.
-        values.where_self(&is_ours.unsqueeze(1), &values.zeros_like())
+        values.where_self(&is_ours.unsqueeze(1), &values.zeros_like()).to_device(device)
     }
 
     /// Writes the rows of `ids` that this rank owns.
     ///
     /// An id that occurs twice keeps its last value, in the order of `ids`, on any device and at any timing.
     pub fn store(&mut self, ids: &Tensor, values: &Tensor) {
+        let ids = ids.to_device(self.rows.device());
         // Of equal ids, stable sorting leaves the last one last; all others lose their right to write.
         let (sorted, order) = ids.sort_stable(true, 0, false);
         let num_ids = ids.size()[0];
@@ -112,7 +126,7 @@ impl EstimatorTable {
         }
         let writes = self.is_ours(&sorted).logical_and(&is_last);
         let places = self.places(&sorted, &writes);
-        let values = values.index_select(0, &order).to_kind(self.rows.kind());
+        let values = values.to_device(self.rows.device()).index_select(0, &order).to_kind(self.rows.kind());
         no_grad(|| {
             let _ = self.rows.index_copy_(0, &places, &values);
         });
@@ -152,7 +166,7 @@ impl EstimatorTable {
         }
         let places = Tensor::arange(from.num_rows() as i64, (Kind::Int64, saved.device()));
         let ids = places * from.world_size as i64 + from.rank as i64;
-        self.store(&ids.to_device(self.rows.device()), &saved.to_device(self.rows.device()));
+        self.store(&ids, saved);
         Ok(())
     }
 }
@@ -162,7 +176,7 @@ mod tests {
     use super::*;
 
     fn table(num_ids: u64, rank: usize, world_size: usize) -> EstimatorTable {
-        EstimatorTable::new(Dealing { num_ids, rank, world_size }, 2, Kind::Double, Device::Cpu)
+        EstimatorTable::new(Dealing { num_ids, rank, world_size }, &[UNSEEN; 2], Kind::Double, Device::Cpu)
     }
 
     /// The tables of a whole world, and the sum of what they offer.

@@ -1,13 +1,130 @@
 //! Parameter gradients, summed over ranks.
 //!
-//! All gradients of a step travel in one buffer and one all-reduce. A short tail behind them carries what ranks must
-//! agree on anyway: the reported values, whose gradients are not finite, and whether somebody was asked to stop. That
-//! costs a few bytes, where collectives of their own would cost their latency in every step.
+//! Gradients lie in buckets, and each bucket is summed while backward still computes the next ([`Gradients`]). One small
+//! all-reduce follows with what ranks must agree on anyway ([`Contribution`]): the reported values, whose gradients are not
+//! finite, and whether somebody was asked to stop. That is a few bytes, where collectives of their own would cost their
+//! latency in every step.
 
-use tch::{Kind, Tensor};
+use std::num::NonZeroUsize;
+
+use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_norm};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
-use crate::objective::Values;
+use crate::model::{LOG_SCALE, LOGIT_BIAS, Parameter, Parameters};
+use crate::objective::{NUM_VALUES, Values};
+
+/// Parameters whose gradient the objective returns; all others get theirs from backward through the encoders.
+const GIVEN: [&str; 2] = [LOG_SCALE, LOGIT_BIAS];
+
+/// The gradients of a model's parameters, as long as it is trained.
+#[derive(Debug)]
+pub struct Gradients {
+    buckets: GradientBuckets,
+    /// Names of the parameters, in their order.
+    names: Vec<String>,
+}
+
+impl Gradients {
+    /// Gives every parameter's gradient its place in buckets of about so many bytes.
+    ///
+    /// # Errors
+    /// When libtorch refuses a parameter, such as one that already has a place.
+    pub fn new(parameters: &Parameters, bucket_bytes: NonZeroUsize) -> Result<Self, TorchError> {
+        let entries: Vec<BucketEntry<'_>> = parameters
+            .iter()
+            .map(|Parameter { name, tensor }| BucketEntry { parameter: tensor, is_given: is_given(name) })
+            .collect();
+        Ok(Self {
+            buckets: GradientBuckets::new(&entries, bucket_bytes)?,
+            names: parameters.iter().map(|parameter| parameter.name.clone()).collect(),
+        })
+    }
+
+    /// Returns the gradients in the order of the model's parameters.
+    pub fn in_order(&self) -> &[Tensor] {
+        self.buckets.gradients()
+    }
+
+    /// Returns the number of buckets, each of which is one all-reduce in a step.
+    pub fn num_buckets(&self) -> usize {
+        self.buckets.flats().len()
+    }
+
+    /// Begins a step: from here on backward passes add up.
+    pub fn clear(&mut self) {
+        self.buckets.clear();
+    }
+
+    /// Sets the gradient of a parameter that backward does not reach.
+    ///
+    /// # Panics
+    /// When it is not one of those.
+    pub fn give(&mut self, name: &str, gradient: &Tensor) {
+        let place = self.names.iter().position(|known| known == name && is_given(name));
+        let place =
+            place.expect("objectives return gradients of the parameters that are known to get them so");
+        no_grad(|| self.buckets.gradients()[place].shallow_clone().copy_(gradient));
+    }
+
+    /// Runs the last backward pass of a step, and sums over ranks what all passes came to. Collective.
+    ///
+    /// # Errors
+    /// When ranks cannot reach each other.
+    pub fn sum_during(
+        &mut self,
+        comm: &dyn Communicator,
+        backward: &mut dyn FnMut(),
+    ) -> Result<(), CommError> {
+        comm.all_reduce_during(&mut self.buckets, backward)
+    }
+
+    /// Tells all ranks what this one contributes beside gradients, after those were summed. Collective.
+    ///
+    /// # Errors
+    /// When ranks cannot reach each other.
+    pub fn agree(&self, contribution: Contribution, comm: &dyn Communicator) -> Result<Agreement, CommError> {
+        let Contribution { values, stop } = contribution;
+        let largest = self.buckets.largest();
+        let options = (largest.kind(), largest.device());
+        let values = Tensor::stack(&values.into_array().map(|value| value.to_kind(options.0)), 0);
+        let is_finite = largest.isfinite().all().logical_and(&values.isfinite().all());
+        let marks = Tensor::zeros([(NUM_STOPS + comm.world_size()) as i64], options);
+        if let Some(stop) = stop {
+            let _ = marks.get(stop as i64).fill_(1.0);
+        }
+        marks.get((NUM_STOPS + comm.rank()) as i64).copy_(&is_finite.logical_not());
+        let shared = Tensor::cat(&[values, marks], 0);
+        comm.all_reduce_sum(&shared)?;
+
+        let norm =
+            foreach_norm(self.buckets.flats()).expect("buckets have one kind, and there is at least one");
+        // Host–device sync: the only one of a step. Everything the host wants to know comes with it.
+        let numbers = Tensor::cat(&[norm.reshape([1]), shared], 0).to_kind(Kind::Double);
+        let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
+        let [norm, shared @ ..] = &numbers[..] else { unreachable!("the norm leads") };
+        let (values, marks) = shared.split_at(NUM_VALUES);
+        let (stops, bad) = marks.split_at(NUM_STOPS);
+        let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
+        Ok(Agreement {
+            values: Values::from_array(values.try_into().expect("as many values come back as were sent")),
+            norm: *norm,
+            not_finite_on: (0..comm.world_size()).filter(|&rank| bad[rank] != 0.0).collect(),
+            stop: asked(Stop::Terminate).or(asked(Stop::Interrupt)),
+        })
+    }
+
+    /// Returns the name of the first parameter whose gradient is not finite. Waits for the device.
+    pub fn first_not_finite(&self) -> Option<&str> {
+        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
+        let mut named = self.names.iter().zip(self.in_order());
+        named.find(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str())
+    }
+}
+
+fn is_given(name: &str) -> bool {
+    GIVEN.contains(&name)
+}
 
 /// A request to stop after the current step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,126 +135,86 @@ pub enum Stop {
     Terminate,
 }
 
-/// What all ranks know after the gradients were summed.
+const NUM_STOPS: usize = 2;
+
+/// What one rank contributes to a step beside gradients.
 #[derive(Debug)]
-pub struct GradientSum {
-    /// Gradients in the order of the model's parameters; views into one buffer.
-    pub gradients: Vec<Tensor>,
+pub struct Contribution {
+    /// Summands of what is reported.
+    pub values: Values<Tensor>,
+    /// Whether this rank was asked to stop.
+    pub stop: Option<Stop>,
+}
+
+/// What all ranks know after a step's gradients were summed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreement {
     /// What the objective reports, over the global batch.
     pub values: Values<f64>,
     /// Euclidean norm over all gradients.
     pub norm: f64,
-    /// τ before the step.
-    pub tau: f64,
     /// Ranks whose own gradients or loss were not finite.
     pub not_finite_on: Vec<usize>,
     /// Whether a rank was asked to stop; SIGTERM wins.
     pub stop: Option<Stop>,
 }
 
-/// One rank's summand.
-#[derive(Debug)]
-pub struct GradientShare<'a> {
-    /// Gradients in the order of the model's parameters.
-    pub gradients: &'a [Tensor],
-    /// Summands of what is reported.
-    pub values: Values<Tensor>,
-    /// s = ln(1/τ), equal on all ranks.
-    pub log_scale: &'a Tensor,
-    /// Whether this rank was asked to stop.
-    pub stop: Option<Stop>,
-}
-
-const NUM_VALUES: usize = 3;
-const NUM_STOPS: usize = 2;
-
-impl GradientShare<'_> {
-    /// Sums over all ranks. Collective.
-    ///
-    /// # Errors
-    /// When ranks cannot reach each other.
-    pub fn sum_over_ranks(self, comm: &dyn Communicator) -> Result<GradientSum, CommError> {
-        let kind = self.gradients[0].kind();
-        let flattened = self.gradients.iter().map(|gradient| gradient.reshape([-1]));
-        let values = self.values.into_array().map(|value| value.reshape([1]).to_kind(kind));
-        let (rank, world_size) = (comm.rank(), comm.world_size());
-
-        let mut parts: Vec<Tensor> = flattened.chain(values).collect();
-        let num_gradients: i64 = self.gradients.iter().map(|gradient| gradient.numel() as i64).sum();
-        let flags = Tensor::zeros([(NUM_STOPS + world_size) as i64], (kind, parts[0].device()));
-        if let Some(stop) = self.stop {
-            let _ = flags.get(stop as i64).fill_(1.0);
-        }
-        parts.push(flags);
-        let buffer = Tensor::cat(&parts, 0);
-        let is_bad = buffer.isfinite().all().logical_not();
-        buffer.narrow(0, -((world_size - rank) as i64), 1).copy_(&is_bad.to_kind(kind));
-        comm.all_reduce_sum(&buffer)?;
-
-        let gradients = buffer.narrow(0, 0, num_gradients);
-        let norm = gradients.norm().reshape([1]);
-        let tail = buffer.narrow(0, num_gradients, (NUM_VALUES + NUM_STOPS + world_size) as i64);
-        let tau = (-self.log_scale.detach()).exp().reshape([1]).to_kind(kind);
-        // Host–device sync: the only one of a step. Everything the host wants to know comes with it.
-        let numbers = Tensor::cat(&[norm, tau, tail], 0).to_kind(Kind::Double);
-        let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
-        let [norm, tau, loss, contrastive_loss, log_mean, interrupts, terminations, bad @ ..] = &numbers[..]
-        else {
-            unreachable!("the tail has {NUM_VALUES} values, {NUM_STOPS} requests and a flag for each rank");
-        };
-        let stop = if *terminations > 0.0 {
-            Some(Stop::Terminate)
-        } else {
-            (*interrupts > 0.0).then_some(Stop::Interrupt)
-        };
-        Ok(GradientSum {
-            gradients: Tensor::unflatten_dense_tensors(&gradients, self.gradients),
-            values: Values::from_array([*loss, *contrastive_loss, *log_mean]),
-            norm: *norm,
-            tau: *tau,
-            not_finite_on: (0..world_size).filter(|&rank| bad[rank] != 0.0).collect(),
-            stop,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::distributed::Alone;
+    use crate::model::{Init, ParameterSpec};
+    use tch::Device;
 
-    fn sum(gradients: &[Tensor], stop: Option<Stop>) -> GradientSum {
-        let values = Values::from_array([1.0, 2.0, 3.0].map(|value: f32| Tensor::from(value)));
-        let log_scale = Tensor::from(1.0f32 / 0.07).log();
-        let share = GradientShare { gradients, values, log_scale: &log_scale, stop };
-        share.sum_over_ranks(&Alone::new()).unwrap()
+    const VALUES: [f64; NUM_VALUES] = [1.0, 2.0, 3.0, 4.0, 5.0];
+
+    fn parameters() -> Parameters {
+        let spec = |name: &str, shape: &[i64]| ParameterSpec::new(name, shape, Init::Constant(0.0));
+        let specs = [spec("first", &[2, 2]), spec(LOG_SCALE, &[]), spec("last", &[1])];
+        Parameters::draw(&specs, 0, Kind::Float, Device::Cpu)
+    }
+
+    /// A step in which the parameters `first` and `last` have these gradients.
+    fn step(first: f32, last: f32, stop: Option<Stop>) -> (Gradients, Agreement) {
+        let parameters = parameters();
+        let mut gradients = Gradients::new(&parameters, NonZeroUsize::new(16).unwrap()).unwrap();
+        let comm = Alone::new();
+        gradients.give(LOG_SCALE, &Tensor::from(2.0f64));
+        let of = |name| parameters.get(name).unwrap();
+        let mut backward =
+            || (of("first") * f64::from(first) + of("last") * f64::from(last)).get(0).get(0).backward();
+        gradients.sum_during(&comm, &mut backward).unwrap();
+        let values = Values::from_array(VALUES.map(|value| Tensor::from(value as f32)));
+        let contribution = Contribution { values, stop };
+        let agreement = gradients.agree(contribution, &comm).unwrap();
+        (gradients, agreement)
     }
 
     #[test]
     fn gradients_and_values_arrive_in_their_shapes() {
-        let gradients = [Tensor::from_slice2(&[[3.0f32, 0.0], [0.0, 0.0]]), Tensor::from(4.0f32)];
-        let sum = sum(&gradients, None);
-        for (found, expected) in sum.gradients.iter().zip(&gradients) {
+        let (gradients, agreement) = step(4.0, -4.0, None);
+        let expected = [Tensor::from_slice2(&[[4.0f32, 0.0], [0.0, 0.0]]), Tensor::from(2.0f32)];
+        for (found, expected) in gradients.in_order().iter().zip(&expected) {
             assert!(found.equal(expected));
         }
-        assert_eq!(sum.norm, 5.0);
-        assert!((sum.tau - 0.07).abs() < 1e-7);
-        assert_eq!(sum.values, Values { loss: 1.0, contrastive_loss: 2.0, log_mean: 3.0 });
-        assert_eq!((sum.not_finite_on, sum.stop), (vec![], None));
+        assert_eq!(agreement.norm, 6.0);
+        assert_eq!(agreement.values.into_array(), VALUES);
+        assert_eq!((agreement.not_finite_on, agreement.stop), (vec![], None));
+        assert_eq!(gradients.first_not_finite(), None);
     }
 
     #[test]
-    fn gradients_that_are_not_finite_name_their_rank() {
+    fn gradients_that_are_not_finite_name_their_rank_and_parameter() {
         for bad in [f32::NAN, f32::INFINITY] {
-            assert_eq!(sum(&[Tensor::from_slice(&[1.0, bad])], None).not_finite_on, [0]);
+            let (gradients, agreement) = step(0.0, bad, None);
+            assert_eq!((agreement.not_finite_on, gradients.first_not_finite()), (vec![0], Some("last")));
         }
     }
 
     #[test]
     fn a_request_to_stop_reaches_all() {
-        let gradients = [Tensor::from_slice(&[1.0f32])];
         for stop in [Stop::Interrupt, Stop::Terminate] {
-            assert_eq!(sum(&gradients, Some(stop)).stop, Some(stop));
+            assert_eq!(step(1.0, 1.0, Some(stop)).1.stop, Some(stop));
         }
     }
 }

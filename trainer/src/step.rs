@@ -1,13 +1,20 @@
 //! One step of training.
+//!
+//! A batch whose encoders do not fit into memory at once is encoded in micro-batches, twice: first without gradient, for
+//! the features that the objective contrasts with each other, then again, one micro-batch after the other, to propagate the
+//! gradient of its features. The objective sees the whole batch once, so that neither its loss nor its estimators know of
+//! micro-batches. Adding up gradients of losses within micro-batches would cost one pass less and be another objective.
+
+use std::num::NonZeroUsize;
 
 use fastclip_schemas::SampleId;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::distributed::{CommError, Communicator};
-use crate::gradients::{GradientShare, Stop};
-use crate::model::{Clip, LOG_SCALE};
-use crate::objective::{Local, Objective, ObjectiveError, Share, Values};
-use crate::optimizer::{AdamW, OptimizerError};
+use crate::distributed::{CommCounters, CommError, Communicator};
+use crate::gradients::{Contribution, Gradients, Stop};
+use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS};
+use crate::objective::{Local, Objective, ObjectiveError, Values};
+use crate::optimizer::{Optimizer, OptimizerError};
 use crate::schedule::{Rates, Schedule};
 
 /// One rank's part of a global batch, on the model's device.
@@ -30,7 +37,7 @@ pub struct StepReport {
     pub epoch: u64,
     /// What the objective reports, over the global batch.
     pub values: Values<f64>,
-    /// Euclidean norm of the gradient over all parameters.
+    /// Euclidean norm of the gradient over all parameters, before it was clipped.
     pub grad_norm: f64,
     /// τ that the loss was computed with.
     pub tau: f64,
@@ -38,8 +45,8 @@ pub struct StepReport {
     pub gamma: Option<f64>,
     /// Learning rates of the step.
     pub rates: Rates,
-    /// Bytes that this rank handed to collectives.
-    pub communication_bytes: u64,
+    /// What this rank's collectives moved.
+    pub communication: CommCounters,
     /// Whether a rank was asked to stop after this step.
     pub stop: Option<Stop>,
 }
@@ -86,7 +93,7 @@ pub enum StepError {
         step: u64,
         /// Ranks whose samples caused it; empty if only their sum overflows.
         not_finite_on: Vec<usize>,
-        /// The first parameter of this rank whose own gradient is not finite.
+        /// The first parameter whose gradient, summed over ranks, is not finite.
         first: Option<String>,
     },
 }
@@ -101,8 +108,8 @@ fn ranks(not_finite_on: &[usize]) -> String {
 
 fn culprit(first: &Option<String>) -> String {
     match first {
-        Some(name) => format!("here first in the gradient of `{name}`"),
-        None => "all gradients of this rank are finite".to_owned(),
+        Some(name) => format!("first in the gradient of `{name}`"),
+        None => "all gradients are finite".to_owned(),
     }
 }
 
@@ -113,10 +120,14 @@ pub struct Trainer {
     pub model: Clip,
     /// What is minimised, with its estimators.
     pub objective: Box<dyn Objective>,
-    /// The optimizer, with its running means.
-    pub optimizer: AdamW,
+    /// The optimizer, with what it remembers.
+    pub optimizer: Optimizer,
     /// The learning rates.
     pub schedule: Schedule,
+    /// Where the gradients of the model's parameters lie.
+    pub gradients: Gradients,
+    /// Parts of a rank's batch that are encoded one after another; 1 to encode it at once.
+    pub num_micro_batches: NonZeroUsize,
     /// Steps taken.
     pub step: u64,
 }
@@ -133,88 +144,131 @@ impl Trainer {
         comm: &dyn Communicator,
     ) -> Result<StepReport, StepError> {
         let step = self.step;
-        let sent_before = comm.counters().total().num_bytes;
-        let features = Features::encode(&self.model, batch);
+        let before = comm.counters();
+        let parts = batch.parts(self.num_micro_batches);
+        let (mut kept, features) = match &parts[..] {
+            [whole] => {
+                let features = Features::encode(&self.model, whole);
+                let constant = features.detached();
+                (Some(features), constant)
+            }
+            parts => (None, no_grad(|| Features::encode_all(&self.model, parts))),
+        };
         let share = self
             .objective
             .differentiate(&features.local(&self.model, batch), comm)
             .map_err(|source| StepError::Objective { step, source })?;
-        let gradients = features.backward(&self.model, &share);
-        let sum = GradientShare {
-            gradients: &gradients,
-            values: share.values,
-            log_scale: self.model.log_scale(),
-            stop,
+
+        self.gradients.clear();
+        self.gradients.give(LOG_SCALE, &share.log_scale);
+        if let (Some(bias), true) = (&share.bias, self.model.logit_bias().is_some()) {
+            self.gradients.give(LOGIT_BIAS, bias);
         }
-        .sum_over_ranks(comm)
-        .map_err(|source| StepError::Sum { step, source })?;
-        if !(sum.not_finite_on.is_empty() && sum.norm.is_finite()) {
-            let first = self.first_not_finite(&gradients);
-            return Err(StepError::NotFinite { step, not_finite_on: sum.not_finite_on, first });
+        let model = &self.model;
+        let mut backward = |part: &Part| {
+            let features = kept.take().unwrap_or_else(|| Features::encode(model, part));
+            features.backward(&part.of(&share.image), &part.of(&share.text));
+        };
+        let (last, others) = parts.split_last().expect("a batch has at least one part");
+        others.iter().for_each(&mut backward);
+        self.gradients
+            .sum_during(comm, &mut || backward(last))
+            .map_err(|source| StepError::Sum { step, source })?;
+
+        let contribution = Contribution { values: share.values, stop };
+        let agreement =
+            self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
+        if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
+            let first = self.gradients.first_not_finite().map(str::to_owned);
+            return Err(StepError::NotFinite { step, not_finite_on: agreement.not_finite_on, first });
         }
         let rates = self.schedule.at(step);
-        self.optimizer.step(&sum.gradients, &rates).map_err(|source| StepError::Update { step, source })?;
+        self.optimizer
+            .step(self.gradients.in_order(), &rates)
+            .map_err(|source| StepError::Update { step, source })?;
         self.model.clamp_temperature();
         self.step += 1;
         Ok(StepReport {
             epoch: batch.epoch,
-            values: sum.values,
-            grad_norm: sum.norm,
-            tau: sum.tau,
+            values: agreement.values,
+            grad_norm: agreement.norm,
+            tau: agreement.values.tau,
             gamma: self.objective.gamma(batch.epoch),
             rates,
-            communication_bytes: comm.counters().total().num_bytes - sent_before,
-            stop: sum.stop,
+            communication: comm.counters().since(&before),
+            stop: agreement.stop,
         })
-    }
-
-    fn first_not_finite(&self, gradients: &[Tensor]) -> Option<String> {
-        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-        let mut named = self.model.parameters().iter().zip(gradients);
-        named.find(|(_, gradient)| !is_finite(gradient)).map(|(parameter, _)| parameter.name.clone())
     }
 }
 
-/// Features of a batch: with the graph that led to them, and without.
+/// Some consecutive samples of a batch.
+#[derive(Debug)]
+struct Part {
+    /// The first of them in the batch.
+    first: i64,
+    images: Tensor,
+    tokens: Tensor,
+}
+
+impl Inputs<'_> {
+    /// Cuts the batch into parts of equal size, up to a smaller last one.
+    fn parts(&self, num_parts: NonZeroUsize) -> Vec<Part> {
+        let num_samples = self.ids.len();
+        let size = num_samples.div_ceil(num_parts.get()).max(1);
+        let part = |first: usize| {
+            let rows = |tensor: &Tensor| tensor.narrow(0, first as i64, size.min(num_samples - first) as i64);
+            Part { first: first as i64, images: rows(&self.images), tokens: rows(&self.tokens) }
+        };
+        (0..num_samples.max(1)).step_by(size).map(part).collect()
+    }
+}
+
+impl Part {
+    /// Returns the rows of a tensor that belong to these samples.
+    fn of(&self, rows: &Tensor) -> Tensor {
+        rows.narrow(0, self.first, self.images.size()[0])
+    }
+}
+
+/// Features of images and their texts.
 struct Features {
-    image: Tensor,
-    text: Tensor,
-    image_constant: Tensor,
-    text_constant: Tensor,
+    image: Tensor, // [b, d]
+    text: Tensor,  // [b, d]
 }
 
 impl Features {
-    fn encode(model: &Clip, batch: &Inputs<'_>) -> Self {
-        let image = model.encode_image(&batch.images); // [b, d]
-        let text = model.encode_trimmed_text(&batch.tokens); // [b, d]
-        Self { image_constant: image.detach(), text_constant: text.detach(), image, text }
+    fn encode(model: &Clip, part: &Part) -> Self {
+        Self { image: model.encode_image(&part.images), text: model.encode_trimmed_text(&part.tokens) }
+    }
+
+    fn encode_all(model: &Clip, parts: &[Part]) -> Self {
+        let (image, text): (Vec<Tensor>, Vec<Tensor>) = parts
+            .iter()
+            .map(|part| Self::encode(model, part))
+            .map(|Self { image, text }| (image, text))
+            .unzip();
+        Self { image: Tensor::cat(&image, 0), text: Tensor::cat(&text, 0) }
+    }
+
+    fn detached(&self) -> Self {
+        Self { image: self.image.detach(), text: self.text.detach() }
     }
 
     fn local<'a>(&'a self, model: &'a Clip, batch: &Inputs<'a>) -> Local<'a> {
         Local {
-            image: &self.image_constant,
-            text: &self.text_constant,
+            image: &self.image,
+            text: &self.text,
             ids: batch.ids,
             log_scale: model.log_scale(),
+            bias: model.logit_bias(),
             epoch: batch.epoch,
         }
     }
 
-    /// Propagates the gradients of the features to all parameters, in their order.
-    fn backward(&self, model: &Clip, share: &Share) -> Vec<Tensor> {
+    /// Propagates the gradients of the features to all parameters of the encoders.
+    fn backward(&self, image: &Tensor, text: &Tensor) {
         // The derivative of Σ f·c with respect to f is c: the way to hand libtorch a gradient to start from.
-        let root =
-            (&self.image * &share.image).sum(None::<Kind>) + (&self.text * &share.text).sum(None::<Kind>);
-        let encoders = model.parameters().iter().filter(|parameter| parameter.name != LOG_SCALE);
-        let tensors: Vec<&Tensor> = encoders.map(|parameter| &parameter.tensor).collect();
-        let mut gradients = Tensor::run_backward(&[root], &tensors, false, false).into_iter();
-        let in_order = model.parameters().iter().map(|parameter| {
-            if parameter.name == LOG_SCALE {
-                share.log_scale.to_kind(parameter.tensor.kind())
-            } else {
-                gradients.next().expect("one gradient was asked for each encoder parameter")
-            }
-        });
-        no_grad(|| in_order.collect())
+        let root = (&self.image * image).sum(None::<Kind>) + (&self.text * text).sum(None::<Kind>);
+        root.backward();
     }
 }

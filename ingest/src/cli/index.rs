@@ -22,7 +22,7 @@ pub(crate) struct IndexArgs {
     /// Where sample ids come from
     #[arg(long, value_enum, default_value_t = Ids::Dense, help_heading = "Samples")]
     ids: Ids,
-    /// Keep the samples before the damage of a shard, and leave out empty shards, instead of refusing them
+    /// Keep the whole samples around the damage of a shard, and leave out empty shards, instead of refusing them
     #[arg(long, help_heading = "Samples")]
     skip_damaged: bool,
 

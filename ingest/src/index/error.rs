@@ -110,7 +110,7 @@ impl IndexError {
         match self {
             Self::Occupied { .. } => Some("replace the manifest with --overwrite"),
             Self::Empty { .. } => Some("leave such shards out with --skip-damaged"),
-            Self::Damaged { .. } => Some("keep the samples before the damage with --skip-damaged"),
+            Self::Damaged { .. } => Some("keep the whole samples around the damage with --skip-damaged"),
             Self::JsonKey { .. } | Self::DuplicateId { .. } => {
                 Some("count the samples instead with --ids dense")
             }

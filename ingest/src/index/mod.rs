@@ -14,7 +14,7 @@ pub use error::IndexError;
 pub use report::IndexReport;
 
 use crate::progress::Progress;
-use crate::scan::{ScannedSample, ScannedShard, scan};
+use crate::scan::{Damage, ScannedSample, ScannedShard, scan};
 use crate::stop::Stop;
 
 /// Which tars to index, and how.
@@ -24,7 +24,7 @@ pub struct IndexOptions {
     pub location: Store,
     /// Where sample ids come from.
     pub ids: IdSource,
-    /// Keeps what precedes the damage of a shard instead of refusing it, and leaves out shards without samples.
+    /// Keeps the whole samples around the damage of a shard instead of refusing it, and leaves out shards without samples.
     pub skip_damaged: bool,
     /// Replaces a manifest that is there.
     pub overwrite: bool,
@@ -164,7 +164,8 @@ impl Indexed {
         let problem = match &shard.damage {
             // A file without a single byte is called empty, not cut.
             Some(damage) if shard.num_bytes > 0 => {
-                IndexError::Damaged { shard: name.to_owned(), num_samples, source: damage.clone() }
+                let (shard, num_samples) = (name.to_owned(), damage.num_before);
+                IndexError::Damaged { shard, num_samples, source: damage.cause.clone() }
             }
             _ if num_samples == 0 => IndexError::Empty { shard: name.to_owned(), num_bytes: shard.num_bytes },
             _ => return Ok(true),
@@ -172,8 +173,11 @@ impl Indexed {
         if !skip_damaged {
             return Err(problem);
         }
-        let cause = shard.damage.as_ref().map(|damage| format!(": {damage}")).unwrap_or_default();
-        self.left_out.push(format!("{problem}{cause}"));
+        let more = shard.damage.as_ref().map(|Damage { cause, num_after, .. }| match num_after {
+            0 => format!(": {cause}"),
+            _ => format!(": {cause}; {num_after} whole samples follow it"),
+        });
+        self.left_out.push(format!("{problem}{}", more.unwrap_or_default()));
         Ok(num_samples > 0)
     }
 

@@ -100,7 +100,10 @@ fn a_cut_tar_is_refused_at_its_byte_or_kept_up_to_there() {
         error.contains(&format!("  caused by: the tar is cut at byte {cut}: `000000007.json`, whose ")),
         "{error}"
     );
-    assert!(error.ends_with("hint: keep the samples before the damage with --skip-damaged\n"), "{error}");
+    assert!(
+        error.ends_with("hint: keep the whole samples around the damage with --skip-damaged\n"),
+        "{error}"
+    );
     assert!(!scratch.path("foreign/manifest.json").exists());
 
     let ran = scratch.ingest_well(&["index", "foreign", "--skip-damaged"]);
@@ -111,6 +114,36 @@ fn a_cut_tar_is_refused_at_its_byte_or_kept_up_to_there() {
     );
     assert_eq!(scratch.samples("foreign").len(), 7);
     scratch.ingest_well(&["verify", "foreign"]);
+}
+
+#[test]
+fn what_follows_damage_is_kept_too_except_samples_that_lack_members() {
+    let scratch = Scratch::new();
+    let whole = foreign_tar(0..6, false);
+    let place = |name: &str| {
+        (0..whole.len()).step_by(512).find(|&at| whole[at..].starts_with(name.as_bytes())).unwrap()
+    };
+    // The first member of a sample, one in its middle, and its last: the neighbours have all of theirs.
+    for (name, samples) in [
+        ("000000000.jpg", 5),
+        ("000000002.jpg", 5),
+        ("000000002.json", 5),
+        ("000000002.txt", 5),
+        ("000000005.txt", 5),
+    ] {
+        let mut tar = whole.clone();
+        tar[place(name) + 2] ^= 0x10;
+        scratch.write("foreign/x.tar", tar);
+        let ran = scratch.ingest_well(&["index", "foreign", "--skip-damaged", "--overwrite"]);
+        assert!(
+            ran.stdout.starts_with(&format!("indexed {samples} samples in 1 shards")),
+            "{name}: {}",
+            ran.stdout
+        );
+        let lost = &name[..9];
+        assert!(scratch.samples("foreign").iter().all(|(key, _)| key != lost), "{name}");
+        scratch.ingest_well(&["verify", "foreign"]);
+    }
 }
 
 #[test]

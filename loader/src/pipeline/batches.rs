@@ -3,9 +3,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use fastclip_schemas::{Position, SampleId};
 use fastclip_shards::Dataset;
 use tokio::runtime;
@@ -19,16 +19,20 @@ use super::pending::{Filled, PendingBatch};
 use super::reader::Reader;
 use super::schedule::Schedule;
 use super::threads::Threads;
+use super::watch::{Watch, seconds};
 use crate::batch::{Batch, Lent};
 use crate::buffer::Pool;
 use crate::plan::Plan;
 use crate::sample::{Prepared, SamplePreparer, SampleSettings};
 use crate::stats::Meters;
-use crate::{BadReason, BadSample, BadSampleBudget, LoadError, Stage};
+use crate::{BadReason, BadSample, BadSampleBudget, LoadError, Stage, UnreadableShards};
 
 /// Jobs that may wait for each decoder: 15 ms of work, enough that none runs dry while a busy machine keeps the dispatcher
 /// from its turn. A job is a few pointers.
 const JOBS_PER_THREAD: usize = 32;
+
+/// How long a stream may stand still before it says so, and how often it repeats that.
+const WARN_AFTER: Duration = Duration::from_secs(30);
 
 /// What streams of a loader share.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub(crate) struct StreamSettings {
     pub(crate) requests_in_flight: NonZeroUsize,
     pub(crate) max_bytes_in_flight: u64,
     pub(crate) budget: BadSampleBudget,
+    pub(crate) unreadable_shards: UnreadableShards,
+    pub(crate) stall_timeout: Duration,
 }
 
 /// The batches of a stream, in order.
@@ -53,7 +59,8 @@ pub(crate) struct StreamSettings {
 ///
 /// # Cancellation
 /// Dropping it ends all work under way, waits for its threads, and returns its memory. Requests that a store is just
-/// answering are given up; reads of local files are waited for.
+/// answering are given up; reads of local files are waited for. After [`LoadError::Stalled`] nothing is waited for: what
+/// hangs is left behind, with its thread and memory.
 #[derive(Debug)]
 pub struct Batches {
     settings: StreamSettings,
@@ -72,12 +79,45 @@ struct Running {
     _stop: oneshot::Sender<()>,
     batches: Receiver<Result<PendingBatch, LoadError>>,
     threads: Threads,
+    watch: Arc<Watch>,
 }
 
 impl Running {
+    /// Waits for what a channel gives, as long as anything moves. Nothing once the channel is closed.
+    fn receive<T>(&self, channel: &Receiver<T>, settings: &StreamSettings) -> Result<Option<T>, LoadError> {
+        let bound = settings.stall_timeout;
+        let mut progress = self.watch.progress();
+        let mut still_since = Instant::now();
+        loop {
+            match channel.recv_timeout(WARN_AFTER.min(bound)) {
+                Ok(item) => return Ok(Some(item)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let still_for = still_since.elapsed();
+            if self.watch.progress() != progress {
+                (progress, still_since) = (self.watch.progress(), Instant::now());
+                continue;
+            }
+            let waits = self.watch.describe(settings.dataset.manifest());
+            if still_for >= bound {
+                return Err(LoadError::Stalled { still_for, waits });
+            }
+            tracing::warn!("no batch for {}, and nothing moves: {waits}", seconds(still_for));
+        }
+    }
+
+    /// Tells all threads to stop and does not wait for them: one of them does not listen.
+    fn abandon(self) {
+        let Self { _stop: stop, batches, threads, .. } = self;
+        drop(stop);
+        drop(batches);
+        threads.abandon();
+    }
+
     /// Stops all threads and returns the panic of one of them, if any.
     fn shut_down(self) -> Option<LoadError> {
-        let Self { _stop: stop, batches, mut threads } = self;
+        let Self { _stop: stop, batches, mut threads, .. } = self;
         drop(stop);
         drop(batches);
         threads.join()
@@ -106,10 +146,10 @@ impl Batches {
 
     fn receive(&mut self) -> Option<Result<Batch, LoadError>> {
         let running = self.running.as_ref()?;
-        let result = match running.batches.recv() {
-            Ok(Ok(pending)) => self.complete(pending),
-            Ok(Err(error)) => Err(Some(error)),
-            Err(_) => Err(None),
+        let result = match running.receive(&running.batches, &self.settings) {
+            Ok(Some(Ok(pending))) => self.complete(pending),
+            Ok(Some(Err(error))) | Err(error) => Err(Some(error)),
+            Ok(None) => Err(None),
         };
         match result {
             Ok(batch) => {
@@ -119,6 +159,12 @@ impl Batches {
                     self.next = Position::start_of(self.next.epoch + 1);
                 }
                 Some(Ok(batch))
+            }
+            Err(Some(stalled @ LoadError::Stalled { .. })) => {
+                if let Some(running) = self.running.take() {
+                    running.abandon();
+                }
+                Some(Err(stalled))
             }
             Err(error) => {
                 let is_early = self.next < self.until;
@@ -141,7 +187,8 @@ impl Batches {
         let mut failure: Option<(usize, LoadError)> = None;
         let mut num_open = num_slots;
         // Ends when the last slot is gone.
-        for outcome in outcomes {
+        let running = self.running.as_ref().ok_or(None)?;
+        while let Some(outcome) = running.receive(&outcomes, &self.settings).map_err(Some)? {
             num_open -= 1;
             match outcome.result {
                 Ok(content) => filled[outcome.slot] = Some(content),
@@ -166,9 +213,9 @@ impl Batches {
     /// Slots vanish when the dispatcher stops in the middle of a batch, which it explains next, or by a panic.
     fn cause_of_missing_slots(&self) -> Result<LoadError, Option<LoadError>> {
         let running = self.running.as_ref().ok_or(None)?;
-        match running.batches.recv() {
-            Ok(Err(error)) => Ok(error),
-            Ok(Ok(_)) | Err(_) => Err(None),
+        match running.receive(&running.batches, &self.settings).map_err(Some)? {
+            Some(Err(error)) => Ok(error),
+            Some(Ok(_)) | None => Err(None),
         }
     }
 
@@ -260,6 +307,7 @@ impl StreamSettings {
         // Before the channels, and thus dropped after them: when a later thread cannot be started, the earlier ones
         // find their channels closed before they are joined.
         let mut threads = Threads::default();
+        let watch = Arc::new(Watch::default());
         let (stop, stopped) = oneshot::channel();
         let (run_sender, runs) = mpsc::unbounded_channel();
         let (job_sender, jobs) = bounded(self.threads.get() * JOBS_PER_THREAD);
@@ -271,6 +319,7 @@ impl StreamSettings {
                 preparer: SamplePreparer::new(self.sample.clone(), Arc::clone(&self.meters))?,
                 tail: self.plan.layout().tail(),
                 meters: Arc::clone(&self.meters),
+                watch: Arc::clone(&watch),
             };
             threads.spawn(Stage::Decode, move || decoder.run())?;
         }
@@ -282,6 +331,7 @@ impl StreamSettings {
             jobs: job_sender,
             batches: batch_sender,
             meters: Arc::clone(&self.meters),
+            watch: Arc::clone(&watch),
         };
         let dispatching = schedule();
         threads.spawn(Stage::Dispatch, move || dispatcher.run(dispatching))?;
@@ -297,10 +347,12 @@ impl StreamSettings {
             budget: ByteBudget::new(self.max_bytes_in_flight, Arc::clone(&self.meters)),
             requests_in_flight: self.requests_in_flight.get(),
             window_samples: self.plan.layout().window_samples(),
+            unreadable_shards: self.unreadable_shards,
+            watch: Arc::clone(&watch),
             meters: Arc::clone(&self.meters),
         };
         let reading = schedule();
         threads.spawn(Stage::Read, move || runtime.block_on(reader.run(reading, run_sender, stopped)))?;
-        Ok(Running { _stop: stop, batches, threads })
+        Ok(Running { _stop: stop, batches, threads, watch })
     }
 }

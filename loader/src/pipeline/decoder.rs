@@ -5,6 +5,7 @@ use crossbeam_channel::Receiver;
 
 use super::dispatcher::Job;
 use super::pending::Filled;
+use super::watch::{Awaited, Watch};
 use crate::sample::{Fault, SamplePreparer};
 use crate::stats::Meters;
 use crate::{BadSample, LoadError, Tail};
@@ -16,6 +17,7 @@ pub(super) struct Decoder {
     pub(super) preparer: SamplePreparer,
     pub(super) tail: Tail,
     pub(super) meters: Arc<Meters>,
+    pub(super) watch: Arc<Watch>,
 }
 
 impl Decoder {
@@ -24,7 +26,10 @@ impl Decoder {
         let mut start = Instant::now();
         while let Ok(mut job) = self.jobs.recv() {
             self.meters.job_wait.add(start.elapsed());
+            let watch = Arc::clone(&self.watch);
+            let waiting = watch.wait(Awaited::Sample { shard: job.run.shard, sample: job.sample });
             let result = self.fill(&mut job);
+            drop(waiting);
             let Job { slot, run, .. } = job;
             // Before the outcome: who has seen all outcomes of a stream finds all its bytes given back.
             drop(run);
@@ -34,7 +39,13 @@ impl Decoder {
     }
 
     fn fill(&mut self, job: &mut Job) -> Result<Filled, LoadError> {
-        let (run, epoch) = (&job.run.samples, job.slot.position.epoch);
+        let epoch = job.slot.position.epoch;
+        let run = match &job.run.samples {
+            Ok(run) => run,
+            Err(lost) => {
+                return Ok(Filled { sample: None, bad: Some(lost.sample(job.sample, job.slot.position)) });
+            }
+        };
         let pixels = job.slot.slot.bytes_mut();
         let fault = match self.preparer.prepare(run, job.sample, epoch, pixels) {
             Ok(sample) => return Ok(Filled { sample: Some(sample), bad: None }),

@@ -2,12 +2,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::mpsc;
 
 use super::pending::{OpenSlot, PendingBatch};
 use super::reader::LoadedRun;
 use super::schedule::{Schedule, Use};
+use super::watch::{Awaited, Watch};
 use crate::LoadError;
 use crate::buffer::Pool;
 use crate::stats::Meters;
@@ -28,6 +29,7 @@ pub(super) struct Dispatcher {
     pub(super) jobs: Sender<Job>,
     pub(super) batches: Sender<Result<PendingBatch, LoadError>>,
     pub(super) meters: Arc<Meters>,
+    pub(super) watch: Arc<Watch>,
 }
 
 /// The stream is over, and nobody is left to be told why.
@@ -73,7 +75,10 @@ impl Dispatcher {
     fn dispatch(&mut self, held: &mut HeldRuns, slot: OpenSlot, used: Use) -> Result<(), Stopped> {
         while held.next <= used.run {
             let start = Instant::now();
-            let run = match self.runs.blocking_recv().ok_or(Stopped)? {
+            let waiting = self.watch.wait(Awaited::Run { number: held.next });
+            let run = self.runs.blocking_recv().ok_or(Stopped)?;
+            drop(waiting);
+            let run = match run {
                 Ok(run) => run,
                 Err(error) => {
                     let _ = self.batches.send(Err(error));
@@ -84,10 +89,20 @@ impl Dispatcher {
             held.receive(run);
         }
         let run = held.take(used.run);
-        self.meters
-            .decoder_wait
-            .time(|| self.jobs.send(Job { slot, run, sample: used.sample }))
-            .map_err(|_| Stopped)
+        self.meters.decoder_wait.time(|| self.send(Job { slot, run, sample: used.sample }))
+    }
+}
+
+impl Dispatcher {
+    fn send(&self, job: Job) -> Result<(), Stopped> {
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job)) => {
+                let _waiting = self.watch.wait(Awaited::Decoder);
+                self.jobs.send(job).map_err(|_| Stopped)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Stopped),
+        }
     }
 }
 

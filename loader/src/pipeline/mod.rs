@@ -20,6 +20,10 @@
 //! channel is the end; a channel that closes before the schedule has ended means a panic, whose words are found when the
 //! threads are joined.
 //!
+//! **Stalls.** Every wait that another party must end is entered in a `Watch`. The caller's own wait is bounded: when no
+//! batch comes and nothing moves, it says which stage waits for what, and in the end fails with
+//! [`LoadError::Stalled`](crate::LoadError).
+//!
 //! **Stopping.** Dropping [`Batches`] tells the reader to stop and closes the channel of batches. The rest follows: the
 //! dispatcher finds one of its channels closed, the decoders find theirs empty and closed.
 
@@ -32,6 +36,7 @@ mod pending;
 mod reader;
 mod schedule;
 mod threads;
+mod watch;
 
 pub use batches::Batches;
 pub(crate) use batches::StreamSettings;

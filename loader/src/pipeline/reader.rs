@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use fastclip_schemas::Position;
 use fastclip_shards::{Dataset, ReadError, SampleRun, ShardIndex};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
@@ -11,17 +12,36 @@ use tokio::sync::{mpsc, oneshot};
 use super::IndexCache;
 use super::budget::{ByteBudget, HeldBytes, OpenBytes};
 use super::schedule::{RunRequest, Schedule};
-use crate::LoadError;
+use super::watch::{Awaited, Watch};
+use crate::sample::with_causes;
 use crate::stats::Meters;
+use crate::{BadReason, BadSample, LoadError, UnreadableShards};
 
 /// A run in memory.
 #[derive(Debug)]
 pub(super) struct LoadedRun {
-    pub(super) samples: SampleRun,
+    pub(super) samples: Result<SampleRun, LostRun>,
+    /// Number of the shard.
+    pub(super) shard: usize,
     /// Uses of this rank, after which the run is not needed any more.
     pub(super) num_uses: u32,
     /// Given back together with the bytes.
     _held: HeldBytes,
+}
+
+/// A run that stays unread, and is to be left out.
+#[derive(Debug)]
+pub(super) struct LostRun {
+    shard: String,
+    detail: String,
+}
+
+impl LostRun {
+    /// What becomes of one of its samples.
+    pub(super) fn sample(&self, sample: u32, position: Position) -> BadSample {
+        let (shard, detail) = (self.shard.clone(), self.detail.clone());
+        BadSample { shard, sample, key: None, position, reason: BadReason::UnreadableShard, detail }
+    }
 }
 
 /// Fetches runs ahead of their use.
@@ -32,6 +52,8 @@ pub(super) struct Reader {
     pub(super) budget: ByteBudget,
     pub(super) requests_in_flight: usize,
     pub(super) window_samples: u64,
+    pub(super) unreadable_shards: UnreadableShards,
+    pub(super) watch: Arc<Watch>,
     pub(super) meters: Arc<Meters>,
 }
 
@@ -60,43 +82,71 @@ impl Reader {
         let mut open = OpenBytes::default();
         stream::iter(schedule.flat_map(|step| step.runs))
             .map(move |request| async move {
+                let waiting = self.watch.wait(Awaited::Index { shard: request.shard });
                 let index = self.indexes.get(request.shard).await;
-                let index = index.map_err(|source| self.unreadable(&request, source))?;
+                drop(waiting);
+                let index = match index {
+                    Ok(index) => Ok(index),
+                    Err(source) => Err(self.lose(&request, source)?),
+                };
                 Ok((request, index))
             })
             .buffered(self.requests_in_flight)
             .map_ok(move |(request, index)| {
-                let needed = open.add(&request, ByteBudget::cost(num_bytes(&index, &request.samples)));
-                (request, index, needed)
+                let num_bytes = num_bytes(&index, &request.samples);
+                let needed = open.add(&request, ByteBudget::cost(num_bytes));
+                (request, index, num_bytes, needed)
             })
             // One after the other, so that the budget goes to whom it is needed by first.
-            .and_then(move |(request, index, needed)| async move {
+            .and_then(move |(request, index, num_bytes, needed)| async move {
                 if needed > self.budget.bound() {
                     let (bound, window_samples) = (self.budget.bound(), self.window_samples);
                     return Err(LoadError::MemoryBound { bound, needed, num_lanes, window_samples });
                 }
-                let held = self.budget.take(num_bytes(&index, &request.samples)).await;
+                let waiting = self.watch.wait(Awaited::Memory { num_bytes, bound: self.budget.bound() });
+                let held = self.budget.take(num_bytes).await;
+                drop(waiting);
                 Ok((request, index, held))
             })
             .map(move |admitted| async move {
                 let (request, index, held) = admitted?;
-                self.fetch(request, index, held).await
+                let samples = match index {
+                    Ok(index) => self.fetch(&request, index).await?,
+                    Err(lost) => Err(lost),
+                };
+                Ok(LoadedRun { samples, shard: request.shard, num_uses: request.num_uses, _held: held })
             })
             .buffered(self.requests_in_flight)
     }
 
     async fn fetch(
         &self,
-        request: RunRequest,
+        request: &RunRequest,
         index: Arc<ShardIndex>,
-        held: HeldBytes,
-    ) -> Result<LoadedRun, LoadError> {
+    ) -> Result<Result<SampleRun, LostRun>, LoadError> {
         let start = Instant::now();
-        let samples = self.dataset.fetch(request.shard, &index, request.samples.clone()).await;
-        let samples = samples.map_err(|source| self.unreadable(&request, source))?;
+        let (shard, range) = (request.shard, request.samples.clone());
+        let waiting = self.watch.wait(Awaited::Samples { shard, samples: range.clone() });
+        let samples = self.dataset.fetch(shard, &index, range).await;
+        drop(waiting);
+        let samples = match samples {
+            Ok(samples) => samples,
+            Err(source) => return self.lose(request, source).map(Err),
+        };
         self.meters.fetch.add(start.elapsed());
         self.meters.bytes_read.fetch_add(samples.num_bytes() as u64, Ordering::Relaxed);
-        Ok(LoadedRun { samples, num_uses: request.num_uses, _held: held })
+        Ok(Ok(samples))
+    }
+
+    /// Gives a run up, or the stream, as the policy has it.
+    fn lose(&self, request: &RunRequest, source: ReadError) -> Result<LostRun, LoadError> {
+        match self.unreadable_shards {
+            UnreadableShards::Fail => Err(self.unreadable(request, source)),
+            UnreadableShards::LeaveOut => {
+                let shard = self.dataset.manifest().shards[request.shard].name.clone();
+                Ok(LostRun { shard, detail: with_causes(&source) })
+            }
+        }
     }
 
     fn unreadable(&self, request: &RunRequest, source: ReadError) -> LoadError {
@@ -105,7 +155,10 @@ impl Reader {
     }
 }
 
-fn num_bytes(index: &ShardIndex, samples: &Range<u32>) -> u64 {
-    let bytes = index.byte_range(samples.clone());
-    bytes.end - bytes.start
+/// What a run takes in memory: nothing if there will be none of it.
+fn num_bytes(index: &Result<Arc<ShardIndex>, LostRun>, samples: &Range<u32>) -> u64 {
+    index.as_ref().map_or(0, |index| {
+        let bytes = index.byte_range(samples.clone());
+        bytes.end - bytes.start
+    })
 }

@@ -22,6 +22,12 @@ impl Threads {
         Ok(())
     }
 
+    /// Leaves the threads to themselves.
+    pub(super) fn abandon(mut self) {
+        // A handle that is dropped lets go of its thread.
+        self.0.clear();
+    }
+
     /// Waits for all threads, and returns the first panic among them: the only way to end that is not clean.
     pub(super) fn join(&mut self) -> Option<LoadError> {
         let mut first = None;

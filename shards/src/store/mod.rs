@@ -3,6 +3,7 @@
 mod error;
 mod location;
 mod options;
+mod remote;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme};
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncWriteExt;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -27,7 +28,9 @@ const PART_BYTES: usize = 16 << 20;
 /// A folder of files, on disk or in an object store.
 ///
 /// Names are relative to it. Whatever is written appears under its name only when it is complete. Retries and time-outs
-/// are those of the object store client, set through [`StoreOptions`].
+/// are those of the object store client, set through [`StoreOptions`]. Requests to remote stores run on two threads of
+/// this crate, which start with the first such store and stay until the process ends; so a store may be used from any
+/// event loop, and after the one that opened it is gone.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
@@ -102,15 +105,8 @@ impl Store {
             let message = format!("`{shown}` was given with a query; credentials come from the environment");
             return Err(StoreError::location(message));
         }
-        let (scheme, _) = ObjectStoreScheme::parse(&url)
-            .map_err(|_| StoreError::location(format!("no store is known for `{shown}`")))?;
-        let mut options = options.clone();
-        if scheme == ObjectStoreScheme::Http && url.scheme() == "http" {
-            // Who writes `http://` has decided against encryption.
-            options = options.with("allow_http", "true");
-        }
-        let (objects, prefix) = object_store::parse_url_opts(&url, options.pairs)?;
-        Ok(Self { objects: Arc::from(objects), prefix, location: shown.into(), folder: None })
+        let (objects, prefix) = remote::connect(&url, options.clone())?;
+        Ok(Self { objects, prefix, location: shown.into(), folder: None })
     }
 
     /// The location without credentials, fit for messages.

@@ -190,3 +190,29 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreement_of(options: RunOptions) -> String {
+        let options = RunOptions { train_data: Some("data/train".to_owned()), ..options };
+        agreement(&RunConfig::resolve(options, machine(1)).unwrap())
+    }
+
+    #[test]
+    fn ranks_of_another_version_or_with_other_settings_do_not_agree() {
+        let expected = agreement_of(RunOptions::default());
+        assert!(expected.starts_with(&version::program()), "{expected}");
+        // Settings that may change between sessions of a run, but not between its ranks.
+        let two = NonZeroUsize::new(2);
+        for other in [
+            RunOptions { bucket_mib: two, ..RunOptions::default() },
+            RunOptions { accum_freq: two, ..RunOptions::default() },
+            RunOptions { lr: Some(0.25), ..RunOptions::default() },
+        ] {
+            assert_ne!(agreement_of(other), expected);
+        }
+        assert_eq!(agreement_of(RunOptions::default()), expected);
+    }
+}

@@ -14,10 +14,111 @@ pub enum ObjectiveChoice {
     #[serde(rename = "openclip")]
     #[value(name = "openclip")]
     OpenClip,
-    /// Robust global contrastive loss with one learned temperature
+    /// SigLIP's baseline: a sigmoid for every pair of the global batch
+    #[serde(rename = "siglip")]
+    #[value(name = "siglip")]
+    SigLip,
+    /// Global contrastive loss, constant temperature and gamma
+    #[serde(rename = "sogclr")]
+    #[value(name = "sogclr")]
+    SogClr,
+    /// Robust global contrastive loss, a temperature of each sample, constant gamma
+    #[serde(rename = "isogclr")]
+    #[value(name = "isogclr")]
+    ISogClr,
+    /// Global contrastive loss without its factor tau, one learned temperature
+    #[serde(rename = "fastclip-v0")]
+    #[value(name = "fastclip-v0")]
+    FastClipV0,
+    /// Global contrastive loss, constant temperature
+    #[serde(rename = "fastclip-v1")]
+    #[value(name = "fastclip-v1")]
+    FastClipV1,
+    /// Robust global contrastive loss, a learned temperature of each sample
+    #[serde(rename = "fastclip-v2")]
+    #[value(name = "fastclip-v2")]
+    FastClipV2,
+    /// Robust global contrastive loss, one learned temperature
     #[serde(rename = "fastclip-v3")]
     #[value(name = "fastclip-v3")]
     FastClipV3,
+}
+
+impl ObjectiveChoice {
+    /// Returns the name by which users choose it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenClip => "openclip",
+            Self::SigLip => "siglip",
+            Self::SogClr => "sogclr",
+            Self::ISogClr => "isogclr",
+            Self::FastClipV0 => "fastclip-v0",
+            Self::FastClipV1 => "fastclip-v1",
+            Self::FastClipV2 => "fastclip-v2",
+            Self::FastClipV3 => "fastclip-v3",
+        }
+    }
+
+    /// Returns the objective with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        <Self as clap::ValueEnum>::value_variants().iter().copied().find(|choice| choice.name() == name)
+    }
+}
+
+/// The inner learning rate at the end of its schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GammaChoice {
+    /// This one.
+    Number(f64),
+    /// What the authors of FastCLIP advise for the number of epochs.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// The only one.
+    Auto,
+}
+
+impl FromStr for GammaChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto(Auto::Auto)),
+            _ => text.parse().map(Self::Number).map_err(|_| "neither a number nor `auto`"),
+        }
+    }
+}
+
+/// Where estimators of samples are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EstimatorMemory {
+    /// Where the model computes
+    Device,
+    /// In the host's memory; every step then waits for the device
+    Host,
+}
+
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OptimizerChoice {
+    /// Adam with decay apart from the gradient
+    #[serde(rename = "adamw")]
+    #[value(name = "adamw")]
+    AdamW,
+    /// Adam whose steps are scaled to the norm of each decayed parameter; for large batches
+    Lamb,
+    /// Steps along the sign of a mean; wants a rate 3 to 10 times lower than AdamW's, and as much more decay
+    Lion,
+    /// Stochastic gradient descent with momentum; decay is added to the gradient
+    Sgd,
 }
 
 /// Kind of number to compute in.

@@ -6,6 +6,8 @@
 
 mod choices;
 mod file;
+mod objective;
+mod optimization;
 mod options;
 
 #[cfg(test)]
@@ -18,13 +20,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
+pub use choices::{
+    Auto, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+};
+pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 
 use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
-use crate::objective::{FastClipV3Options, GammaSchedule};
-use crate::optimizer::AdamWOptions;
-use crate::schedule::TemperatureSchedule;
+use crate::objective::INITIAL_BIAS;
+use crate::optimizer::OptimizerOptions;
+use crate::schedule::{ModelSchedule, TauThreshold, TemperatureSchedule};
 
 /// A run whose settings have been checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +42,12 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// What is minimised.
     pub objective: ObjectiveConfig,
-    /// Temperature to start with.
-    pub initial_temperature: f64,
     /// How parameters move.
-    pub optimizer: AdamWOptions,
+    pub optimizer: OptimizerOptions,
     /// How fast they move.
     pub rates: RatesConfig,
+    /// Bytes of gradients that are summed over ranks at once.
+    pub bucket_bytes: NonZeroUsize,
     /// Folder of the run.
     pub run_dir: PathBuf,
     /// When checkpoints are written.
@@ -56,8 +61,10 @@ pub struct RunConfig {
 pub struct DataConfig {
     /// Dataset to train on.
     pub location: String,
-    /// Samples of a rank in a step.
+    /// Samples of a rank that are encoded at once.
     pub batch_size: NonZeroUsize,
+    /// How many times that many a rank has in a step.
+    pub accum_freq: NonZeroUsize,
     /// Decides the order and the crops.
     pub seed: u64,
     /// Decoding threads of a rank.
@@ -70,26 +77,6 @@ pub struct DataConfig {
     pub context_length: usize,
 }
 
-/// What is minimised.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum ObjectiveConfig {
-    /// InfoNCE.
-    OpenClip,
-    /// FastCLIP-v3.
-    FastClipV3(FastClipV3Options),
-}
-
-impl ObjectiveConfig {
-    /// Returns the name by which users choose it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::OpenClip => "openclip",
-            Self::FastClipV3(_) => "fastclip-v3",
-        }
-    }
-}
-
 /// How fast parameters move; a schedule once the number of steps is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RatesConfig {
@@ -97,7 +84,7 @@ pub struct RatesConfig {
     pub epochs: u64,
     /// Highest rate.
     pub lr: f64,
-    /// Rate at the end.
+    /// Rate at the end of a cosine.
     pub lr_min: f64,
     /// Steps of the warm-up.
     pub warmup: u64,
@@ -105,6 +92,16 @@ pub struct RatesConfig {
     pub lr_tau: f64,
     /// How it runs.
     pub lr_tau_scheduler: TemperatureSchedule,
+    /// How that of the model runs.
+    pub lr_scheduler: ModelSchedule,
+    /// Epochs at the end in which a cooldown brings a rate down.
+    pub epochs_cooldown: u64,
+    /// Rate at the end of a cooldown.
+    pub lr_cooldown_end: f64,
+    /// Power along which a cooldown runs.
+    pub lr_cooldown_power: f64,
+    /// What lowers the temperature's rate if its schedule minds a threshold.
+    pub tau_threshold: TauThreshold,
 }
 
 /// When checkpoints are written.
@@ -207,6 +204,14 @@ impl ConfigError {
     }
 }
 
+/// Returns the word by which a value is chosen.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    let value = value.to_possible_value().expect("no value is hidden");
+    value.get_name().to_owned()
+}
+
+const MIB: NonZeroUsize = NonZeroUsize::new(1 << 20).expect("2^20 is not 0");
+
 fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
 }
@@ -232,11 +237,14 @@ impl RunConfig {
         model.vision_cfg.image_size = image_size;
 
         let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
-        let lr_tau_scheduler = settings.lr_tau_scheduler.unwrap_or(match settings.objective {
-            ObjectiveChoice::FastClipV3 => TemperatureSchedule::StepThresh,
-            ObjectiveChoice::OpenClip => TemperatureSchedule::Cosine,
-        });
-        let decay_epochs = settings.gamma_decay_epochs.unwrap_or(settings.epochs.div_ceil(2));
+        settings.lr_tau = Some(lr_tau);
+        let optimizer = optimization::optimizer(&mut settings)?;
+        let objective = ObjectiveConfig::resolve(&mut settings)?;
+        if settings.objective == ObjectiveChoice::SigLip {
+            model.init_logit_bias.get_or_insert(INITIAL_BIAS);
+        }
+        let lr_tau_scheduler = settings.lr_tau_scheduler.expect("resolving the objective fills it in");
+        let rates = optimization::rates(&settings, lr_tau, lr_tau_scheduler)?;
         let threads = settings.threads.unwrap_or(machine.processors_per_rank);
         let name = settings.name.clone().unwrap_or_else(|| default_name(&settings));
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
@@ -244,9 +252,6 @@ impl RunConfig {
         }
         let run_dir = settings.logs.join(&name);
         settings.image_size = Some(image_size);
-        settings.lr_tau = Some(lr_tau);
-        settings.lr_tau_scheduler = Some(lr_tau_scheduler);
-        settings.gamma_decay_epochs = Some(decay_epochs);
         settings.threads = Some(threads);
         settings.name = Some(name);
 
@@ -254,6 +259,7 @@ impl RunConfig {
             data: DataConfig {
                 location,
                 batch_size: settings.batch_size,
+                accum_freq: settings.accum_freq,
                 seed: settings.seed,
                 threads: settings.workers,
                 crop_scale: settings.crop_scale as f32,
@@ -262,34 +268,10 @@ impl RunConfig {
                     .expect("model configs are checked to have a positive length"),
             },
             model,
-            objective: match settings.objective {
-                ObjectiveChoice::OpenClip => ObjectiveConfig::OpenClip,
-                ObjectiveChoice::FastClipV3 => ObjectiveConfig::FastClipV3(FastClipV3Options {
-                    gamma: GammaSchedule {
-                        decay: settings.gamma_schedule,
-                        min: settings.gamma,
-                        decay_epochs,
-                    },
-                    rho: settings.rho,
-                    epsilon: settings.fastclip_eps,
-                    gradient: settings.gradients,
-                }),
-            },
-            initial_temperature: settings.temperature,
-            optimizer: AdamWOptions {
-                beta1: settings.beta1,
-                beta2: settings.beta2,
-                eps: settings.eps,
-                weight_decay: settings.wd,
-            },
-            rates: RatesConfig {
-                epochs: settings.epochs,
-                lr: settings.lr,
-                lr_min: settings.lr_min,
-                warmup: settings.warmup,
-                lr_tau,
-                lr_tau_scheduler,
-            },
+            objective,
+            optimizer,
+            rates,
+            bucket_bytes: settings.bucket_mib.saturating_mul(MIB),
             run_dir,
             checkpoints: CheckpointConfig {
                 resume: settings.resume.clone(),
@@ -330,15 +312,20 @@ impl RunConfig {
     }
 }
 
-/// Settings that say where, when and how fast things happen, but not what comes out. The batch size of a rank is among
-/// them because the number of ranks may change; the global batch may not, and is compared where it is known.
-const FREE_TO_CHANGE: [&str; 17] = [
+/// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
+/// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
+/// known.
+const FREE_TO_CHANGE: [&str; 21] = [
+    "accum_freq",
     "batch_size",
+    "bucket_mib",
     "device",
     "dist_timeout",
+    "estimator_memory",
     "keep_checkpoints",
     "log_every_n_steps",
     "logs",
+    "loss_block_mib",
     "name",
     "resume",
     "save_every_steps",
@@ -355,11 +342,7 @@ const FREE_TO_CHANGE: [&str; 17] = [
 fn default_name(settings: &Settings) -> String {
     let stem =
         std::path::Path::new(&settings.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let objective = match settings.objective {
-        ObjectiveChoice::OpenClip => "openclip",
-        ObjectiveChoice::FastClipV3 => "fastclip-v3",
-    };
-    format!("{stem}-{objective}-seed{}", settings.seed)
+    format!("{stem}-{}-seed{}", settings.objective.name(), settings.seed)
 }
 
 fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
@@ -369,28 +352,41 @@ fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
     let at_least_zero = 0.0..=f64::MAX;
     let fraction = 0.0..=1.0 - f64::EPSILON;
     in_range("crop_scale", settings.crop_scale, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
-    in_range(
-        "temperature",
-        settings.temperature,
-        1.0 / MAX_LOGIT_SCALE..=1.0,
-        "temperatures lie between 0.01 and 1",
-    )?;
     in_range("rho", settings.rho, at_least_zero.clone(), "it must be at least 0")?;
-    in_range("gamma", settings.gamma, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    if let GammaChoice::Number(gamma) = settings.gamma {
+        in_range("gamma", gamma, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    }
+    if let Some(temperature) = settings.temperature {
+        let range = 1.0 / MAX_LOGIT_SCALE..=1.0;
+        in_range("temperature", temperature, range, "temperatures lie between 0.01 and 1")?;
+    }
     in_range("fastclip_eps", settings.fastclip_eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     in_range("lr", settings.lr, at_least_zero.clone(), "it must be at least 0")?;
     in_range("lr_min", settings.lr_min, at_least_zero.clone(), "it must be at least 0")?;
+    in_range("lr_cooldown_end", settings.lr_cooldown_end, at_least_zero.clone(), "it must be at least 0")?;
+    in_range(
+        "lr_cooldown_power",
+        settings.lr_cooldown_power,
+        f64::MIN_POSITIVE..=f64::MAX,
+        "it must be above 0",
+    )?;
+    in_range(
+        "lr_tau_threshold",
+        settings.lr_tau_threshold,
+        f64::MIN_POSITIVE..=1.0,
+        "it must lie in (0, 1]",
+    )?;
+    in_range("lr_tau_factor", settings.lr_tau_factor, 0.0..=1.0, "it must lie in [0, 1]")?;
     in_range("wd", settings.wd, at_least_zero, "it must be at least 0")?;
     in_range("beta1", settings.beta1, fraction.clone(), "it must lie in [0, 1)")?;
-    in_range("beta2", settings.beta2, fraction, "it must lie in [0, 1)")?;
-    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
-    if settings.lr_min > settings.lr {
-        return Err(refuse(
-            "lr_min",
-            settings.lr_min,
-            format!("`lr` is {}, which it must not exceed", settings.lr),
-        ));
+    if let Some(beta2) = settings.beta2 {
+        in_range("beta2", beta2, fraction.clone(), "it must lie in [0, 1)")?;
     }
+    in_range("momentum", settings.momentum, fraction, "it must lie in [0, 1)")?;
+    if let Some(norm) = settings.grad_clip_norm {
+        in_range("grad_clip_norm", norm, f64::MIN_POSITIVE..=f64::MAX, "it must be above 0")?;
+    }
+    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
     if settings.epochs == 0 {
         return Err(refuse(
             "epochs",

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::choices::{DeviceChoice, ObjectiveChoice, Precision, Resume};
-use crate::objective::{GammaDecay, TemperatureGradient};
-use crate::schedule::TemperatureSchedule;
+use super::choices::{
+    DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+};
+use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
+use crate::schedule::{ModelSchedule, TemperatureSchedule};
 
 macro_rules! options {
     (
@@ -84,9 +86,12 @@ options! {
         /// Decoding threads of each rank [default: 4]
         #[arg(help_heading = "Data", value_name = "N")]
         workers: NonZeroUsize = non_zero(4),
-        /// Samples of each rank in a step; the global batch is this times the number of ranks [default: 64]
+        /// Samples that each rank encodes at once; the global batch is this times --accum-freq times the number of ranks [default: 64]
         #[arg(help_heading = "Data", value_name = "N", alias = "batch_size")]
         batch_size: NonZeroUsize = non_zero(64),
+        /// Micro-batches of --batch-size samples in a step of each rank; more than one encodes twice, to contrast all of them in the memory of one [default: 1]
+        #[arg(help_heading = "Data", value_name = "N", alias = "accum_freq")]
+        accum_freq: NonZeroUsize = non_zero(1),
         /// Least fraction of an image's area that the random crop keeps [default: 0.9]
         #[arg(help_heading = "Data", value_name = "FRACTION")]
         crop_scale: f64 = 0.9,
@@ -104,24 +109,27 @@ options! {
         /// What to minimise [default: fastclip-v3]
         #[arg(help_heading = "Objective")]
         objective: ObjectiveChoice = ObjectiveChoice::FastClipV3,
-        /// Initial temperature [default: 0.07]
-        #[arg(help_heading = "Objective", value_name = "TAU")]
-        temperature: f64 = 0.07,
-        /// Weight of the temperature in FastCLIP-v3's objective [default: 8]
+        /// Weight of the temperature in the robust objectives (isogclr, fastclip-v2, -v3) [default: 8]
         #[arg(help_heading = "Objective")]
         rho: f64 = 8.0,
-        /// Final inner learning rate: weight of the newest estimate of a sample's inner loss [default: 0.8]
-        #[arg(help_heading = "Objective")]
-        gamma: f64 = 0.8,
-        /// How gamma comes down from 1 [default: cosine]
-        #[arg(help_heading = "Objective", alias = "gamma_schedule")]
-        gamma_schedule: GammaDecay = GammaDecay::Cosine,
+        /// Final inner learning rate: weight of the newest estimate of a sample's inner loss; auto is what the authors advise for the number of epochs [default: 0.8]
+        #[arg(help_heading = "Objective", value_name = "GAMMA|auto")]
+        gamma: GammaChoice = GammaChoice::Number(0.8),
         /// Added to estimates where they divide [default: 1e-14]
         #[arg(help_heading = "Objective", value_name = "EPS", alias = "fastclip_eps")]
         fastclip_eps: f64 = 1e-14,
-        /// Which derivative the temperature follows: that of the published code or of the published objective [default: reference]
+        /// Which derivatives to apply where the published code departs from the published objective [default: reference]
         #[arg(help_heading = "Objective")]
-        gradients: TemperatureGradient = TemperatureGradient::Reference,
+        gradients: GradientRule = GradientRule::Reference,
+        /// How exactly features enter similarities; bf16 halves what travels between ranks [default: full]
+        #[arg(help_heading = "Objective")]
+        feature_precision: FeaturePrecision = FeaturePrecision::Full,
+        /// MiB of a block of similarities: a rank's samples times the global batch, in pieces of at most this size [default: 256]
+        #[arg(help_heading = "Objective", value_name = "MIB")]
+        loss_block_mib: NonZeroUsize = non_zero(256),
+        /// Where estimators of samples are kept: 8 bytes a sample over all ranks, 32 with individual temperatures [default: device]
+        #[arg(help_heading = "Objective")]
+        estimator_memory: EstimatorMemory = EstimatorMemory::Device,
 
         /// Passes over the data [default: 32]
         #[arg(help_heading = "Optimization", value_name = "N")]
@@ -129,24 +137,48 @@ options! {
         /// Highest learning rate [default: 5e-4]
         #[arg(help_heading = "Optimization", value_name = "RATE")]
         lr: f64 = 5e-4,
-        /// Learning rate at the end of the cosine [default: 0]
+        /// Learning rate at the end of a cosine [default: 0]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_min")]
         lr_min: f64 = 0.0,
         /// Steps in which the learning rate rises [default: 10000]
         #[arg(help_heading = "Optimization", value_name = "STEPS")]
         warmup: u64 = 10_000,
+        /// How the learning rate runs after the warm-up [default: cosine]
+        #[arg(help_heading = "Optimization", alias = "lr_scheduler")]
+        lr_scheduler: ModelSchedule = ModelSchedule::Cosine,
+        /// Epochs at the end in which const-cooldown brings the rate down; 0 without such a schedule [default: 0]
+        #[arg(help_heading = "Optimization", value_name = "EPOCHS", alias = "epochs_cooldown")]
+        epochs_cooldown: u64 = 0,
+        /// Learning rate at the end of the cooldown [default: 0]
+        #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_cooldown_end")]
+        lr_cooldown_end: f64 = 0.0,
+        /// Power along which the cooldown runs; 1 is a straight line [default: 1]
+        #[arg(help_heading = "Optimization", value_name = "POWER", alias = "lr_cooldown_power")]
+        lr_cooldown_power: f64 = 1.0,
+        /// How a gradient becomes a step [default: adamw]
+        #[arg(help_heading = "Optimization", alias = "opt")]
+        optimizer: OptimizerChoice = OptimizerChoice::AdamW,
         /// Weight decay of parameters with two dimensions or more [default: 0.2]
         #[arg(help_heading = "Optimization", value_name = "DECAY")]
         wd: f64 = 0.2,
-        /// AdamW: how much of the mean of gradients stays in a step [default: 0.9]
+        /// AdamW, LAMB: how much of the mean of gradients stays in a step. Lion: how much of it counts in the sign [default: 0.9]
         #[arg(help_heading = "Optimization")]
         beta1: f64 = 0.9,
-        /// AdamW: how much of the mean of their squares stays in a step [default: 0.98]
-        #[arg(help_heading = "Optimization")]
-        beta2: f64 = 0.98,
-        /// AdamW: added to the root in the denominator [default: 1e-6]
+        /// AdamW, LAMB: added to the root in the denominator [default: 1e-6]
         #[arg(help_heading = "Optimization")]
         eps: f64 = 1e-6,
+        /// SGD: how much of the sum of gradients stays in a step; the temperature has none [default: 0.9]
+        #[arg(help_heading = "Optimization")]
+        momentum: f64 = 0.9,
+        /// SGD: steps look ahead by Nesterov's rule
+        #[arg(help_heading = "Optimization", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        nesterov: bool = false,
+        /// Tau up to which step_thresh lowers the temperature's rate [default: 0.03]
+        #[arg(help_heading = "Optimization", value_name = "TAU", alias = "lr_tau_threshold", display_order = 900)]
+        lr_tau_threshold: f64 = 0.03,
+        /// What step_thresh multiplies the temperature's rate by then [default: a third]
+        #[arg(help_heading = "Optimization", value_name = "FACTOR", alias = "lr_tau_factor", display_order = 901)]
+        lr_tau_factor: f64 = 1.0 / 3.0,
 
         /// Folder that holds runs [default: ./logs]
         #[arg(help_heading = "Run", value_name = "FOLDER")]
@@ -175,6 +207,9 @@ options! {
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// Size of the buckets in which gradients are summed over ranks while backward still runs; smaller ones leave earlier and cost more calls [default: 25]
+        #[arg(help_heading = "Run", value_name = "MIB")]
+        bucket_mib: NonZeroUsize = non_zero(25),
         /// Seconds that ranks wait for each other before the run ends with an error [default: 600]
         #[arg(help_heading = "Run", value_name = "SECONDS")]
         dist_timeout: NonZeroU64 = NonZeroU64::new(600).expect("600 is not 0"),
@@ -192,13 +227,25 @@ options! {
         /// Height and width of the images, instead of the model config's
         #[arg(help_heading = "Model", value_name = "PIXELS", alias = "force-image-size")]
         image_size: i64,
-        /// Epoch at which gamma arrives at its final value [default: half of the epochs]
+        /// Initial temperature [default: 0.1 for siglip, else 0.07]
+        #[arg(help_heading = "Objective", value_name = "TAU")]
+        temperature: f64,
+        /// How gamma comes down from 1 [default: constant for sogclr and isogclr, else cosine]
+        #[arg(help_heading = "Objective", alias = "gamma_schedule")]
+        gamma_schedule: GammaDecay,
+        /// Epoch at which gamma arrives at its final value [default: half of the epochs; all of them with --gamma auto]
         #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
         gamma_decay_epochs: u64,
+        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.99 for lion]
+        #[arg(help_heading = "Optimization")]
+        beta2: f64,
+        /// Norm of all gradients above which they are scaled down to it; logs tell the norm before [default: none]
+        #[arg(help_heading = "Optimization", value_name = "NORM", alias = "grad_clip_norm")]
+        grad_clip_norm: f64,
         /// Learning rate of the temperature; negative means that of the model [default: --lr]
         #[arg(help_heading = "Optimization", value_name = "RATE", alias = "lr_tau", allow_negative_numbers = true)]
         lr_tau: f64,
-        /// How that rate runs; step_thresh is constant and a third of it while tau is at most 0.03 [default: step_thresh for fastclip-v3, else cosine]
+        /// How that rate runs [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]

@@ -2,6 +2,8 @@ use std::path::Path;
 
 use super::*;
 use crate::objective::GammaDecay;
+use crate::optimizer::{AdamOptions, Rule};
+use crate::schedule::{Decay, LearningRate, Schedule};
 
 const MACHINE: Machine = Machine { processors_per_rank: NonZeroUsize::new(2).expect("2 is not 0") };
 
@@ -44,10 +46,111 @@ fn what_follows_from_other_settings_is_filled_in() {
     assert_eq!(config.rates.lr_tau_scheduler, TemperatureSchedule::StepThresh);
     assert_eq!(config.settings.threads, Some(MACHINE.processors_per_rank));
     assert_eq!(config.run_dir, Path::new("./logs/ViT-B-32-fastclip-v3-seed0"));
-    let ObjectiveConfig::FastClipV3(options) = config.objective else { panic!("{:?}", config.objective) };
-    assert_eq!(options.gamma, GammaSchedule { decay: GammaDecay::Cosine, min: 0.8, decay_epochs: 3 });
-    let baseline = resolve("objective = \"openclip\"").unwrap();
-    assert_eq!(baseline.rates.lr_tau_scheduler, TemperatureSchedule::Cosine);
+    assert_eq!(config.settings.gamma_decay_epochs, Some(3));
+    assert_eq!(config.settings.gamma_schedule, Some(GammaDecay::Cosine));
+    assert_eq!(config.objective.initial_temperature, 0.07);
+    for (objective, temperature, scheduler, decay) in [
+        ("openclip", 0.07, TemperatureSchedule::Cosine, GammaDecay::Cosine),
+        ("siglip", 0.1, TemperatureSchedule::Cosine, GammaDecay::Cosine),
+        ("sogclr", 0.07, TemperatureSchedule::Cosine, GammaDecay::Constant),
+        ("fastclip-v2", 0.07, TemperatureSchedule::Const, GammaDecay::Cosine),
+    ] {
+        let config = resolve(&format!("objective = \"{objective}\"")).unwrap();
+        assert_eq!(config.objective.initial_temperature, temperature, "{objective}");
+        assert_eq!(config.rates.lr_tau_scheduler, scheduler, "{objective}");
+        assert_eq!(config.settings.gamma_schedule, Some(decay), "{objective}");
+        assert_eq!(config.model.init_logit_bias.is_some(), objective == "siglip");
+    }
+}
+
+#[test]
+fn gamma_may_be_left_to_the_authors_advice() {
+    let config = resolve("gamma = \"auto\"\nepochs = 30").unwrap();
+    assert_eq!(config.settings.gamma_decay_epochs, Some(30));
+    let by_hand = resolve("gamma = 0.3529\nepochs = 30\ngamma_decay_epochs = 30").unwrap();
+    assert_ne!(config.objective, by_hand.objective, "the advice has more digits");
+    let again = RunConfig::resolve(parse(&config.to_toml()).unwrap(), MACHINE).unwrap();
+    assert_eq!(again.objective, config.objective);
+    assert_eq!("auto".parse(), Ok(GammaChoice::Auto(Auto::Auto)));
+    assert!("often".parse::<GammaChoice>().is_err());
+}
+
+#[test]
+fn settings_that_an_objective_does_not_have_are_refused_with_the_alternative() {
+    for (text, expected) in [
+        (
+            "objective = \"sogclr\"\ngamma_schedule = \"cosine\"",
+            "`gamma_schedule` is cosine, but sogclr has a constant gamma; fastclip-v1 is the same with a cosine",
+        ),
+        (
+            "objective = \"fastclip-v2\"\nlr_tau_scheduler = \"cosine\"",
+            "`lr_tau_scheduler` is cosine, but the temperatures of fastclip-v2 have a constant rate, `const`",
+        ),
+    ] {
+        assert_eq!(resolve(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn rules_of_steps_come_with_their_settings_and_defaults() {
+    let rule = |text| resolve(text).unwrap().optimizer.rule;
+    let adam = AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
+    assert_eq!(rule(""), Rule::AdamW(adam));
+    assert_eq!(rule("optimizer = \"lamb\"\neps = 1e-8"), Rule::Lamb(AdamOptions { eps: 1e-8, ..adam }));
+    assert_eq!(rule("optimizer = \"lion\""), Rule::Lion { beta1: 0.9, beta2: 0.99 });
+    assert_eq!(rule("optimizer = \"lion\"\nbeta2 = 0.98"), Rule::Lion { beta1: 0.9, beta2: 0.98 });
+    assert_eq!(rule("optimizer = \"sgd\""), Rule::Sgd { momentum: 0.9, is_nesterov: false });
+    assert_eq!(rule("optimizer = \"sgd\"\nnesterov = true"), Rule::Sgd { momentum: 0.9, is_nesterov: true });
+    let options = resolve("wd = 0.3\ngrad_clip_norm = 2.0").unwrap().optimizer;
+    assert_eq!((options.weight_decay, options.max_grad_norm), (0.3, Some(2.0)));
+}
+
+#[test]
+fn schedules_are_chosen_for_the_model_and_the_temperature_apart() {
+    let schedule = |text: &str| {
+        let text = format!("lr = 1e-3\nlr_min = 1e-5\nlr_tau = 2e-4\nepochs = 10\nwarmup = 7\n{text}");
+        resolve(&text).unwrap().rates.schedule(20)
+    };
+    let cosine = Decay::Cosine { floor: 1e-5 };
+    let rate = |peak, decay| LearningRate { peak, warmup_steps: 7, total_steps: 200, decay };
+    let threshold = TauThreshold { tau: 0.03, factor: 1.0 / 3.0 };
+    let default = Schedule {
+        model: rate(1e-3, cosine),
+        temperature: LearningRate::constant(2e-4),
+        threshold: Some(threshold),
+    };
+    assert_eq!(schedule(""), default);
+    assert_eq!(
+        schedule("lr_tau_threshold = 0.02\nlr_tau_factor = 0.5").threshold,
+        Some(TauThreshold { tau: 0.02, factor: 0.5 })
+    );
+    assert_eq!(
+        schedule("lr_scheduler = \"const\"\nlr_tau_scheduler = \"cosine\""),
+        Schedule { model: rate(1e-3, Decay::None), temperature: rate(2e-4, cosine), threshold: None }
+    );
+    let cooldown = Decay::Cooldown { num_steps: 80, end: 1e-6, power: 2.0 };
+    let text = "epochs_cooldown = 4\nlr_cooldown_end = 1e-6\nlr_cooldown_power = 2.0";
+    assert_eq!(
+        schedule(&format!("{text}\nlr_scheduler = \"const-cooldown\"\nlr_tau_scheduler = \"const\"")),
+        Schedule { model: rate(1e-3, cooldown), temperature: LearningRate::constant(2e-4), threshold: None }
+    );
+    assert_eq!(
+        schedule(&format!("{text}\nlr_tau_scheduler = \"const-cooldown\"")),
+        Schedule { model: rate(1e-3, cosine), temperature: rate(2e-4, cooldown), threshold: None }
+    );
+}
+
+#[test]
+fn choices_have_the_same_names_in_files_and_flags() {
+    fn check<T: clap::ValueEnum + serde::Serialize>() {
+        for choice in T::value_variants() {
+            let flag = choice.to_possible_value().unwrap();
+            assert_eq!(serde_json::to_value(choice).unwrap(), flag.get_name());
+        }
+    }
+    check::<OptimizerChoice>();
+    check::<ModelSchedule>();
+    check::<TemperatureSchedule>();
 }
 
 #[test]
@@ -57,6 +160,16 @@ fn a_resolved_config_can_be_fed_back() {
     let config = resolve(text).unwrap();
     let again = RunConfig::resolve(parse(&config.to_toml()).unwrap(), MACHINE).unwrap();
     assert_eq!(again, config);
+    assert_eq!(config.settings.beta2, Some(0.98));
+}
+
+#[test]
+fn a_rank_has_at_least_one_micro_batch() {
+    let error = parse("accum_freq = 0").unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("nonzero") && source.contains("accum_freq"), "{source}");
+    assert_eq!(resolve("accum_freq = 4").unwrap().data.accum_freq.get(), 4);
+    assert_eq!(resolve("bucket_mib = 2").unwrap().bucket_bytes.get(), 2 << 20);
 }
 
 #[test]
@@ -71,6 +184,41 @@ fn values_that_no_run_can_have_are_refused_by_key() {
             "`image_size` is 40, but it must be a multiple of the model's patch size, 32, up to 4096",
         ),
         ("beta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
+        ("optimizer = \"lion\"\nbeta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
+        ("momentum = 1.0", "`momentum` is 1, but it must lie in [0, 1)"),
+        ("nesterov = true", "`nesterov` is true, but `optimizer` is adamw, only sgd has it"),
+        (
+            "optimizer = \"sgd\"\nnesterov = true\nmomentum = 0.0",
+            "`nesterov` is true, but `momentum` is 0, and there is nothing to look ahead along",
+        ),
+        ("grad_clip_norm = 0.0", "`grad_clip_norm` is 0, but it must be above 0"),
+        (
+            "lr_tau = 1e-5\nlr_min = 2e-5\nlr_tau_scheduler = \"cosine\"",
+            "`lr_min` is 0.00002, but `lr_tau` is 0.00001, which it must not exceed",
+        ),
+        ("lr_tau_threshold = 0.0", "`lr_tau_threshold` is 0, but it must lie in (0, 1]"),
+        ("lr_tau_factor = -1.0", "`lr_tau_factor` is -1, but it must lie in [0, 1]"),
+        (
+            "lr_scheduler = \"const-cooldown\"",
+            "`epochs_cooldown` is 0, but `lr_scheduler` is const-cooldown, which needs at least one",
+        ),
+        (
+            "lr_tau_scheduler = \"const-cooldown\"",
+            "`epochs_cooldown` is 0, but `lr_tau_scheduler` is const-cooldown, which needs at least one",
+        ),
+        (
+            "epochs_cooldown = 2",
+            "`epochs_cooldown` is 2, but neither `lr_scheduler` nor `lr_tau_scheduler` is const-cooldown",
+        ),
+        (
+            "lr_scheduler = \"const-cooldown\"\nepochs_cooldown = 33",
+            "`epochs_cooldown` is 33, but `epochs` is 32: the cooldown is a part of them",
+        ),
+        (
+            "lr_scheduler = \"const-cooldown\"\nepochs_cooldown = 3\nlr_cooldown_end = 0.1",
+            "`lr_cooldown_end` is 0.1, but `lr` is 0.0005, which it must not exceed",
+        ),
+        ("lr_cooldown_power = 0.0", "`lr_cooldown_power` is 0, but it must be above 0"),
         ("name = \"a/b\"", "`name` is `a/b`, but it must be usable as the name of a folder"),
     ] {
         assert_eq!(resolve(text).unwrap_err().to_string(), expected);

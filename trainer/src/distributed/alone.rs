@@ -1,29 +1,29 @@
 //! A world of one.
 
-use std::cell::Cell;
-
+use fastclip_torch_ext::GradientBuckets;
 use tch::Tensor;
 
-use super::{CommCounters, CommError, Communicator, Traffic};
+use super::counters::Meter;
+use super::{CommCounters, CommError, Communicator};
 
 /// The communicator of a run in one process, without launcher, store or sockets.
 ///
 /// It counts and checks like a [`Group`](super::Group) of one rank.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Alone {
-    counters: Cell<CommCounters>,
+    meter: Meter,
 }
 
 impl Alone {
     /// Returns the only rank of a new world.
     pub fn new() -> Self {
-        Self::default()
+        Self { meter: Meter::new(0, 1) }
     }
+}
 
-    fn count(&self, of: impl FnOnce(&mut CommCounters) -> &mut Traffic, tensor: &Tensor) {
-        let mut counters = self.counters.get();
-        of(&mut counters).count(tensor);
-        self.counters.set(counters);
+impl Default for Alone {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -37,31 +37,32 @@ impl Communicator for Alone {
     }
 
     fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), CommError> {
-        self.count(|counters| &mut counters.all_reduce, tensor);
+        self.meter.all_reduce(tensor);
         Ok(())
     }
 
-    fn all_gather(&self, local: &Tensor) -> Result<Tensor, CommError> {
-        self.count(|counters| &mut counters.all_gather, local);
-        Ok(rows(local).detach().copy())
+    fn all_reduce_during(
+        &self,
+        buckets: &mut GradientBuckets,
+        backward: &mut dyn FnMut(),
+    ) -> Result<(), CommError> {
+        buckets.flats().iter().for_each(|flat| self.meter.all_reduce(flat));
+        buckets.complete(backward).map_err(|source| CommError::Buckets { source })
     }
 
-    fn reduce_scatter_sum(&self, full: &Tensor) -> Result<Tensor, CommError> {
-        check_divides("reduce_scatter", full, 1)?;
-        self.count(|counters| &mut counters.reduce_scatter, full);
-        Ok(full.detach().copy())
+    fn all_gather(&self, local: &Tensor) -> Result<Tensor, CommError> {
+        self.meter.all_gather(local);
+        Ok(rows(local).detach().copy())
     }
 
     fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), CommError> {
         check_root(tensor, root, 1)?;
-        self.count(|counters| &mut counters.broadcast, tensor);
+        self.meter.broadcast(tensor, root);
         Ok(())
     }
 
     fn barrier(&self) -> Result<(), CommError> {
-        let mut counters = self.counters.get();
-        counters.barrier.num_calls += 1;
-        self.counters.set(counters);
+        self.meter.barrier();
         Ok(())
     }
 
@@ -69,33 +70,13 @@ impl Communicator for Alone {
     fn announce_failure(&self, _cause: &str) {}
 
     fn counters(&self) -> CommCounters {
-        self.counters.get()
+        self.meter.counters()
     }
 }
 
 /// Returns `tensor` with at least one dimension, so that ranks have something to be concatenated along.
 pub(super) fn rows(tensor: &Tensor) -> Tensor {
     if tensor.dim() == 0 { tensor.reshape([1]) } else { tensor.shallow_clone() }
-}
-
-/// Refuses a tensor whose rows cannot be dealt out evenly.
-pub(super) fn check_divides(
-    collective: &'static str,
-    tensor: &Tensor,
-    world_size: usize,
-) -> Result<(), CommError> {
-    let shape = tensor.size();
-    match shape.first() {
-        Some(&num_rows) if num_rows % world_size as i64 == 0 => Ok(()),
-        Some(&num_rows) => Err(CommError::Argument {
-            collective,
-            reason: format!("{num_rows} rows cannot be dealt out evenly to {world_size} ranks"),
-            shape,
-        }),
-        None => {
-            Err(CommError::Argument { collective, reason: "it has no rows to deal out".to_owned(), shape })
-        }
-    }
 }
 
 /// Refuses a root that is not a rank.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use fastclip_torch_ext::{CollectiveError, StoreError};
+use fastclip_torch_ext::{CollectiveError, StoreError, TorchError};
 
 use super::environment::EnvironmentError;
 use super::verdict::{RankName, Verdict};
@@ -113,6 +113,12 @@ pub enum CommError {
         shape: Vec<i64>,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Gradients did not come as buckets need them: each parameter's once in a backward pass.
+    #[error("could not collect gradients in buckets")]
+    Buckets {
+        /// What libtorch said.
+        source: TorchError,
     },
     /// libtorch refused a collective on this rank.
     #[error("could not run a collective")]

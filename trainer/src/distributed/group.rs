@@ -1,13 +1,14 @@
 //! Several ranks, over a process group.
 
-use std::cell::Cell;
-
-use fastclip_torch_ext::{CollectiveError, FailureKind, ProcessGroup, ReduceOp, TcpStore, Work};
+use fastclip_torch_ext::{
+    CollectiveError, FailureKind, GradientBuckets, ProcessGroup, ReduceOp, TcpStore, Work,
+};
 use tch::{Tensor, no_grad};
 
-use super::alone::{check_divides, check_root, rows};
+use super::alone::{check_root, rows};
+use super::counters::Meter;
 use super::watch::Watch;
-use super::{CommCounters, CommError, Communicator, Traffic};
+use super::{CommCounters, CommError, Communicator};
 
 /// One of several ranks that [`connect`](super::connect) has brought together.
 ///
@@ -20,35 +21,33 @@ pub struct Group {
     watch: Watch,
     group: ProcessGroup,
     _store: TcpStore,
-    counters: Cell<CommCounters>,
+    meter: Meter,
 }
 
 impl Group {
     pub(super) fn new(group: ProcessGroup, watch: Watch, store: TcpStore) -> Self {
-        Self { watch, group, _store: store, counters: Cell::default() }
+        watch.follow(group.sequence().clone());
+        let meter = Meter::new(group.rank(), group.world_size());
+        Self { watch, group, _store: store, meter }
     }
 
-    fn count(&self, of: impl FnOnce(&mut CommCounters) -> &mut Traffic, tensor: &Tensor) {
-        let mut counters = self.counters.get();
-        of(&mut counters).count(tensor);
-        self.counters.set(counters);
-    }
-
-    /// Runs a collective to its end, and finds out whom to blame if it fails.
+    /// Runs a collective to its end.
     fn run(
         &self,
         start: impl FnOnce(&ProcessGroup) -> Result<Work, CollectiveError>,
     ) -> Result<(), CommError> {
-        self.watch.enter(self.group.sequence() + 1);
-        start(&self.group).and_then(Work::wait).map_err(|source| {
-            if source.kind == FailureKind::Refused {
-                self.watch.announce(&format!("{source}: {}", source.source));
-                CommError::Refused { source: Box::new(source) }
-            } else {
-                let verdict = Box::new(self.watch.diagnose(&source));
-                CommError::Peer { verdict, source: Box::new(source) }
-            }
-        })
+        start(&self.group).and_then(Work::wait).map_err(|source| self.blame(source))
+    }
+
+    /// Finds out whose fault it is that a collective failed.
+    fn blame(&self, source: CollectiveError) -> CommError {
+        if source.kind == FailureKind::Refused {
+            self.watch.announce(&format!("{source}: {}", source.source));
+            CommError::Refused { source: Box::new(source) }
+        } else {
+            let verdict = Box::new(self.watch.diagnose(&source));
+            CommError::Peer { verdict, source: Box::new(source) }
+        }
     }
 
     /// Runs a collective that changes `tensor` in place.
@@ -81,12 +80,21 @@ impl Communicator for Group {
     }
 
     fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), CommError> {
-        self.count(|counters| &mut counters.all_reduce, tensor);
+        self.meter.all_reduce(tensor);
         self.run_in_place(tensor, |group, tensor| group.all_reduce(tensor, ReduceOp::Sum))
     }
 
+    fn all_reduce_during(
+        &self,
+        buckets: &mut GradientBuckets,
+        backward: &mut dyn FnMut(),
+    ) -> Result<(), CommError> {
+        buckets.flats().iter().for_each(|flat| self.meter.all_reduce(flat));
+        buckets.all_reduce_during(&self.group, backward).map_err(|source| self.blame(source))
+    }
+
     fn all_gather(&self, local: &Tensor) -> Result<Tensor, CommError> {
-        self.count(|counters| &mut counters.all_gather, local);
+        self.meter.all_gather(local);
         let local = rows(&local.detach()).contiguous();
         let mut shape = local.size();
         shape[0] *= self.world_size() as i64;
@@ -97,29 +105,14 @@ impl Communicator for Group {
         Ok(all)
     }
 
-    fn reduce_scatter_sum(&self, full: &Tensor) -> Result<Tensor, CommError> {
-        check_divides("reduce_scatter", full, self.world_size())?;
-        self.count(|counters| &mut counters.reduce_scatter, full);
-        let full = full.detach().contiguous();
-        let mut shape = full.size();
-        shape[0] /= self.world_size() as i64;
-        let part = Tensor::empty(&shape, (full.kind(), full.device()));
-        if full.numel() > 0 {
-            self.run(|group| group.reduce_scatter_into(&part, &full, ReduceOp::Sum))?;
-        }
-        Ok(part)
-    }
-
     fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), CommError> {
         check_root(tensor, root, self.world_size())?;
-        self.count(|counters| &mut counters.broadcast, tensor);
+        self.meter.broadcast(tensor, root);
         self.run_in_place(tensor, |group, tensor| group.broadcast(tensor, root))
     }
 
     fn barrier(&self) -> Result<(), CommError> {
-        let mut counters = self.counters.get();
-        counters.barrier.num_calls += 1;
-        self.counters.set(counters);
+        self.meter.barrier();
         self.run(ProcessGroup::barrier)
     }
 
@@ -128,6 +121,6 @@ impl Communicator for Group {
     }
 
     fn counters(&self) -> CommCounters {
-        self.counters.get()
+        self.meter.counters()
     }
 }

@@ -5,7 +5,6 @@
 //! one process, and what lets the step be tested without a launcher. The alternative, `if world_size > 1` around each
 //! collective, loses because a collective that one rank skips hangs all others (promise 10: all ranks call the same
 //! collectives in the same order).
-
 //!
 //! | file | holds |
 //! |---|---|
@@ -24,6 +23,7 @@ mod rendezvous;
 mod verdict;
 mod watch;
 
+use fastclip_torch_ext::GradientBuckets;
 use tch::Tensor;
 
 pub use alone::Alone;
@@ -57,17 +57,20 @@ pub trait Communicator: Send {
     /// All ranks get the same bits.
     fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), CommError>;
 
+    /// Runs `backward`, and meanwhile replaces each bucket on every rank by its sum over ranks, as soon as it is full.
+    ///
+    /// Each bucket counts as an all-reduce of its own. `backward` is called once; it is a backward pass over the
+    /// parameters of the buckets and calls no collective.
+    fn all_reduce_during(
+        &self,
+        buckets: &mut GradientBuckets,
+        backward: &mut dyn FnMut(),
+    ) -> Result<(), CommError>;
+
     /// Returns the tensors of all ranks, concatenated along dimension 0 in the order of ranks.
     ///
     /// A tensor without dimensions counts as one row.
     fn all_gather(&self, local: &Tensor) -> Result<Tensor, CommError>;
-
-    /// Sums `full` over ranks and returns the part of this rank: rows `rank * n / world_size ..` of its `n` rows.
-    ///
-    /// # Errors
-    ///
-    /// Refuses a tensor whose number of rows the world size does not divide.
-    fn reduce_scatter_sum(&self, full: &Tensor) -> Result<Tensor, CommError>;
 
     /// Replaces `tensor` on every rank by that of rank `root`.
     fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), CommError>;
@@ -81,6 +84,6 @@ pub trait Communicator: Send {
     /// needs no announcement. Whether the others hear it is not known.
     fn announce_failure(&self, cause: &str);
 
-    /// Returns what this rank has sent into collectives so far.
+    /// Returns what this rank's collectives have moved so far.
     fn counters(&self) -> CommCounters;
 }

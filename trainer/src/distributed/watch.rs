@@ -9,13 +9,12 @@
 //! word can block for ever; the rank itself waits for the thread's answer for a bounded time only.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fastclip_torch_ext::{CollectiveError, FailureKind, StoreError, TcpStore};
+use fastclip_torch_ext::{CollectiveError, FailureKind, Sequence, StoreError, TcpStore};
 use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
@@ -53,7 +52,7 @@ pub(super) struct WatchOptions {
 pub(super) struct Watch {
     requests: Sender<Request>,
     thread: Option<JoinHandle<()>>,
-    entered: Arc<AtomicU64>,
+    sequence: Arc<OnceLock<Sequence>>,
     /// The verdict if the thread cannot be asked, since it is stuck in a call to the store.
     fallback: Verdict,
     /// Longer than any answer takes.
@@ -71,19 +70,20 @@ impl Watch {
     /// Starts the thread.
     pub(super) fn start(options: WatchOptions) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let entered = Arc::new(AtomicU64::new(0));
+        let sequence = Arc::new(OnceLock::new());
         let beat = beat_of(options.timeout);
-        let watcher = Watcher { entered: Arc::clone(&entered), beat, num_beats: 0, verdict: None, options };
+        let watcher = Watcher { sequence: Arc::clone(&sequence), beat, num_beats: 0, verdict: None, options };
         let fallback = watcher.store_gone();
         let thread =
             thread::Builder::new().name("rank-watch".to_owned()).spawn(move || watcher.run(&inbox))?;
         let answer_timeout = beat * (2 * PATIENCE) + Duration::from_secs(1);
-        Ok(Self { requests, thread: Some(thread), entered, fallback, answer_timeout })
+        Ok(Self { requests, thread: Some(thread), sequence, fallback, answer_timeout })
     }
 
-    /// Notes that this rank enters the collective with this number.
-    pub(super) fn enter(&self, sequence: u64) {
-        self.entered.store(sequence, Ordering::Relaxed);
+    /// Tells the other ranks from now on how far this one is in its group. Backward starts collectives on threads of its
+    /// own, so that this thread reads their number where it is counted.
+    pub(super) fn follow(&self, sequence: Sequence) {
+        self.sequence.set(sequence).expect("a rank is in one group only");
     }
 
     /// Returns the first cause of a failure, on which the ranks agree.
@@ -129,7 +129,7 @@ struct Pulse {
 
 struct Watcher {
     options: WatchOptions,
-    entered: Arc<AtomicU64>,
+    sequence: Arc<OnceLock<Sequence>>,
     beat: Duration,
     num_beats: u64,
     verdict: Option<Verdict>,
@@ -165,7 +165,7 @@ impl Watcher {
     fn pulse(&mut self) -> Result<(), StoreError> {
         let WatchOptions { store, keys, rank, .. } = &self.options;
         self.num_beats += 1;
-        let pulse = Pulse { beat: self.num_beats, entered: self.entered.load(Ordering::Relaxed) };
+        let pulse = Pulse { beat: self.num_beats, entered: self.sequence.get().map_or(0, Sequence::last) };
         store.set(&keys.alive(*rank), &json(&pulse))?;
         if self.verdict.is_none()
             && let Some(bytes) = store.peek(&keys.verdict())?

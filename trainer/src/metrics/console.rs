@@ -91,6 +91,7 @@ fn clock(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distributed::CommCounters;
     use crate::eval::{Recall, Retrieval, ZeroShot};
     use crate::metrics::{EvalTiming, TrainTiming};
 
@@ -125,6 +126,7 @@ mod tests {
             gamma: None,
             grad_norm: None,
             communication_bytes: 0,
+            collectives: CommCounters::default(),
             timing,
         };
         assert_eq!(

@@ -93,6 +93,7 @@ fn parse(path: &Path, line: usize, text: &[u8]) -> Result<Record, MetricsError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distributed::CommCounters;
     use crate::metrics::{EvalRecord, EvalTiming, TrainRecord, TrainTiming};
 
     fn train(step: u64, seconds: f64) -> Record {
@@ -109,6 +110,7 @@ mod tests {
             gamma: Some(0.9),
             grad_norm: None,
             communication_bytes: 4096,
+            collectives: CommCounters::default(),
             timing: TrainTiming { seconds, step_seconds: 0.1, data_seconds: 0.01, images_per_second: 640.0 },
         })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{MetricsError, RUN_INFO_FILE};
+use crate::distributed::CommCounters;
 use crate::eval::{Retrieval, ZeroShot};
 
 /// One line of `metrics.jsonl`.
@@ -63,8 +64,11 @@ pub struct TrainRecord {
     /// Norm of the gradient over all parameters, before clipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
-    /// Bytes that this rank handed to collectives in this step.
+    /// Bytes that rank 0 received in collectives in this step.
     pub communication_bytes: u64,
+    /// Calls of each collective in this step, and the bytes of each that rank 0 received.
+    #[serde(default)]
+    pub collectives: CommCounters,
     /// What depends on the clock.
     pub timing: TrainTiming,
 }

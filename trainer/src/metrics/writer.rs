@@ -181,6 +181,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::distributed::CommCounters;
     use crate::metrics::tensorboard::tests::{Event, decode};
     use crate::metrics::{EvalTiming, TrainTiming, read_metrics};
 
@@ -217,6 +218,7 @@ mod tests {
                     gamma: Some(0.9),
                     grad_norm: Some(1.0),
                     communication_bytes: 10,
+                    collectives: CommCounters::default(),
                     timing: TrainTiming {
                         seconds: 0.1,
                         step_seconds: 0.1,

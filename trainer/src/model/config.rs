@@ -28,6 +28,9 @@ pub struct ModelConfig {
     /// Uses x·σ(1.702x) for GELU in both towers, as OpenAI's original weights do.
     #[serde(default, skip_serializing_if = "is_default")]
     pub quick_gelu: bool,
+    /// First value of the scalar that the sigmoid loss adds to its logits; models for other losses have none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init_logit_bias: Option<f64>,
     #[serde(default, skip_serializing_if = "is_default")]
     custom_text: bool,
 }

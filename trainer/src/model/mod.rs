@@ -36,6 +36,9 @@ pub const IMAGE_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// Name of the parameter that holds ln(1/τ).
 pub const LOG_SCALE: &str = "logit_scale";
 
+/// Name of the parameter that the sigmoid loss adds to its logits.
+pub const LOGIT_BIAS: &str = "logit_bias";
+
 /// The temperature of OpenCLIP's initial logit scale.
 pub const INITIAL_TEMPERATURE: f64 = 0.07;
 
@@ -50,6 +53,7 @@ pub struct Clip {
     vision: VisionTower,
     text: TextTower,
     log_scale: Tensor,
+    logit_bias: Option<Tensor>,
     /// Mean and standard deviation of the pixel values 0 to 255, [1, 3, 1, 1].
     pixel_mean: Tensor,
     pixel_std: Tensor,
@@ -75,6 +79,7 @@ impl Clip {
             vision: VisionTower::new(config, &parameters),
             text: TextTower::new(config, &parameters),
             log_scale: parameters.handle(LOG_SCALE),
+            logit_bias: config.init_logit_bias.map(|_| parameters.handle(LOGIT_BIAS)),
             pixel_mean: per_channel(IMAGE_MEAN),
             pixel_std: per_channel(IMAGE_STD),
             parameters,
@@ -85,6 +90,9 @@ impl Clip {
     pub fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
         let mut specs = TextTower::root_layout(config);
         specs.push(ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())));
+        specs.extend(
+            config.init_logit_bias.map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias))),
+        );
         specs.extend(VisionTower::layout(config));
         specs.extend(TextTower::layout(config));
         specs
@@ -129,6 +137,11 @@ impl Clip {
     /// Returns the trained scalar s = ln(1/τ) itself.
     pub fn log_scale(&self) -> &Tensor {
         &self.log_scale
+    }
+
+    /// Returns what the sigmoid loss adds to every logit, if the model has it.
+    pub fn logit_bias(&self) -> Option<&Tensor> {
+        self.logit_bias.as_ref()
     }
 
     /// Sets the temperature.

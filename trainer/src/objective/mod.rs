@@ -4,43 +4,99 @@
 //!
 //! Single letters are those of the FastCLIP paper. K ranks hold b samples each; B = K·b is the global batch, d the dimension
 //! of the features. *Local* tensors belong to this rank's samples, *world* tensors to all samples in the order of ranks.
+//! Where a tensor has two columns, the first is of images as anchors, the second of texts.
 //!
 //! | symbol | name here | shape | is |
 //! |---|---|---|---|
 //! | xᵢ, tᵢ | `image`, `text` | `[b, d]` local, `[B, d]` world | unit features of pair i |
-//! | sᵢⱼ | `similarity` | `[b, B]` | xᵢ·tⱼ |
+//! | sᵢⱼ | | blocks of `[b, B]` | xᵢ·tⱼ |
 //! | s | `log_scale` | `[]` | the trained scalar ln(1/τ) |
-//! | τ | `tau` | `[]` | temperature e⁻ˢ |
-//! | g₁ᵢ, g₂ᵢ | as l = ln g, `log_inner` | `[b]` local, `[B, 2]` world | (B−1)⁻¹ Σ_{j≠i} exp((sᵢⱼ−sᵢᵢ)/τ), and with sⱼᵢ for texts |
+//! | τ, τ₁ᵢ, τ₂ᵢ | `tau` | `[]`, or `[b, 2]` local, `[B, 2]` world | temperature e⁻ˢ; or one of each sample and modality |
+//! | d₁ᵢⱼ, d₂ᵢⱼ | | blocks of `[b, B]` | sᵢⱼ−sᵢᵢ and sⱼᵢ−sᵢᵢ |
+//! | g₁ᵢ, g₂ᵢ | as l = ln g, `log_inner` | `[b, 2]` local, `[B, 2]` world | (B−1)⁻¹ Σ_{j≠i} exp(dᵢⱼ/τ): the inner loss |
+//! | D₁ᵢ, D₂ᵢ | `mean_logit` | `[b, 2]` local | mean of dᵢⱼ/τ over j≠i, weighted by exp(dᵢⱼ/τ) |
 //! | u₁ᵢ, u₂ᵢ | as λ = ln u, `log_u` | `[B, 2]` world, rows of a table | running estimate of g: u ← (1−γ)u + γg |
+//! | ln(ε+u) | `log_weight` | `[b, 2]` local, `[B, 2]` world | what g is divided by in the gradient |
 //! | γ | `gamma` | number | weight of the newest g; 1 in epoch 0, then by a schedule |
 //! | ε | `epsilon` | number | added to u where it divides, and inside the logarithm of the objective |
 //! | ρ | `rho` | number | weight of the temperature in the objective |
-//! | P₁ᵢⱼ, P₂ᵢⱼ | `image_pull`, `text_pull` | `[b, B]` | exp((sᵢⱼ−sᵢᵢ)/τ) / ((B−1)(uᵢ+ε)) for j ≠ i, 0 for j = i |
+//! | P₁ᵢⱼ, P₂ᵢⱼ | | blocks of `[b, B]` | exp(dᵢⱼ/τ) / ((B−1)(uᵢ+ε)) for j ≠ i, 0 for j = i |
+//!
+//! # The family
+//!
+//! | name | minimises | temperature | γ | file |
+//! |---|---|---|---|---|
+//! | `openclip` | InfoNCE of the batch | one, learned | – | `openclip` |
+//! | `siglip` | sigmoid loss of the batch | one, learned, and a bias | – | `siglip` |
+//! | `sogclr` | GCL | one, constant | constant | `global` |
+//! | `isogclr` | RGCL | per sample and modality, learned | constant | `individual` |
+//! | `fastclip-v0` | GCL without its factor τ | one, learned | cosine | `global` |
+//! | `fastclip-v1` | GCL | one, constant | cosine | `global` |
+//! | `fastclip-v2` | RGCL | per sample and modality, learned | cosine | `individual` |
+//! | `fastclip-v3` | RGCL-g | one, learned | cosine | `global` |
+//!
+//! ```text
+//! GCL     τ/n Σᵢ [ ln(ε+G₁ᵢ) + ln(ε+G₂ᵢ) ]                        G: the inner losses over the whole dataset
+//! RGCL    1/n Σᵢ [ τ₁ᵢ(ln(ε+G₁ᵢ)+ρ) + τ₂ᵢ(ln(ε+G₂ᵢ)+ρ) ]          τ ≥ 0.01
+//! RGCL-g  τ/n Σᵢ [ ln(ε+G₁ᵢ) + ln(ε+G₂ᵢ) ] + 2ρτ                  τ ≥ 0.01
+//! ```
 //!
 //! # Shares
 //!
-//! Objectives are differentiated in closed form with respect to the features, which costs two small matrix products per
-//! tower and keeps no graph. The encoders then propagate those gradients. What a rank returns is a [`Share`]: the rows of the
-//! *global* gradient that belong to its samples, and its summand of every scalar. Parameter gradients are therefore
-//! **summed** over ranks, not averaged, and the result is the same for every number of ranks.
+//! Objectives are differentiated in closed form with respect to the features, which costs two matrix products per tower
+//! and keeps no graph; `contrast` holds what they have in common. The encoders then propagate those gradients. What a rank
+//! returns is a [`Share`]: the rows of the *global* gradient that belong to its samples, and its summand of every scalar.
+//! Parameter gradients are therefore **summed** over ranks, not averaged, and the result is the same for every number of
+//! ranks.
+//!
+//! Features travel once, as constants. All that a rank then lacks to differentiate the terms of other ranks' anchors with
+//! respect to its own features is one number for each anchor and modality. So no gradient travels back: the
+//! reduce-scatter that a loss over gathered features usually needs does not exist here, not even for InfoNCE.
 
-mod fastclip_v3;
+mod contrast;
 mod gamma;
+mod global;
+mod individual;
 mod openclip;
+mod siglip;
+mod world;
 
 #[cfg(test)]
 mod tests;
 
 use fastclip_schemas::SampleId;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-pub use fastclip_v3::{FastClipV3, FastClipV3Options, TemperatureGradient};
+pub use contrast::ContrastOptions;
 pub use gamma::{GammaDecay, GammaSchedule};
+pub use global::{Global, GlobalOptions, GlobalVariant};
+pub use individual::{Individual, IndividualOptions, IndividualVariant};
 pub use openclip::OpenClip;
+pub use siglip::{INITIAL_BIAS, INITIAL_TEMPERATURE as SIGLIP_TEMPERATURE, SigLip};
+pub use world::FeaturePrecision;
 
+use self::world::World;
 use crate::distributed::{CommError, Communicator};
 use crate::estimator::{EstimatorError, EstimatorTable};
+
+/// Which derivatives are applied where the published code departs from the published objective.
+///
+/// | | `reference` | `objective` |
+/// |---|---|---|
+/// | v0, temperature | the part through exp(·/τ) doubled | as derived |
+/// | v3, temperature | the same, and ln u without ε | as derived |
+/// | v2 and iSogCLR, features | without the factor τᵢ | with it |
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientRule {
+    /// What the published code applies, and what the published recipes were tuned with.
+    #[default]
+    Reference,
+    /// The derivative of the objective as published.
+    Objective,
+}
 
 /// One rank's part of a global batch, as an objective sees it. All ranks have the same number of samples.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +109,8 @@ pub struct Local<'a> {
     pub ids: &'a [SampleId],
     /// The trained scalar s = ln(1/τ), `[]`.
     pub log_scale: &'a Tensor,
+    /// What the sigmoid loss adds to every logit, `[]`; models for it have one.
+    pub bias: Option<&'a Tensor>,
     /// Passes over the data already finished.
     pub epoch: u64,
 }
@@ -66,32 +124,42 @@ pub struct Share {
     pub text: Tensor,
     /// This rank's summand of d loss / ds, `[]`.
     pub log_scale: Tensor,
+    /// This rank's summand of d loss / d bias, `[]`, if the objective has a bias.
+    pub bias: Option<Tensor>,
     /// This rank's summands of what is reported.
     pub values: Values<Tensor>,
 }
 
+/// Number of [`Values`].
+pub const NUM_VALUES: usize = 5;
+
 /// What an objective reports about a batch: summands of ranks while they are tensors, the whole when they are numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Values<T> {
-    /// The loss that the gradients belong to. For FastCLIP it is a surrogate: it may be negative, and falling is not
+    /// The loss that the gradients belong to. With estimators it is a surrogate: it may be negative, and falling is not
     /// what shows progress.
     pub loss: T,
+    /// Mean of g₁ᵢ/(u₁ᵢ+ε) + g₂ᵢ/(u₂ᵢ+ε): 2 where the estimates have caught up with the batch. Equals the loss for
+    /// objectives without estimators.
+    pub surrogate: T,
     /// InfoNCE of the batch at the current temperature: comparable over objectives of the same global batch.
     pub contrastive_loss: T,
     /// Mean of ln(ε+u) over the batch and both modalities: FastCLIP's progress. Equals the same with u = g, ε = 0 for
     /// objectives without estimators.
     pub log_mean: T,
+    /// The temperature that the loss was computed with; the mean over the batch where each sample has its own.
+    pub tau: T,
 }
 
 impl<T> Values<T> {
     /// Returns the values in the order of their fields.
-    pub fn into_array(self) -> [T; 3] {
-        [self.loss, self.contrastive_loss, self.log_mean]
+    pub fn into_array(self) -> [T; NUM_VALUES] {
+        [self.loss, self.surrogate, self.contrastive_loss, self.log_mean, self.tau]
     }
 
     /// The inverse of [`Values::into_array`].
-    pub fn from_array([loss, contrastive_loss, log_mean]: [T; 3]) -> Self {
-        Self { loss, contrastive_loss, log_mean }
+    pub fn from_array([loss, surrogate, contrastive_loss, log_mean, tau]: [T; NUM_VALUES]) -> Self {
+        Self { loss, surrogate, contrastive_loss, log_mean, tau }
     }
 }
 
@@ -102,7 +170,8 @@ pub trait Objective: std::fmt::Debug + Send {
 
     /// Returns this rank's share of the gradients, and lets estimators learn from the batch.
     ///
-    /// All ranks must call it together: it gathers features. It never waits for the device.
+    /// All ranks must call it together: it gathers features. It never waits for the device, unless estimators lie in
+    /// another memory than the features.
     ///
     /// # Errors
     /// When ranks cannot reach each other, the global batch has fewer than two samples, or an id has no row.
@@ -137,48 +206,17 @@ pub enum ObjectiveError {
         /// Samples of the global batch.
         num_samples: i64,
     },
+    /// The sigmoid loss adds a bias to its logits, and the model has none.
+    #[error("the sigmoid loss needs a model with `init_logit_bias` in its config")]
+    NoBias,
     /// A sample that the estimators do not know.
     #[error(transparent)]
     Estimator(#[from] EstimatorError),
 }
 
-/// The features of all ranks, as constants.
-#[derive(Debug)]
-struct World {
-    /// `[B, d]`
-    image: Tensor,
-    /// `[B, d]`
-    text: Tensor,
-    /// B
-    num_samples: i64,
-    /// Row of this rank's first sample.
-    first: i64,
-}
-
-impl World {
-    /// Gathers the features of all ranks in one collective.
-    fn gather(local: &Local<'_>, comm: &dyn Communicator) -> Result<Self, ObjectiveError> {
-        let packed = Tensor::cat(&[local.image, local.text], 1); // [b, 2d]
-        let all = comm
-            .all_gather(&packed)
-            .map_err(|source| ObjectiveError::Exchange { what: "features", source })?; // [B, 2d]
-        let (num_samples, dim) = (all.size()[0], local.image.size()[1]);
-        if num_samples < 2 {
-            return Err(ObjectiveError::Batch { num_samples });
-        }
-        Ok(Self {
-            image: all.narrow(1, 0, dim).contiguous(),
-            text: all.narrow(1, dim, dim).contiguous(),
-            num_samples,
-            first: comm.rank() as i64 * local.image.size()[0],
-        })
-    }
-
-    /// Returns where a local row meets its own column, `[b, B]`.
-    fn own_columns(&self, num_local: i64) -> Tensor {
-        let options = (Kind::Int64, self.image.device());
-        let columns = Tensor::arange(self.num_samples, options);
-        let own = Tensor::arange_start(self.first, self.first + num_local, options);
-        columns.unsqueeze(0).eq_tensor(&own.unsqueeze(1))
+impl ObjectiveError {
+    /// Names what was on its way when ranks could not reach each other.
+    fn exchanging(what: &'static str) -> impl Fn(CommError) -> Self {
+        move |source| Self::Exchange { what, source }
     }
 }

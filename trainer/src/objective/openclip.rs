@@ -1,50 +1,33 @@
 //! OpenCLIP's baseline: InfoNCE over the global batch.
 //!
 //! ```text
-//! loss = -1/(2B) Σᵢ [ log softmaxⱼ(sᵢⱼ/τ) + log softmaxⱼ(sⱼᵢ/τ) ] at j = i
+//! loss    -1/(2B) Σᵢ [ log softmaxⱼ(sᵢⱼ/τ) + log softmaxⱼ(sⱼᵢ/τ) ] at j = i
+//!         = 1/(2B) Σᵢ [ ln(1 + (B−1)g₁ᵢ) + ln(1 + (B−1)g₂ᵢ) ]
+//! d/ds    1/(2B) Σᵢ [ D₁ᵢ (B−1)g₁ᵢ/(1 + (B−1)g₁ᵢ) + the same of texts ]
 //! ```
 //!
-//! Each rank computes the rows of its own anchors (OpenCLIP's `--local-loss`). Their gradient reaches the features of all
-//! ranks, and a reduce-scatter brings every rank the sum for its own (`--gather-with-grad`). OpenCLIP lets users have one
-//! without the other, which trains on wrong gradients; here there is no such choice.
+//! These are the gradients of OpenCLIP's `--local-loss --gather-with-grad`: of all ranks' losses with respect to this rank's
+//! features. OpenCLIP sends them back by a reduce-scatter; here ranks exchange one number for each anchor, 1 + (B−1)g,
+//! and compute them in place. OpenCLIP lets users have one flag without the other, which trains on wrong gradients; here
+//! there is no such choice.
 
-use tch::{Kind, Tensor};
+use tch::Kind;
 
+use super::contrast::{Contrast, ContrastOptions, Temperature};
 use super::{Local, Objective, ObjectiveError, Share, Values, World};
 use crate::distributed::Communicator;
 use crate::estimator::EstimatorTable;
 
 /// InfoNCE with a learned temperature.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OpenClip;
-
-/// One direction: local anchors against the candidates of all ranks.
-struct Direction {
-    loss: Tensor,          // [], summand
-    log_mean: Tensor,      // [], summand
-    to_anchors: Tensor,    // [b, d]
-    to_candidates: Tensor, // [B, d]
-    to_log_scale: Tensor,  // [], summand
+pub struct OpenClip {
+    options: ContrastOptions,
 }
 
-impl Direction {
-    fn new(anchors: &Tensor, candidates: &Tensor, scale: &Tensor, own: &Tensor) -> Self {
-        let batch = candidates.size()[0] as f64;
-        let logits = anchors.matmul(&candidates.tr()) * scale; // [b, B]
-        let positive = logits.masked_fill(&own.logical_not(), 0.0).sum_dim_intlist(1i64, true, None::<Kind>);
-        let log_inner = (&logits - &positive).masked_fill(own, f64::NEG_INFINITY).logsumexp([1i64], false)
-            - (batch - 1.0).ln();
-        let log_softmax = logits.log_softmax(1, None::<Kind>);
-        let pull = (log_softmax.exp() - own.to_kind(logits.kind())) / (2.0 * batch); // d loss / d logits, [b, B]
-        let to_log_scale = (&pull * &logits).sum(None::<Kind>);
-        let pull = pull * scale; // d loss / d similarity
-        Self {
-            loss: log_softmax.masked_fill(&own.logical_not(), 0.0).sum(None::<Kind>) / (-2.0 * batch),
-            log_mean: log_inner.sum(None::<Kind>) / (2.0 * batch),
-            to_anchors: pull.matmul(candidates),
-            to_candidates: pull.tr().matmul(anchors),
-            to_log_scale,
-        }
+impl OpenClip {
+    /// Makes the objective.
+    pub fn new(options: ContrastOptions) -> Self {
+        Self { options }
     }
 }
 
@@ -54,26 +37,30 @@ impl Objective for OpenClip {
     }
 
     fn differentiate(&mut self, local: &Local<'_>, comm: &dyn Communicator) -> Result<Share, ObjectiveError> {
-        let world = World::gather(local, comm)?;
-        let own = world.own_columns(local.image.size()[0]); // [b, B]
-        let scale = local.log_scale.detach().exp();
-        let image = Direction::new(local.image, &world.text, &scale, &own);
-        let text = Direction::new(local.text, &world.image, &scale, &own);
+        let tau = (-local.log_scale.detach()).exp(); // []
+        let world = World::gather(local, self.options.precision, false, comm)?;
+        let batch = world.num_samples() as f64;
+        let (contrast, rows) = Contrast::new(&world, Temperature::One(tau.shallow_clone()), self.options);
 
-        let to_candidates = Tensor::cat(&[&text.to_candidates, &image.to_candidates], 1); // [B, 2d]
-        let from_others = comm
-            .reduce_scatter_sum(&to_candidates)
-            .map_err(|source| ObjectiveError::Exchange { what: "feature gradients", source })?; // [b, 2d]
-        let dim = local.image.size()[1];
-        let loss = image.loss + text.loss;
+        // FastCLIP with γ = 1 and ε = 1/(B−1): ln(ε+g), so that 1 + (B−1)g = (B−1)(ε+g).
+        let epsilon = rows.log_inner.full_like(-(batch - 1.0).ln());
+        let log_weight = rows.log_inner.logaddexp(&epsilon); // [b, 2]
+        let all = comm.all_gather(&log_weight).map_err(ObjectiveError::exchanging("normalizers"))?; // [B, 2]
+        let gradients = contrast.gradients(&rows, &(all + (&tau * (2.0 * batch)).log()));
+
+        let pulled = (&rows.log_inner - &log_weight).exp() * &rows.mean_logit; // [b, 2]
+        let loss = rows.info_nce(batch);
         Ok(Share {
-            image: image.to_anchors + from_others.narrow(1, 0, dim),
-            text: text.to_anchors + from_others.narrow(1, dim, dim),
-            log_scale: image.to_log_scale + text.to_log_scale,
+            image: gradients.image,
+            text: gradients.text,
+            log_scale: pulled.sum(None::<Kind>) / (2.0 * batch),
+            bias: None,
             values: Values {
-                contrastive_loss: loss.shallow_clone(),
-                loss,
-                log_mean: image.log_mean + text.log_mean,
+                loss: loss.shallow_clone(),
+                surrogate: loss.shallow_clone(),
+                contrastive_loss: loss,
+                log_mean: rows.log_mean(batch),
+                tau: tau * (world.num_local() as f64 / batch),
             },
         })
     }

@@ -29,9 +29,7 @@ pub(super) struct TrainingData {
 pub fn open(location: &str) -> Result<Dataset, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(RunError::Runtime)?;
-    runtime
-        .block_on(Dataset::open(location))
-        .map_err(|source| RunError::Dataset { location: location.to_owned(), source: Box::new(source) })
+    runtime.block_on(Dataset::open(location)).map_err(|error| RunError::Dataset(Box::new(error)))
 }
 
 impl TrainingData {
@@ -41,7 +39,7 @@ impl TrainingData {
         device: Device,
     ) -> Result<Self, RunError> {
         let world_size = NonZeroUsize::new(comm.world_size()).expect("a communicator has at least this rank");
-        let global_batch = config.batch_size.saturating_mul(world_size);
+        let global_batch = config.batch_size.saturating_mul(config.accum_freq).saturating_mul(world_size);
         let loader = Loader::builder(open(&config.location)?)
             .global_batch(global_batch)
             .world(World::new(comm.rank(), comm.world_size())?)

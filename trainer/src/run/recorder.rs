@@ -102,7 +102,7 @@ impl Recorder {
     ) -> Result<Self, RunError> {
         let comm = around.comm;
         let steps_per_epoch = data.loader.steps_per_epoch();
-        let objective = config.objective.name();
+        let objective = config.settings.objective.name();
         let options = MetricsOptions {
             run_dir: config.run_dir.clone(),
             info: RunInfo {
@@ -151,7 +151,8 @@ impl Recorder {
             tau: report.tau,
             gamma: report.gamma,
             grad_norm: Some(report.grad_norm),
-            communication_bytes: report.communication_bytes,
+            communication_bytes: report.communication.total().num_bytes,
+            collectives: report.communication,
             timing: watch.take_timing(self.global_batch),
         })?;
         Ok(())

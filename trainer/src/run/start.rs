@@ -4,19 +4,18 @@ use std::path::Path;
 
 use fastclip_schemas::Position;
 use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::{CheckpointError, Checkpoints, RunState, restore};
-use crate::config::{ObjectiveConfig, RatesConfig, Resume, RunConfig};
+use crate::config::{EstimatorMemory, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
+use crate::gradients::Gradients;
 use crate::model::Clip;
-use crate::objective::{FastClipV3, Objective, OpenClip};
-use crate::optimizer::AdamW;
-use crate::schedule::{Schedule, WarmupCosine};
+use crate::optimizer::Optimizer;
 use crate::step::Trainer;
 
 pub(super) struct Start {
@@ -37,7 +36,7 @@ pub(super) fn start(
     fastclip_torch_ext::set_num_threads(threads)?;
     let checkpoints = Checkpoints::new(config.run_dir.join("checkpoints"), config.checkpoints.keep);
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let mut trainer = build(config, data, around);
+    let mut trainer = build(config, data, around)?;
     let mut is_finished = false;
 
     prepare_folder(config, &checkpoints, comm)?;
@@ -73,38 +72,29 @@ fn identity(
     identity
 }
 
-fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Trainer {
+fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
     let model = Clip::new(&config.model, around.device, config.data.seed);
-    model.set_temperature(config.initial_temperature);
+    model.set_temperature(config.objective.initial_temperature);
     let dealing = Dealing {
         num_ids: data.loader.dataset().manifest().num_sample_ids,
         rank: around.comm.rank(),
         world_size: around.comm.world_size(),
     };
-    let objective: Box<dyn Objective> = match config.objective {
-        ObjectiveConfig::OpenClip => Box::new(OpenClip),
-        ObjectiveConfig::FastClipV3(options) => {
-            let table = EstimatorTable::new(dealing, FastClipV3::NUM_COLUMNS, Kind::Float, around.device);
-            Box::new(FastClipV3::new(options, table))
-        }
+    let memory = match config.objective.memory {
+        EstimatorMemory::Device => around.device,
+        EstimatorMemory::Host => Device::Cpu,
     };
-    let RatesConfig { epochs, lr, lr_min, warmup, lr_tau, lr_tau_scheduler } = config.rates;
-    Trainer {
-        optimizer: AdamW::new(model.parameters(), config.optimizer),
+    let objective =
+        config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
+    Ok(Trainer {
+        optimizer: Optimizer::new(model.parameters(), config.optimizer),
+        gradients: Gradients::new(model.parameters(), config.bucket_bytes)?,
+        num_micro_batches: config.data.accum_freq,
         model,
         objective,
-        schedule: Schedule {
-            model: WarmupCosine {
-                peak: lr,
-                floor: lr_min,
-                warmup_steps: warmup,
-                total_steps: epochs * data.loader.steps_per_epoch(),
-            },
-            temperature_peak: lr_tau,
-            temperature: lr_tau_scheduler,
-        },
+        schedule: config.rates.schedule(data.loader.steps_per_epoch()),
         step: 0,
-    }
+    })
 }
 
 /// Makes the run's folder; for a run that starts over, without what an earlier one left.
@@ -162,10 +152,17 @@ fn write_settings(config: &RunConfig) -> Result<(), RunError> {
 }
 
 fn warn_of_long_warm_up(rates: &RatesConfig, data: &TrainingData) {
-    let total_steps = rates.epochs * data.loader.steps_per_epoch();
+    let peak_epochs = rates.epochs - rates.epochs_cooldown;
+    let [total_steps, peak_steps] =
+        [rates.epochs, peak_epochs].map(|epochs| epochs * data.loader.steps_per_epoch());
     if rates.warmup > total_steps {
         tracing::warn!(
             "`warmup` is {} steps, the whole run has {total_steps}: the learning rate will not reach `lr`",
+            rates.warmup
+        );
+    } else if rates.warmup > peak_steps {
+        tracing::warn!(
+            "`warmup` is {} steps, the cooldown begins after {peak_steps}: the learning rate will jump",
             rates.warmup
         );
     }

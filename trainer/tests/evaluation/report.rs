@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fastclip_shards::Dataset;
 use fastclip_trainer::distributed::Alone;
+use fastclip_trainer::distributed::CommCounters;
 use fastclip_trainer::eval::{EvalReport, evaluate};
 use fastclip_trainer::metrics::{
     EvalRecord, EvalTiming, MetricsOptions, MetricsWriter, RunInfo, TrainRecord, TrainTiming,
@@ -45,6 +46,7 @@ fn run(run_dir: &Path, steps: u64, report: Option<&EvalReport>) {
             gamma: Some(1.0 - 0.8 * progress),
             grad_norm: Some(1.0 + (step as f64).cos().abs()),
             communication_bytes: 1 << 20,
+            collectives: CommCounters::default(),
             timing: TrainTiming {
                 seconds: step as f64 * 0.4,
                 step_seconds: 0.4,

@@ -7,4 +7,5 @@ mod help;
 mod invariance;
 mod resume;
 mod setting;
+mod traffic;
 mod whole_runs;

@@ -51,6 +51,27 @@ fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
 }
 
 #[test]
+fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
+    let setting = Setting::new();
+    let mut whole = setting.launched("whole", 2);
+    whole.args(["--save-every-steps", "1"]);
+    succeed(whole);
+
+    for (culprit, step) in [(1, "step_00000003"), (0, "step_00000009")] {
+        let mut ranks = Ranks::new(2).start(|_| rank(&setting, "orphaned"));
+        let checkpoint = setting.of_run("orphaned", "checkpoints").join(step);
+        ranks.wait_until("the checkpoint", || checkpoint.exists());
+        ranks.kill(culprit);
+        let other = ranks.wait().swap_remove(1 - culprit);
+        other.assert_code(2).assert_says(&[&format!("rank {culprit} (process "), "(collective "]);
+    }
+    for finished in Ranks::new(2).start(|_| rank(&setting, "orphaned")).wait() {
+        finished.assert_code(0);
+    }
+    assert_same_run(&setting, "whole", "orphaned");
+}
+
+#[test]
 fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
     let setting = Setting::new();
     succeed(setting.launched("whole", 2));
@@ -72,14 +93,23 @@ fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
 
 #[test]
 fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
+    // With 2 and with 8 numbers to remember of each sample.
+    for objective in ["fastclip-v3", "fastclip-v2"] {
+        continue_on_fewer_ranks(objective);
+    }
+}
+
+fn continue_on_fewer_ranks(objective: &str) {
     let setting = Setting::new();
-    let mut whole = setting.alone("whole");
-    whole.args(["--save-frequency", "1"]);
-    succeed(whole);
+    let of_objective = |mut command: Command| {
+        command.args(["--objective", objective]);
+        command
+    };
+    succeed(of_objective(setting.alone("whole")));
     let mut first = Ranks::new(4).start(|_| {
         let mut command = setting.train("run");
         command.args(setting.flags("moved", 4));
-        command
+        of_objective(command)
     });
     let checkpoint = setting.of_run("moved", "checkpoints/step_00000005");
     first.wait_until("the checkpoint", || checkpoint.exists());
@@ -88,17 +118,46 @@ fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
     let mut second = Ranks::new(2).start(|_| {
         let mut command = setting.train("run");
         command.args(setting.flags("moved", 2));
-        command
+        of_objective(command)
     });
     let checkpoint = setting.of_run("moved", "checkpoints/step_00000010");
     second.wait_until("the checkpoint", || checkpoint.exists());
     second.kill_all();
     second.wait();
-    succeed(setting.alone("moved"));
+    succeed(of_objective(setting.alone("moved")));
     let (found, expected) = (setting.curve("moved", "loss"), setting.curve("whole", "loss"));
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+#[test]
+fn every_optimizer_and_schedule_continues_from_a_checkpoint_bit_by_bit() {
+    let setting = Setting::new();
+    for (name, flags) in [
+        ("lamb", "--optimizer lamb --lr-scheduler const --grad-clip-norm 0.5"),
+        (
+            "lion",
+            "--optimizer lion --lr-scheduler const-cooldown --lr-tau-scheduler const-cooldown --epochs-cooldown 2",
+        ),
+        ("sgd", "--optimizer sgd --nesterov --lr-tau-scheduler const"),
+        // Remembers nothing: its file holds no tensor.
+        ("memoryless", "--optimizer sgd --momentum 0 --lr-tau-threshold 0.08"),
+    ] {
+        let run = |name: &str, more: [&str; 2]| {
+            let mut command = setting.alone(name);
+            command.args(flags.split(' ')).args(more);
+            succeed(command);
+        };
+        run(name, ["--keep-checkpoints", "9"]);
+        let resumed = format!("{name}-resumed");
+        let checkpoint = setting.of_run(name, "checkpoints/step_00000005");
+        run(&resumed, ["--resume", &checkpoint.to_string_lossy()]);
+        assert_eq!(setting.curve(&resumed, "loss"), setting.curve(name, "loss")[5..], "{name}");
+        for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
+            assert!(setting.newest(&resumed, file) == setting.newest(name, file), "{file} of {name} differs");
+        }
     }
 }
 

@@ -63,6 +63,40 @@ fn one_two_and_four_ranks_learn_the_same_from_the_same_batches() {
 }
 
 #[test]
+fn micro_batches_learn_the_same_from_the_same_batches() {
+    let setting = Setting::new();
+    for objective in ["fastclip-v3", "openclip"] {
+        let curve = |name: &str, num_ranks, flags: &[&str]| {
+            let mut command = setting.launched(name, num_ranks);
+            command.args(["--objective", objective, "--resume", "never"]).args(flags);
+            succeed(command);
+            setting.curve(name, "loss")
+        };
+        let expected = curve("at-once", 1, &[]);
+        let found = curve("in-parts", 2, &["--batch-size", "1", "--accum-freq", "4"]);
+        assert_eq!(found.len(), expected.len());
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!((found - expected).abs() < 1e-4, "{objective}, step {step}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn clipping_changes_the_run_but_not_the_norm_that_is_logged_for_its_first_step() {
+    let setting = Setting::new();
+    let norms = |name, more: &[&str]| {
+        let mut command = setting.alone(name);
+        command.args(["--optimizer", "sgd"]).args(more);
+        succeed(command);
+        setting.curve(name, "grad_norm")
+    };
+    let (free, clipped) = (norms("free", &[]), norms("clipped", &["--grad-clip-norm", "0.001"]));
+    assert!(free[0] > 0.001, "{free:?}");
+    assert_eq!(free[0], clipped[0]);
+    assert_ne!(free[1..], clipped[1..]);
+}
+
+#[test]
 fn a_checkpoint_is_evaluated_as_it_was_in_its_run_and_the_report_is_written() {
     let setting = Setting::new();
     succeed(setting.alone("alone"));

@@ -1,0 +1,221 @@
+// Gradients that autograd adds up in buckets, and that are summed over ranks while backward still runs.
+
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "guard.h"
+#include "handles.h"
+
+using fastclip::guarded;
+using fastclip::tensor;
+
+namespace impl = torch::autograd::impl;
+
+namespace {
+
+struct Bucket {
+  at::Tensor flat;
+  size_t num_leaves = 0;
+  // Leaves whose gradient has not come yet in this backward pass.
+  size_t num_missing = 0;
+  c10::intrusive_ptr<c10d::Work> work;
+};
+
+}  // namespace
+
+struct fc_buckets {
+  std::vector<at::Tensor> leaves;
+  std::vector<size_t> bucket_of;
+  std::vector<bool> has_come;
+  std::vector<Bucket> buckets;
+  // One number a bucket.
+  at::Tensor largest;
+
+  // Autograd runs hooks on a thread for each device; what follows is theirs and the caller's.
+  std::mutex mutex;
+  bool is_armed = false;
+  fc_group* group = nullptr;
+  uint64_t* sequence = nullptr;
+  // The first bucket that has not left. Buckets leave in their order, so that it is the same on all ranks.
+  size_t next = 0;
+  // The first thing that went wrong. An exception that left a hook would unwind through autograd, which would report it as
+  // its own; buckets after it stay, since the run is over.
+  std::exception_ptr failure;
+
+  void arm(fc_group* over, uint64_t* counter) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    has_come.assign(leaves.size(), false);
+    for (auto& bucket : buckets) {
+      bucket.num_missing = bucket.num_leaves;
+      bucket.work.reset();
+    }
+    group = over;
+    sequence = counter;
+    next = 0;
+    failure = nullptr;
+    is_armed = true;
+    attempt([&] { launch_full(); });
+  }
+
+  // The gradient of a leaf is complete.
+  void come(size_t leaf) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!is_armed) {
+      return;
+    }
+    attempt([&] {
+      TORCH_CHECK(!has_come[leaf], "a parameter got a second gradient while its bucket was being reduced");
+      has_come[leaf] = true;
+      buckets[bucket_of[leaf]].num_missing -= 1;
+      launch_full();
+    });
+  }
+
+  // Lets buckets leave that wait for gradients which do not come: those stay as they are.
+  void finish() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (auto& bucket : buckets) {
+      bucket.num_missing = 0;
+    }
+    attempt([&] { launch_full(); });
+    disarm();
+    if (failure != nullptr) {
+      std::rethrow_exception(failure);
+    }
+  }
+
+  void disarm() noexcept {
+    is_armed = false;
+    group = nullptr;
+    sequence = nullptr;
+  }
+
+ private:
+  template <typename Body>
+  void attempt(const Body& body) noexcept {
+    if (failure != nullptr) {
+      return;
+    }
+    try {
+      body();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  }
+
+  void launch_full() {
+    at::NoGradGuard no_grad;
+    for (; next < buckets.size() && buckets[next].num_missing == 0; ++next) {
+      auto& bucket = buckets[next];
+      auto slot = largest.select(0, static_cast<int64_t>(next));
+      at::linalg_vector_norm_out(slot, bucket.flat, std::numeric_limits<double>::infinity());
+      if (group != nullptr) {
+        // Read by other threads to see how far this rank is; never by them to order anything.
+        __atomic_add_fetch(sequence, 1, __ATOMIC_RELAXED);
+        std::vector<at::Tensor> tensors{bucket.flat};
+        // On a GPU the reduction waits for what the current stream holds, and hooks run under the stream that wrote the
+        // gradients.
+        bucket.work = group->backend->allreduce(tensors);
+      }
+    }
+  }
+};
+
+namespace {
+
+// Runs after autograd has added a gradient to that of its leaf: once in a backward pass, however often the leaf is used.
+class Arrival final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  Arrival(fc_buckets* buckets, size_t leaf) : buckets_(buckets), leaf_(leaf) {}
+
+  void operator()(const at::Tensor& /*leaf*/) override {
+    buckets_->come(leaf_);
+  }
+
+ private:
+  fc_buckets* buckets_;
+  size_t leaf_;
+};
+
+void release(fc_buckets& buckets) {
+  for (auto& leaf : buckets.leaves) {
+    impl::set_post_acc_grad_hooks(leaf, nullptr);
+    leaf.mutable_grad() = at::Tensor();
+  }
+}
+
+}  // namespace
+
+fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, const size_t* bucket_of,
+                         size_t num_leaves, fc_tensor* const* flats, size_t num_buckets, fc_tensor* largest,
+                         fc_buckets** buckets, char** message) {
+  return guarded(message, [&] {
+    auto made = std::make_unique<fc_buckets>();
+    made->largest = tensor(largest);
+    made->bucket_of.assign(bucket_of, bucket_of + num_leaves);
+    for (size_t i = 0; i < num_buckets; ++i) {
+      made->buckets.emplace_back();
+      made->buckets.back().flat = tensor(flats[i]);
+    }
+    for (size_t i = 0; i < num_leaves; ++i) {
+      const auto& leaf = tensor(leaves[i]);
+      TORCH_CHECK(leaf.requires_grad() && leaf.is_leaf(), "parameter ", i, " is no leaf that asks for a gradient");
+      TORCH_CHECK(impl::post_acc_grad_hooks(leaf) == nullptr, "the gradient of parameter ", i, " has a bucket already");
+    }
+    try {
+      for (size_t i = 0; i < num_leaves; ++i) {
+        made->buckets.at(bucket_of[i]).num_leaves += 1;
+        made->leaves.push_back(tensor(leaves[i]));
+        // Autograd adds in place to a gradient that is there.
+        made->leaves.back().mutable_grad() = tensor(gradients[i]);
+        impl::set_post_acc_grad_hooks(made->leaves.back(), std::make_unique<Arrival>(made.get(), i));
+      }
+    } catch (...) {
+      release(*made);
+      throw;
+    }
+    *buckets = made.release();
+  });
+}
+
+void fc_buckets_free(fc_buckets* buckets) {
+  if (buckets == nullptr) {
+    return;
+  }
+  char* message = nullptr;
+  guarded(&message, [&] { release(*buckets); });
+  fc_message_free(message);
+  delete buckets;
+}
+
+fc_status fc_buckets_arm(fc_buckets* buckets, fc_group* group, uint64_t* sequence, char** message) {
+  return guarded(message, [&] { buckets->arm(group, sequence); });
+}
+
+fc_status fc_buckets_finish(fc_buckets* buckets, char** message) {
+  return guarded(message, [&] { buckets->finish(); });
+}
+
+void fc_buckets_disarm(fc_buckets* buckets) {
+  const std::lock_guard<std::mutex> lock(buckets->mutex);
+  buckets->disarm();
+}
+
+fc_status fc_buckets_take_work(fc_buckets* buckets, size_t bucket, fc_work** work, char** message) {
+  return guarded(message, [&] {
+    auto& running = buckets->buckets.at(bucket).work;
+    TORCH_CHECK(running != nullptr, "bucket ", bucket, " is not being reduced");
+    *work = new fc_work{running};
+    running.reset();
+  });
+}

@@ -1,0 +1,153 @@
+//! Gradients in buckets, in one process; `processes.rs` has those between ranks.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastclip_torch_ext::{BucketEntry, GradientBuckets};
+use tch::{Device, Kind, Tensor};
+
+/// Room for two parameters of `parameters` in a bucket.
+const BUCKET_BYTES: NonZeroUsize = NonZeroUsize::new(48).unwrap();
+
+/// Three leaves of six values.
+fn parameters() -> Vec<Tensor> {
+    let parameter = |index: i64| {
+        let values = Tensor::arange(6, (Kind::Float, Device::Cpu)) + (10 * index + 1);
+        values.reshape([2, 3]).set_requires_grad(true)
+    };
+    (0..3).map(parameter).collect()
+}
+
+fn buckets(parameters: &[Tensor]) -> GradientBuckets {
+    let entries: Vec<_> =
+        parameters.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+    GradientBuckets::new(&entries, BUCKET_BYTES).unwrap()
+}
+
+fn squares(parameters: &[Tensor]) -> Tensor {
+    parameters.iter().map(|parameter| parameter.square().sum(Kind::Float)).reduce(|a, b| a + b).unwrap()
+}
+
+fn largest(buckets: &GradientBuckets) -> Vec<f32> {
+    Vec::try_from(buckets.largest()).unwrap()
+}
+
+#[test]
+fn gradients_arrive_in_their_places() {
+    let parameters = parameters();
+    let mut buckets = buckets(&parameters);
+    assert_eq!(buckets.flats().iter().map(Tensor::size).collect::<Vec<_>>(), [[12], [6]]);
+    buckets.complete(|| squares(&parameters).backward()).unwrap();
+    for (gradient, parameter) in buckets.gradients().iter().zip(&parameters) {
+        assert_eq!(gradient, &(parameter.detach() * 2.0));
+    }
+    assert_eq!(largest(&buckets), [2.0 * 26.0, 2.0 * 6.0]);
+}
+
+#[test]
+fn a_bucket_leaves_after_all_uses_of_its_parameters() {
+    let parameters = parameters();
+    let mut buckets = buckets(&parameters);
+    let backward = || {
+        // Used directly, and again through a second graph that is as deep as it is slow.
+        let again = (0..20).fold(parameters[2].shallow_clone(), |tensor, _| tensor * 1.0);
+        (squares(&parameters) + (again * 1000.0).sum(Kind::Float)).backward();
+    };
+    buckets.complete(backward).unwrap();
+    let expected = parameters[2].detach() * 2.0 + 1000.0;
+    assert_eq!(buckets.gradients()[2], expected);
+    assert_eq!(largest(&buckets)[0], 1052.0, "noted when the bucket left");
+}
+
+#[test]
+fn gradients_add_up_until_they_are_cleared() {
+    let parameters = parameters();
+    let mut buckets = buckets(&parameters);
+    squares(&parameters).backward();
+    squares(&parameters).backward();
+    buckets.complete(|| squares(&parameters).backward()).unwrap();
+    assert_eq!(buckets.gradients()[1], parameters[1].detach() * 6.0);
+    assert_eq!(largest(&buckets), [6.0 * 26.0, 6.0 * 6.0]);
+    buckets.clear();
+    buckets.complete(|| squares(&parameters).backward()).unwrap();
+    assert_eq!(buckets.gradients()[1], parameters[1].detach() * 2.0);
+}
+
+#[test]
+fn gradients_that_are_given_or_never_come_hold_nothing_up() {
+    let parameters = parameters();
+    let scalar = Tensor::from(3.0f32);
+    let mut entries: Vec<_> =
+        parameters.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+    entries.push(BucketEntry { parameter: &scalar, is_given: true });
+    let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
+    buckets.gradients()[3].shallow_clone().copy_(&Tensor::from(-100.0f32));
+    buckets.complete(|| squares(&parameters[1..2]).backward()).unwrap();
+    assert_eq!(buckets.gradients()[0], parameters[0].zeros_like());
+    assert_eq!(buckets.gradients()[1], parameters[1].detach() * 2.0);
+    assert_eq!(buckets.gradients()[3].double_value(&[]), -100.0);
+    assert_eq!(largest(&buckets), [100.0, 2.0 * 16.0]);
+}
+
+#[test]
+fn what_is_not_finite_shows_in_the_largest_value_of_its_bucket() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let parameters = parameters();
+        let mut buckets = buckets(&parameters);
+        let _ = buckets.gradients()[0].get(1).get(1).fill_(bad);
+        buckets.complete(|| squares(&parameters).backward()).unwrap();
+        let largest = largest(&buckets);
+        assert_eq!((largest[0], largest[1].is_finite()), (52.0, false), "{bad}");
+    }
+}
+
+#[test]
+fn a_second_gradient_after_the_last_is_refused() {
+    let parameters = parameters();
+    let mut buckets = buckets(&parameters);
+    let twice = || {
+        squares(&parameters).backward();
+        squares(&parameters).backward();
+    };
+    let message = buckets.complete(twice).unwrap_err().to_string();
+    assert!(message.starts_with("a parameter got a second gradient"), "{message}");
+}
+
+#[test]
+fn buckets_survive_a_backward_pass_that_panics() {
+    let parameters = parameters();
+    let mut buckets = buckets(&parameters);
+    catch_unwind(AssertUnwindSafe(|| buckets.complete(|| panic!("for the test")))).unwrap_err();
+    squares(&parameters).backward();
+    buckets.clear();
+    buckets.complete(|| squares(&parameters).backward()).unwrap();
+    assert_eq!(buckets.gradients()[1], parameters[1].detach() * 2.0);
+}
+
+#[test]
+fn dropped_buckets_leave_the_parameters_as_they_were() {
+    let parameters = parameters();
+    drop(buckets(&parameters));
+    squares(&parameters).backward();
+    assert_eq!(parameters[0].grad(), parameters[0].detach() * 2.0);
+}
+
+#[test]
+fn parameters_that_cannot_have_a_bucket_are_refused() {
+    let refused = |parameters: &[&Tensor]| {
+        let entries: Vec<_> =
+            parameters.iter().map(|&parameter| BucketEntry { parameter, is_given: false }).collect();
+        GradientBuckets::new(&entries, BUCKET_BYTES).unwrap_err().to_string()
+    };
+    let leaf = Tensor::from_slice(&[1.0f32]).set_requires_grad(true);
+    let double = Tensor::from_slice(&[1.0f64]).set_requires_grad(true);
+    assert!(refused(&[]).contains("no parameters"));
+    assert!(refused(&[&leaf, &double]).contains("parameter 1 is Double on Cpu, parameter 0 is Float on Cpu"));
+    assert!(refused(&[&leaf, &leaf.detach()]).contains("parameter 1 is no leaf"));
+    assert!(refused(&[&leaf, &(&leaf * 2.0)]).contains("parameter 1 is no leaf"));
+    let entry = BucketEntry { parameter: &leaf, is_given: false };
+    let _first = GradientBuckets::new(&[entry], BUCKET_BYTES).unwrap();
+    assert!(refused(&[&leaf]).contains("has a bucket already"));
+}
