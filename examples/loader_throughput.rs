@@ -30,12 +30,17 @@ struct Arguments {
 /// Mean and 99th percentile of each stage, in microseconds.
 fn stages(stats: &LoaderStats) -> Value {
     let micros = |duration: std::time::Duration| (duration.as_secs_f64() * 1e7).round() / 10.0;
-    let stage = |timing: Timing| json!({ "count": timing.count, "mean_us": micros(timing.mean()) });
+    let stage = |timing: Timing| json!({ "count": timing.count, "mean_us": micros(timing.mean()), "p99_us": micros(timing.p99) });
     json!({
         "fetch": stage(stats.fetch),
         "decode": stage(stats.decode),
         "transform": stage(stats.transform),
         "tokenize": stage(stats.tokenize),
+        // How long both ends of each channel have waited.
+        "dispatcher_for_run": stage(stats.run_wait),
+        "dispatcher_for_decoder": stage(stats.decoder_wait),
+        "decoder_for_work": stage(stats.job_wait),
+        "caller_for_batch": stage(stats.batch_wait),
     })
 }
 
@@ -64,6 +69,7 @@ fn main() -> anyhow::Result<()> {
             "images_per_cpu_second": num_samples as f64 / cpu,
             "peak_rss_bytes": peak_rss_bytes(),
             "bad_samples": stats.num_bad(),
+            "bottleneck": stats.bottleneck().to_string(),
             "stages": stages(&stats),
         })
     );

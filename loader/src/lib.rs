@@ -65,6 +65,7 @@ mod builder;
 pub mod decode;
 mod error;
 mod loader;
+mod meter;
 mod normalise;
 mod order;
 mod output;
@@ -83,11 +84,12 @@ pub use builder::LoaderBuilder;
 pub use decode::{DecodeError, DecodeOptions, ImageDecoder, RgbImage, decode_rgb};
 pub use error::LoadError;
 pub use loader::Loader;
+pub use meter::Timing;
 pub use normalise::Normalisation;
 pub use order::{Order, Tail};
 pub use output::{Layout, Output, Values};
 pub use pipeline::Batches;
-pub use stats::{Bottleneck, LoaderStats, Stage, Timing};
+pub use stats::{Bottleneck, LoaderStats, Stage};
 pub use tokenizer::Tokenizer;
 pub use transform::{
     Augmentation, ColourJitter, EvalTransform, ImageTransformer, Quality, RandomErasing, ResizeMode,

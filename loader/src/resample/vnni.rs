@@ -9,6 +9,7 @@ use std::arch::x86_64::{
     _mm512_packus_epi16, _mm512_packus_epi32, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32,
     _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32,
 };
+use std::hint::black_box;
 
 use super::axis::PRECISION_BITS;
 use super::weights::{GROUP, TAPS, Weights};
@@ -84,8 +85,9 @@ pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [
     let by_channel = in_quarters([0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1]);
     // Quarters hold a row each, of that four columns with four channels; they shall hold a channel each, of that four
     // columns with four rows. Channels go together, then to their quarters, then rows to their columns.
-    let transposed = in_quarters([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
-    let to_channel = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    // The compiler must not know these orders: it would join the three shuffles and take them apart into fifteen.
+    let transposed = black_box(in_quarters([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]));
+    let to_channel = black_box(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
     let pointers = rows.map(<[u8]>::as_ptr);
     let load = |offset: usize| {
         // SAFETY: offsets are those of blocks, and each row reaches `READ_BYTES` beyond the last of them.

@@ -72,7 +72,8 @@ impl Weights {
 
     /// Furthest pixel at which a block begins, where blocks begin anywhere.
     pub(super) fn reach(&self) -> usize {
-        let last = self.starts.iter().copied().max().unwrap_or(0) as usize;
+        // None begins before the one before it.
+        let last = self.starts.last().copied().unwrap_or(0) as usize;
         last + self.num_blocks.saturating_sub(1) * TAPS
     }
 }
