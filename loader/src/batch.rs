@@ -36,7 +36,8 @@ impl Batch {
         self.sample_ids.is_empty()
     }
 
-    /// Pixels, of shape (len, 3, size, size).
+    /// Pixels, of shape (len, 3, size, size) and in bytes, unless another [`Output`](crate::Output) was asked for. Values of
+    /// several bytes are in the order of this machine, and begin at a multiple of their size.
     pub fn images(&self) -> &[u8] {
         &self.images.frames().bytes()[..self.len() * self.image_bytes]
     }

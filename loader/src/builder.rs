@@ -10,7 +10,10 @@ use crate::pipeline::{IndexCache, StreamSettings};
 use crate::plan::{Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
 use crate::tokenizer::MIN_CONTEXT_LENGTH;
-use crate::{BadSampleBudget, LoadError, Loader, Order, Tail, Tokenizer, Transform, UnreadableShards, World};
+use crate::{
+    BadSampleBudget, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
+    UnreadableShards, World,
+};
 
 /// Twice what the windows of all lanes hold by default: one half is being used, the other is being read.
 const DEFAULT_MAX_BYTES_IN_FLIGHT: u64 = 512 << 20;
@@ -35,6 +38,9 @@ pub struct LoaderBuilder {
     tail: Tail,
     sizes: PlanSizes,
     transform: Transform,
+    quality: Quality,
+    decoding: DecodeOptions,
+    output: Output,
     tokenizer: Option<Tokenizer>,
     context_length: usize,
     threads: Option<NonZeroUsize>,
@@ -57,6 +63,9 @@ impl LoaderBuilder {
             tail: Tail::Drop,
             sizes: PlanSizes::default(),
             transform: Transform::train(DEFAULT_IMAGE_SIZE),
+            quality: Quality::default(),
+            decoding: DecodeOptions::default(),
+            output: Output::default(),
             tokenizer: None,
             context_length: DEFAULT_CONTEXT_LENGTH,
             threads: None,
@@ -112,6 +121,24 @@ impl LoaderBuilder {
         self
     }
 
+    /// How close to Pillow's pixels images come; [`Quality::Fast`] unless set.
+    pub fn quality(mut self, quality: Quality) -> Self {
+        self.quality = quality;
+        self
+    }
+
+    /// Which images are accepted, and how they are read.
+    pub fn decoding(mut self, options: DecodeOptions) -> Self {
+        self.decoding = options;
+        self
+    }
+
+    /// What the images of a batch are made of; bytes in planes unless set.
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
     /// A tokenizer to share. Without one, the loader builds its own.
     pub fn tokenizer(mut self, tokenizer: Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
@@ -145,7 +172,7 @@ impl LoaderBuilder {
     /// Bytes of shards that a stream may hold at a time; 512 MiB unless set.
     ///
     /// Counted are the bytes of samples as they are stored, from before they are requested until they are decoded. In
-    /// addition a stream takes memory for its batches (`prefetch_batches` + 2, three bytes a pixel), and each thread one
+    /// addition a stream takes memory for its batches (`prefetch_batches` + 2, three values a pixel), and each thread one
     /// decoded image.
     pub fn max_bytes_in_flight(mut self, num_bytes: u64) -> Self {
         self.max_bytes_in_flight = num_bytes;
@@ -196,7 +223,7 @@ impl LoaderBuilder {
         let pool = Pool::new(
             self.allocator,
             usize::try_from(num_slots).expect("it is a part of a usize"),
-            self.transform.image_bytes(),
+            self.transform.image_bytes() * self.output.values.num_bytes(),
             self.prefetch_batches.get() + 1,
         );
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -208,6 +235,9 @@ impl LoaderBuilder {
             sample: SampleSettings {
                 tokenizer: self.tokenizer.unwrap_or_else(Tokenizer::clip),
                 transform: self.transform,
+                quality: self.quality,
+                decoding: self.decoding,
+                output: self.output,
                 context_length: self.context_length,
                 seed: self.order.seed(),
             },

@@ -48,6 +48,8 @@
 //! | `pipeline` | threads and channels between store and caller |
 //! | [`decode`] | image files to pixels |
 //! | [`transform`] | pixels to squares of one size |
+//! | `resample` | the arithmetic of resizing |
+//! | `output` | squares to what a batch holds |
 //! | `tokenizer` | captions to token ids |
 //! | [`buffer`] | memory that many threads fill at once |
 //!
@@ -63,9 +65,13 @@ mod builder;
 pub mod decode;
 mod error;
 mod loader;
+mod meter;
+mod normalise;
 mod order;
+mod output;
 mod pipeline;
 pub mod plan;
+mod resample;
 mod sample;
 mod stats;
 mod tokenizer;
@@ -75,12 +81,18 @@ mod world;
 pub use bad_sample::{BadReason, BadSample, BadSampleBudget, UnreadableShards};
 pub use batch::Batch;
 pub use builder::LoaderBuilder;
-pub use decode::{DecodeError, ImageDecoder, RgbImage, decode_rgb};
+pub use decode::{DecodeError, DecodeOptions, ImageDecoder, RgbImage, decode_rgb};
 pub use error::LoadError;
 pub use loader::Loader;
+pub use meter::Timing;
+pub use normalise::Normalisation;
 pub use order::{Order, Tail};
+pub use output::{Layout, Output, Values};
 pub use pipeline::Batches;
-pub use stats::{Bottleneck, LoaderStats, Stage, Timing};
+pub use stats::{Bottleneck, LoaderStats, Stage};
 pub use tokenizer::Tokenizer;
-pub use transform::{Augmentation, ImageTransformer, Transform};
+pub use transform::{
+    Augmentation, ColourJitter, EvalTransform, ImageTransformer, Quality, RandomErasing, ResizeMode,
+    TrainTransform, Transform,
+};
 pub use world::World;

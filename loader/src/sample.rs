@@ -5,9 +5,10 @@ use fastclip_schemas::SampleId;
 use fastclip_schemas::zero_shot::CLASS_MEMBER;
 use fastclip_shards::{Sample, SampleRun};
 
-use crate::decode::{DecodeError, ImageDecoder};
+use crate::decode::{DecodeError, DecodeOptions, ImageDecoder};
+use crate::output::{Finisher, Output};
 use crate::stats::Meters;
-use crate::transform::{Augmentation, ImageTransformer, Transform};
+use crate::transform::{Augmentation, ImageTransformer, Quality, Transform};
 use crate::{BadReason, LoadError, Tokenizer};
 
 const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
@@ -37,6 +38,7 @@ pub(crate) struct Fault {
 pub(crate) struct SamplePreparer {
     decoder: ImageDecoder,
     transformer: ImageTransformer,
+    finisher: Finisher,
     settings: SampleSettings,
     meters: Arc<Meters>,
 }
@@ -46,22 +48,31 @@ pub(crate) struct SamplePreparer {
 pub(crate) struct SampleSettings {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) transform: Transform,
+    pub(crate) quality: Quality,
+    pub(crate) decoding: DecodeOptions,
+    pub(crate) output: Output,
     pub(crate) context_length: usize,
     pub(crate) seed: u64,
 }
 
 impl SamplePreparer {
     pub(crate) fn new(settings: SampleSettings, meters: Arc<Meters>) -> Result<Self, LoadError> {
-        Ok(Self { decoder: ImageDecoder::new()?, transformer: ImageTransformer::new(), settings, meters })
+        Ok(Self {
+            decoder: ImageDecoder::with_options(settings.decoding)?,
+            transformer: ImageTransformer::new(),
+            finisher: Finisher::new(settings.output),
+            settings,
+            meters,
+        })
     }
 
-    /// Writes a sample's pixels as planes, and returns the rest of it.
+    /// Writes a sample's pixels, and returns the rest of it.
     pub(crate) fn prepare(
         &mut self,
         run: &SampleRun,
         sample: u32,
         epoch: u64,
-        planes: &mut [u8],
+        pixels: &mut [u8],
     ) -> Result<Prepared, Fault> {
         let sample = run.sample(sample).map_err(|error| Fault {
             key: None,
@@ -78,17 +89,32 @@ impl SamplePreparer {
         let mut tokens = vec![0; settings.context_length];
         let length = self.meters.tokenize.time(|| settings.tokenizer.encode_into(caption, &mut tokens));
 
-        let start = Instant::now();
-        let pixels =
-            self.decoder.decode(image).map_err(|error| fault((reason(&error), error.to_string())))?;
-        let decoded = Instant::now();
         let augmentation = Augmentation { seed: settings.seed, epoch, sample: sample.id() };
-        self.transformer.transform(pixels, &settings.transform, augmentation, planes);
-        self.meters.decode.add(decoded - start);
-        self.meters.transform.add(decoded.elapsed());
+        self.fill(image, augmentation, pixels).map_err(|error| fault((reason(&error), error.to_string())))?;
 
         let length = i32::try_from(length).expect("a context is far shorter");
         Ok(Prepared { id: sample.id(), tokens, length, class })
+    }
+
+    /// Makes pixels of an image file.
+    fn fill(
+        &mut self,
+        image: &[u8],
+        augmentation: Augmentation,
+        pixels: &mut [u8],
+    ) -> Result<(), DecodeError> {
+        let Self { decoder, transformer, finisher, settings, meters } = self;
+        let SampleSettings { transform, quality, .. } = settings;
+        let start = Instant::now();
+        let opened = decoder.open(image)?;
+        // What is shown is decided before the image is decoded: most of the rest need not be.
+        let plan = transformer.plan(opened.size(), transform, augmentation, *quality, opened.is_scalable());
+        let window = opened.decode(&plan.part)?;
+        let decoded = Instant::now();
+        finisher.finish(pixels, |planes| transformer.render(plan, window, transform, planes));
+        meters.decode.add(decoded - start);
+        meters.transform.add(decoded.elapsed());
+        Ok(())
     }
 }
 
@@ -129,7 +155,7 @@ fn extensions(sample: &Sample<'_>) -> String {
 fn reason(error: &DecodeError) -> BadReason {
     match error {
         DecodeError::Truncated { .. } => BadReason::TruncatedImage,
-        DecodeError::Oversized { .. } => BadReason::OversizedImage,
+        DecodeError::Oversized { .. } | DecodeError::TooManyBytes { .. } => BadReason::OversizedImage,
         DecodeError::Empty | DecodeError::UnknownFormat | DecodeError::Damaged { .. } => {
             BadReason::UndecodableImage
         }

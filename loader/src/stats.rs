@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::BadReason;
+use crate::meter::{Meter, Timing};
 
 /// Parts of the loader that run at their own pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,35 +24,6 @@ impl fmt::Display for Stage {
             Self::Dispatch => "dispatching",
             Self::Decode => "decoding",
         })
-    }
-}
-
-/// Counts something that takes time.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    count: AtomicU64,
-    nanoseconds: AtomicU64,
-}
-
-impl Meter {
-    pub(crate) fn add(&self, time: Duration) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        // Wraps after 584 years of work.
-        self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        self.add(start.elapsed());
-        result
-    }
-
-    fn read(&self) -> Timing {
-        Timing {
-            count: self.count.load(Ordering::Relaxed),
-            total: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
-        }
     }
 }
 
@@ -114,22 +85,6 @@ impl Meters {
                 .filter(|&(_, count)| count > 0)
                 .collect(),
         }
-    }
-}
-
-/// How often something happened, and how long it took altogether.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timing {
-    /// How often.
-    pub count: u64,
-    /// How long altogether, over all threads.
-    pub total: Duration,
-}
-
-impl Timing {
-    /// How long it took once.
-    pub fn mean(&self) -> Duration {
-        if self.count == 0 { Duration::ZERO } else { self.total.div_f64(self.count as f64) }
     }
 }
 
@@ -216,16 +171,15 @@ impl fmt::Display for LoaderStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} samples in {} batches, {:.1} MB in {} requests; fetch {:.1?}, decode {:.1?}, resize {:.1?}, \
-             tokenise {:.1?} each; {} bad",
+            "{} samples in {} batches, {:.1} MB in {} requests; fetch {}, decode {}, resize {}, tokenise {} each; {} bad",
             self.num_samples,
             self.num_batches,
             self.bytes_read as f64 / 1e6,
             self.fetch.count,
-            self.fetch.mean(),
-            self.decode.mean(),
-            self.transform.mean(),
-            self.tokenize.mean(),
+            self.fetch,
+            self.decode,
+            self.transform,
+            self.tokenize,
             self.num_bad(),
         )?;
         for (i, (reason, count)) in self.bad_samples.iter().enumerate() {
@@ -238,6 +192,8 @@ impl fmt::Display for LoaderStats {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{Contents, Toy, at, count, good, read, try_read};
 use fastclip_loader::{Augmentation, ImageTransformer};
-use fastclip_loader::{Loader, Order, Tail, Tokenizer, Transform, World, decode_rgb};
+use fastclip_loader::{Loader, Order, Quality, Tail, Tokenizer, Transform, World, decode_rgb};
 use fastclip_schemas::{Position, SampleId};
 
 #[test]
@@ -116,7 +116,7 @@ fn a_batch_holds_the_pixels_tokens_and_classes_of_its_samples() {
     });
     let transform = Transform::train(16);
     let order = Order::Shuffled { seed: 31 };
-    let loader = toy.loader(10).order(order).transform(transform).build().unwrap();
+    let loader = toy.loader(10).order(order).transform(transform).quality(Quality::Exact).build().unwrap();
     let tokenizer = Tokenizer::clip();
     for batch in read(&loader, at(6, 0), at(7, 0)) {
         for (i, &id) in batch.ids.iter().enumerate() {

@@ -209,7 +209,7 @@ fn step(
         "image_norm": norm(&share.image),
         "text_norm": norm(&share.text),
         "log_scale": share.log_scale.double_value(&[]) * ranks.get() as f64,
-        "seconds": timed(repetitions, || Ok(drop(differentiate()?)))?,
+        "seconds": timed(repetitions, || differentiate().map(drop).map_err(anyhow::Error::from))?,
     });
     println!("{figures}");
     Ok(())

@@ -3,7 +3,7 @@
 //! A batch whose encoders do not fit into memory at once is encoded in micro-batches, twice: first without gradient, for
 //! the features that the objective contrasts with each other, then again, one micro-batch after the other, to propagate the
 //! gradient of its features. The objective sees the whole batch once, so that neither its loss nor its estimators know of
-//! micro-batches. Contrasting within micro-batches, as accumulation does elsewhere, would be another objective.
+//! micro-batches. Adding up gradients of losses within micro-batches would cost one pass less and be another objective.
 
 use std::num::NonZeroUsize;
 

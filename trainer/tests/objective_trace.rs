@@ -2,6 +2,8 @@
 //!
 //! The loops live here, in fp64 and linear space, one anchor after the other, and share nothing with what they check.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

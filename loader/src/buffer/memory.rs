@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 /// # Safety
 /// For the life of the value, `num_bytes` initialised bytes lie at `start`, which never changes; nobody but the value's
 /// owner reads or writes them, and they may be reached from any thread. The memory is given back when the value is
-/// dropped.
+/// dropped. `start` is a multiple of [`ALIGNMENT`], so that the memory can be read as numbers of any kind.
 #[expect(
     unsafe_code,
     reason = "implementers vouch for memory that comes from elsewhere, such as the CUDA runtime"
@@ -19,6 +19,9 @@ pub unsafe trait HostMemory: fmt::Debug + Send + Sync {
     /// Its length.
     fn num_bytes(&self) -> usize;
 }
+
+/// What addresses of host memory are multiples of: the widest vector of a processor.
+pub const ALIGNMENT: usize = 64;
 
 /// Where the memory of batches comes from.
 pub trait HostAllocator: fmt::Debug + Send + Sync {
@@ -34,8 +37,14 @@ pub trait HostAllocator: fmt::Debug + Send + Sync {
 /// Ordinary memory.
 #[derive(Debug)]
 pub struct Pageable {
-    bytes: NonNull<[u8]>,
+    lines: NonNull<[Line]>,
+    num_bytes: usize,
 }
+
+/// Bytes at an address that the trait promises.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read and written through pointers only")] [u8; ALIGNMENT]);
 
 /// Takes ordinary memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,37 +52,38 @@ pub struct PageableAllocator;
 
 impl HostAllocator for PageableAllocator {
     fn allocate(&self, num_bytes: usize) -> io::Result<Box<dyn HostMemory>> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(num_bytes).map_err(io::Error::other)?;
-        bytes.resize(num_bytes, 0_u8);
-        Ok(Box::new(Pageable { bytes: NonNull::from(Box::leak(bytes.into_boxed_slice())) }))
+        let num_lines = num_bytes.div_ceil(ALIGNMENT);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(num_lines).map_err(io::Error::other)?;
+        lines.resize(num_lines, Line([0; ALIGNMENT]));
+        Ok(Box::new(Pageable { lines: NonNull::from(Box::leak(lines.into_boxed_slice())), num_bytes }))
     }
 }
 
-// SAFETY: the bytes are owned like those of a `Box<[u8]>`, which is `Send`.
+// SAFETY: the lines are owned like those of a `Box<[Line]>`, which is `Send`.
 #[expect(unsafe_code, reason = "a pointer to bytes that are owned")]
 unsafe impl Send for Pageable {}
 // SAFETY: `&Pageable` gives out a pointer and a length, and touches no byte.
 #[expect(unsafe_code, reason = "a pointer to bytes that are owned")]
 unsafe impl Sync for Pageable {}
 
-// SAFETY: `bytes` came from a leaked box, initialised to zeros, that only `drop` frees. The pointer is never changed or
-// given to anyone but the caller.
+// SAFETY: `lines` came from a leaked box, initialised to zeros, that only `drop` frees; a line has no padding, and as many
+// are there as `num_bytes` fill. The pointer is never changed or given to anyone but the caller.
 #[expect(unsafe_code, reason = "memory from a leaked box")]
 unsafe impl HostMemory for Pageable {
     fn start(&self) -> NonNull<u8> {
-        self.bytes.cast()
+        self.lines.cast()
     }
 
     fn num_bytes(&self) -> usize {
-        self.bytes.len()
+        self.num_bytes
     }
 }
 
 impl Drop for Pageable {
     #[expect(unsafe_code, reason = "the box was leaked so that its bytes can be shared out")]
     fn drop(&mut self) {
-        // SAFETY: `bytes` came from `Box::leak` and is freed only here, once.
-        drop(unsafe { Box::from_raw(self.bytes.as_ptr()) });
+        // SAFETY: `lines` came from `Box::leak` and is freed only here, once.
+        drop(unsafe { Box::from_raw(self.lines.as_ptr()) });
     }
 }

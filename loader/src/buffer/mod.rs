@@ -8,7 +8,7 @@
 mod memory;
 mod pool;
 
-pub use memory::{HostAllocator, HostMemory, Pageable, PageableAllocator};
+pub use memory::{ALIGNMENT, HostAllocator, HostMemory, Pageable, PageableAllocator};
 pub(crate) use pool::{Loan, Pool};
 
 use std::sync::Arc;

@@ -1,96 +1,111 @@
-use std::fmt;
+use image::metadata::Orientation;
+use turbojpeg::PixelFormat;
 
-use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+use super::turbo::{Header, Turbo};
+use super::{DecodeError, DecodeOptions, Part, RgbImage};
 
-use super::{DecodeError, RgbImage, check_size};
-
-/// Scans of a progressive JPEG. Encoders write about ten; thousands over a large image would take hours of decoding.
-const MAX_SCANS: u32 = 500;
-
-/// A TurboJPEG decompressor with room for the formats that it cannot turn into RGB.
-pub(crate) struct JpegDecoder {
-    decompressor: Decompressor,
+/// A decompressor with room for the formats that it cannot turn into RGB.
+#[derive(Debug)]
+pub(super) struct JpegDecoder {
+    turbo: Turbo,
     cmyk: Vec<u8>,
 }
 
-impl fmt::Debug for JpegDecoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JpegDecoder").finish_non_exhaustive()
+/// A JPEG whose header has been read.
+#[derive(Debug)]
+pub(super) struct OpenedJpeg<'a> {
+    header: Header<'a>,
+}
+
+impl OpenedJpeg<'_> {
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.header.width, self.header.height)
+    }
+
+    /// Whether a part of it can be had, at a fraction of the size even.
+    pub(super) fn has_parts(&self) -> bool {
+        !self.header.is_lossless && !self.header.is_cmyk
     }
 }
 
 impl JpegDecoder {
-    pub(crate) fn new() -> turbojpeg::Result<Self> {
-        Ok(Self { decompressor: new_decompressor()?, cmyk: Vec::new() })
+    pub(super) fn new() -> turbojpeg::Result<Self> {
+        Ok(Self { turbo: Turbo::new()?, cmyk: Vec::new() })
     }
 
-    pub(super) fn decode(&mut self, bytes: &[u8], image: &mut RgbImage) -> Result<(), DecodeError> {
-        let header = match self.decompressor.read_header(bytes) {
+    pub(super) fn open<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        options: &DecodeOptions,
+    ) -> Result<OpenedJpeg<'a>, DecodeError> {
+        let header = match self.turbo.read_header(bytes) {
             Ok(header) => header,
             Err(error) => {
                 // TurboJPEG stays in the middle of a header that it could not read, and would take the next image for
                 // the rest of it.
-                self.decompressor = new_decompressor().map_err(refusal)?;
+                self.turbo = Turbo::new().map_err(|error| refusal(error.to_string()))?;
                 return Err(refusal(error));
             }
         };
-        let (width, height) = check_size(header.width as u64, header.height as u64)?;
-        let pixels = image.resize(width, height);
-        match header.colorspace {
-            Colorspace::CMYK | Colorspace::YCCK => {
-                self.cmyk.resize(header.width * header.height * 4, 0);
-                decompress(
-                    &mut self.decompressor,
-                    bytes,
-                    &mut self.cmyk,
-                    PixelFormat::CMYK,
-                    (width, height),
-                )?;
-                for (rgb, cmyk) in pixels.chunks_exact_mut(3).zip(self.cmyk.chunks_exact(4)) {
-                    rgb.copy_from_slice(&rgb_of_inverted_cmyk([cmyk[0], cmyk[1], cmyk[2], cmyk[3]]));
-                }
-                Ok(())
-            }
-            _ => decompress(&mut self.decompressor, bytes, pixels, PixelFormat::RGB, (width, height)),
+        options.check_size(u64::from(header.width), u64::from(header.height))?;
+        Ok(OpenedJpeg { header })
+    }
+
+    /// Decodes a part, or as much around it as must be. Returns which.
+    pub(super) fn decode(
+        &mut self,
+        opened: &OpenedJpeg<'_>,
+        wanted: &Part,
+        options: &DecodeOptions,
+        image: &mut RgbImage,
+    ) -> Result<Part, DecodeError> {
+        let header = &opened.header;
+        let part = if opened.has_parts() { header.part_around(wanted) } else { Part::whole(opened.size()) };
+        let pixels = image.resize(part.columns.len() as u32, part.rows.len() as u32);
+        let (format, buffer) = if header.is_cmyk {
+            self.cmyk.resize(pixels.len() / 3 * 4, 0);
+            (PixelFormat::CMYK, &mut self.cmyk[..])
+        } else {
+            (PixelFormat::RGB, &mut *pixels)
+        };
+        if options.keep_truncated {
+            // What is missing shall not show what was here before.
+            buffer.fill(MISSING);
         }
+        match self.turbo.decode(header, &part, format, buffer) {
+            Ok(()) => {}
+            Err(message) if is_harmless(&message) => {}
+            Err(message) if options.keep_truncated && is_about_missing_data(&message) => {}
+            Err(message) => return Err(refusal(message)),
+        }
+        if header.is_cmyk {
+            for (rgb, cmyk) in pixels.chunks_exact_mut(3).zip(self.cmyk.chunks_exact(4)) {
+                rgb.copy_from_slice(&rgb_of_inverted_cmyk([cmyk[0], cmyk[1], cmyk[2], cmyk[3]]));
+            }
+        }
+        Ok(part)
     }
 }
 
-fn new_decompressor() -> turbojpeg::Result<Decompressor> {
-    let mut decompressor = Decompressor::new()?;
-    decompressor.set_scan_limit(MAX_SCANS)?;
-    Ok(decompressor)
-}
+/// What libjpeg makes of blocks without data.
+const MISSING: u8 = 128;
 
-fn decompress(
-    decompressor: &mut Decompressor,
-    bytes: &[u8],
-    pixels: &mut [u8],
-    format: PixelFormat,
-    (width, height): (u32, u32),
-) -> Result<(), DecodeError> {
-    let (width, height) = (width as usize, height as usize);
-    let output = Image { pixels, width, pitch: width * format.size(), height, format };
-    match decompressor.decompress(bytes, output) {
-        Err(turbojpeg::Error::TurboJpegError(message)) if is_harmless(&message) => Ok(()),
-        result => result.map_err(refusal),
-    }
-}
-
-/// Tells the warning about surplus bytes from those about missing ones.
+/// Tells the warnings that other readers let pass from those about missing or false data.
 ///
 /// TurboJPEG reports a warning as a failure although it has decoded the whole image, and tells only the first one in
-/// words. The text is libjpeg's, which has not changed in decades; any other counts as damage. It cannot come from the
-/// header, where it would mean that nothing was decoded: `read_header` has just found no fault with it.
+/// words. The texts are libjpeg's, which have not changed in decades; any other counts as damage.
 fn is_harmless(message: &str) -> bool {
-    message.contains("extraneous bytes before marker")
+    ["extraneous bytes before marker", "unknown JFIF revision", "Adobe color transform"]
+        .iter()
+        .any(|known| message.contains(known))
 }
 
-fn refusal(error: turbojpeg::Error) -> DecodeError {
-    let detail = match error {
-        turbojpeg::Error::TurboJpegError(message) => message,
-        other => other.to_string(),
-    };
+/// Whether the rest of the image is there nevertheless: warnings, after which libjpeg goes on with grey.
+fn is_about_missing_data(message: &str) -> bool {
+    message.starts_with("Premature end of JPEG file") || message.starts_with("Corrupt JPEG data")
+}
+
+fn refusal(detail: String) -> DecodeError {
     if detail.contains("Premature end") || detail.contains("premature end") {
         DecodeError::Truncated { detail }
     } else {
@@ -107,4 +122,24 @@ fn rgb_of_inverted_cmyk(inverted: [u8; 4]) -> [u8; 3] {
         // At most `white`, as it is a fraction of it.
         white - ink as u8
     })
+}
+
+/// Which way up a JPEG was taken, as the EXIF record says that cameras write at its beginning.
+pub(super) fn orientation(bytes: &[u8]) -> Orientation {
+    const APP1: u8 = 0xe1;
+    const START_OF_SCAN: u8 = 0xda;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    // Segments: a marker, its length in two bytes that count themselves, and as many bytes.
+    while let [0xff, marker, high, low, ..] = *rest {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(segment) = rest.get(4..2 + length) else { break };
+        if marker == START_OF_SCAN {
+            break;
+        }
+        if let (APP1, Some(exif)) = (marker, segment.strip_prefix(b"Exif\0\0")) {
+            return Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
+        }
+        rest = &rest[2 + length..];
+    }
+    Orientation::NoTransforms
 }

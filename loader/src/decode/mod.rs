@@ -10,21 +10,32 @@
 //! | CMYK, YCCK | inverted as Adobe stores it, then multiplied by black: what Pillow does without a colour profile |
 //! | animation | its first frame |
 //!
-//! Colour profiles are ignored, and so is EXIF orientation: OpenCLIP trains on pixels as they are stored, and `ingest`
-//! turns images upright when it packs them.
+//! Colour profiles are ignored, and so is EXIF orientation unless [`DecodeOptions::turn_upright`] is set.
 //!
-//! A JPEG that ends too early is refused, as Pillow does. Of other faults only surplus bytes after the header are
-//! accepted: web images often carry some, and they show as intended.
+//! A JPEG that ends too early is refused, as Pillow does, unless [`DecodeOptions::keep_truncated`] is set. Of other faults
+//! only some oddities are accepted that web images often have and that show as intended, such as surplus bytes after the
+//! header.
+//!
+//! JPEGs are decoded by libjpeg-turbo with the accurate transform and interpolated colours, which gives Pillow's pixels
+//! bit for bit. Of a JPEG only the blocks are decoded that a crop needs. All of its bytes have to be read nevertheless,
+//! since their code has no marks to start from, and that is most of the time.
 
 mod jpeg;
+mod opened;
+mod options;
 mod other;
+mod part;
+mod turbo;
 
-pub(crate) use jpeg::JpegDecoder;
+pub use options::DecodeOptions;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageBuffer};
+use jpeg::JpegDecoder;
+pub(crate) use opened::OpenedImage;
+pub(crate) use part::Part;
 
 use crate::LoadError;
-
-/// Most pixels of an image. Larger ones are refused by their header, before memory is taken for them.
-pub const MAX_PIXELS: u64 = 64_000_000;
 
 /// An 8-bit RGB image, row after row without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +55,16 @@ impl RgbImage {
         self.pixels.resize(width as usize * height as usize * 3, 0);
         &mut self.pixels
     }
+
+    fn turn(&mut self, orientation: Orientation) {
+        let pixels = std::mem::take(&mut self.pixels);
+        let buffer = ImageBuffer::from_raw(self.width, self.height, pixels)
+            .expect("an image has as many pixels as it says");
+        let mut turned = DynamicImage::ImageRgb8(buffer);
+        turned.apply_orientation(orientation);
+        (self.width, self.height) = (turned.width(), turned.height());
+        self.pixels = turned.into_bytes();
+    }
 }
 
 /// Why bytes are not an image that can be used.
@@ -57,12 +78,22 @@ pub enum DecodeError {
     #[error("the file is of no known image format")]
     UnknownFormat,
     /// The header announces more pixels than are accepted.
-    #[error("{width} by {height} pixels are more than {MAX_PIXELS}")]
+    #[error("{width} by {height} pixels are more than {max_pixels}")]
     Oversized {
         /// Pixels of a row.
         width: u64,
         /// Rows.
         height: u64,
+        /// Most pixels that are accepted.
+        max_pixels: u64,
+    },
+    /// The file is larger than accepted.
+    #[error("{num_bytes} bytes are more than {max_bytes}")]
+    TooManyBytes {
+        /// Size of the file.
+        num_bytes: usize,
+        /// Most bytes that are accepted.
+        max_bytes: usize,
     },
     /// The file ends before the image does.
     #[error("the image ends too early ({detail})")]
@@ -78,28 +109,30 @@ pub enum DecodeError {
     },
 }
 
-fn check_size(width: u64, height: u64) -> Result<(u32, u32), DecodeError> {
-    match (u32::try_from(width), u32::try_from(height)) {
-        (Ok(w @ 1..), Ok(h @ 1..)) if width * height <= MAX_PIXELS => Ok((w, h)),
-        (Ok(0), _) | (_, Ok(0)) => Err(DecodeError::Damaged { detail: "it has no pixels".to_owned() }),
-        _ => Err(DecodeError::Oversized { width, height }),
-    }
-}
-
 /// Decodes images one after another, keeping decoder and memory between them.
 #[derive(Debug)]
 pub struct ImageDecoder {
     jpeg: JpegDecoder,
     image: RgbImage,
+    options: DecodeOptions,
 }
 
 impl ImageDecoder {
-    /// Sets up the decoders.
+    /// Sets up the decoders with default options.
     ///
     /// # Errors
     /// When the JPEG library has no memory for one.
     pub fn new() -> Result<Self, LoadError> {
-        Ok(Self { jpeg: JpegDecoder::new().map_err(LoadError::Decoder)?, image: RgbImage::default() })
+        Self::with_options(DecodeOptions::default())
+    }
+
+    /// Sets up the decoders.
+    ///
+    /// # Errors
+    /// When the JPEG library has no memory for one.
+    pub fn with_options(options: DecodeOptions) -> Result<Self, LoadError> {
+        let jpeg = JpegDecoder::new().map_err(LoadError::Decoder)?;
+        Ok(Self { jpeg, image: RgbImage::default(), options })
     }
 
     /// Decodes one image; it is valid until the next one.
@@ -107,15 +140,29 @@ impl ImageDecoder {
     /// # Errors
     /// When the bytes are not an image of a known format, or one that is damaged or too large. Never panics.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<&RgbImage, DecodeError> {
-        if bytes.is_empty() {
-            return Err(DecodeError::Empty);
-        }
-        if bytes.starts_with(&[0xff, 0xd8]) {
-            self.jpeg.decode(bytes, &mut self.image)?;
-        } else {
-            other::decode(bytes, &mut self.image)?;
-        }
+        let opened = self.open(bytes)?;
+        let whole = Part::whole(opened.size());
+        opened.decode(&whole)?;
         Ok(&self.image)
+    }
+
+    /// Reads as much of an image as its size needs: the header of a JPEG, all of any other.
+    pub(crate) fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<OpenedImage<'a>, DecodeError> {
+        self.options.check_bytes(bytes)?;
+        if !bytes.starts_with(&[0xff, 0xd8]) {
+            other::decode(bytes, &self.options, &mut self.image)?;
+            return Ok(OpenedImage { decoder: self, jpeg: None });
+        }
+        let opened = self.jpeg.open(bytes, &self.options)?;
+        let turn =
+            if self.options.turn_upright { jpeg::orientation(bytes) } else { Orientation::NoTransforms };
+        if turn == Orientation::NoTransforms {
+            return Ok(OpenedImage { decoder: self, jpeg: Some(opened) });
+        }
+        // Rare enough among images that were prepared for training to decode all of it and turn that.
+        self.jpeg.decode(&opened, &Part::whole(opened.size()), &self.options, &mut self.image)?;
+        self.image.turn(turn);
+        Ok(OpenedImage { decoder: self, jpeg: None })
     }
 }
 

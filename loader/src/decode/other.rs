@@ -2,20 +2,26 @@ use std::any::Any;
 use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder as _, ImageError, ImageReader, Limits};
 
-use super::{DecodeError, MAX_PIXELS, RgbImage, check_size};
+use super::{DecodeError, DecodeOptions, RgbImage};
 
-/// Four channels of 16 bits, and as much again for what decoders need beside the result.
-const MAX_BYTES: u64 = MAX_PIXELS * 8 * 2;
+/// Bytes for each pixel that is accepted: four channels of 16 bits, and as much again for what decoders need beside.
+const BYTES_PER_PIXEL: u64 = 8 * 2;
+/// What decoders may take for the smallest image.
+const LEAST_BYTES: u64 = 1 << 20;
 
 /// Decodes everything but JPEG.
-pub(super) fn decode(bytes: &[u8], image: &mut RgbImage) -> Result<(), DecodeError> {
+pub(super) fn decode(bytes: &[u8], options: &DecodeOptions, image: &mut RgbImage) -> Result<(), DecodeError> {
     // These decoders are written in Rust for speed and breadth, and a malformed file has made each of them panic at
     // some time. Such a file is a bad sample, no reason to end a run. Nothing is shared with the closure but the
     // input, and the output is overwritten before it is next read.
-    match catch_unwind(AssertUnwindSafe(|| read(bytes))) {
-        Ok(result) => lay_over_white(&result?, image),
+    match catch_unwind(AssertUnwindSafe(|| read(bytes, options))) {
+        Ok(result) => {
+            lay_over_white(&result?, image);
+            Ok(())
+        }
         Err(panic) => {
             Err(DecodeError::Damaged { detail: format!("its decoder panicked: {}", words(&*panic)) })
         }
@@ -27,7 +33,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-fn read(bytes: &[u8]) -> Result<DynamicImage, DecodeError> {
+fn read(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, DecodeError> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|error| DecodeError::Damaged { detail: error.to_string() })?;
@@ -35,12 +41,19 @@ fn read(bytes: &[u8]) -> Result<DynamicImage, DecodeError> {
         return Err(DecodeError::UnknownFormat);
     }
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(options.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(LEAST_BYTES));
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(refusal)?;
+    let mut decoder = reader.into_decoder().map_err(refusal)?;
     let (width, height) = decoder.dimensions();
-    check_size(u64::from(width), u64::from(height))?;
-    DynamicImage::from_decoder(decoder).map_err(refusal)
+    options.check_size(u64::from(width), u64::from(height))?;
+    let orientation = if options.turn_upright {
+        decoder.orientation().map_err(refusal)?
+    } else {
+        Orientation::NoTransforms
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(refusal)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 fn refusal(error: ImageError) -> DecodeError {
@@ -52,9 +65,8 @@ fn refusal(error: ImageError) -> DecodeError {
     }
 }
 
-fn lay_over_white(decoded: &DynamicImage, image: &mut RgbImage) -> Result<(), DecodeError> {
-    let (width, height) = check_size(u64::from(decoded.width()), u64::from(decoded.height()))?;
-    let pixels = image.resize(width, height);
+fn lay_over_white(decoded: &DynamicImage, image: &mut RgbImage) {
+    let pixels = image.resize(decoded.width(), decoded.height());
     if decoded.color().has_alpha() {
         let rgba = decoded.to_rgba8();
         for (rgb, rgba) in pixels.chunks_exact_mut(3).zip(rgba.as_raw().chunks_exact(4)) {
@@ -67,5 +79,4 @@ fn lay_over_white(decoded: &DynamicImage, image: &mut RgbImage) -> Result<(), De
     } else {
         pixels.copy_from_slice(decoded.to_rgb8().as_raw());
     }
-    Ok(())
 }

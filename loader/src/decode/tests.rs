@@ -108,7 +108,7 @@ fn an_image_that_would_fill_the_memory_is_refused_by_its_header() {
     let mut bomb = photo(16, 16);
     let frame = bomb.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     bomb[frame + 5..frame + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
-    assert!(matches!(decode_rgb(&bomb), Err(DecodeError::Oversized { width: 60_000, height: 60_000 })));
+    assert!(matches!(decode_rgb(&bomb), Err(DecodeError::Oversized { width: 60_000, height: 60_000, .. })));
     let mut png = encode(&DynamicImage::new_rgb8(1, 1), ImageFormat::Png);
     png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
     assert!(decode_rgb(&png).is_err());
@@ -124,6 +124,124 @@ fn a_decoder_is_as_good_after_a_bad_image_as_before() {
     for bad in cut.chain([&b"GIF89a"[..]]) {
         assert!(decoder.decode(bad).is_err());
         assert_eq!(decoder.decode(&whole).unwrap(), &expected);
+    }
+}
+
+/// A photo-like JPEG with strong colours, in any of the ways that JPEGs are stored.
+fn coloured(width: u32, height: u32, subsampling: Subsamp, progressive: bool) -> Vec<u8> {
+    let pixel =
+        |x: u32, y: u32| [(x * 37 + y * 11) as u8, (((x / 3) ^ (y / 2)) * 9) as u8, (x * y / 7) as u8];
+    let pixels: Vec<u8> = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
+    let mut compressor = Compressor::new().unwrap();
+    compressor.set_subsamp(subsampling).unwrap();
+    compressor.set_progressive(progressive).unwrap();
+    let (width, height) = (width as usize, height as usize);
+    let image = Image { pixels: &pixels[..], width, pitch: width * 3, height, format: PixelFormat::RGB };
+    compressor.compress_to_vec(image).unwrap()
+}
+
+/// A JPEG with an EXIF record that says how it was taken, and nothing else.
+fn turned(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+    let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
+    [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
+}
+
+#[test]
+fn images_are_turned_upright_only_when_asked() {
+    let bytes = photo(48, 32);
+    let stored = decode_rgb(&bytes).unwrap();
+    let pixel = |image: &RgbImage, x: u32, y: u32| -> [u8; 3] {
+        image.pixels[((y * image.width + x) * 3) as usize..][..3].try_into().unwrap()
+    };
+    let mut upright =
+        ImageDecoder::with_options(DecodeOptions { turn_upright: true, ..DecodeOptions::default() }).unwrap();
+    // Where the first pixel that is stored belongs.
+    let corners = [(0, 0), (47, 0), (47, 31), (0, 31), (0, 0), (31, 0), (31, 47), (0, 47)];
+    for (orientation, (x, y)) in (1..).zip(corners) {
+        let bytes = turned(&bytes, orientation);
+        assert_eq!(decode_rgb(&bytes).unwrap(), stored, "as stored");
+        let image = upright.decode(&bytes).unwrap();
+        let expected = if orientation < 5 { (48, 32) } else { (32, 48) };
+        assert_eq!((image.width, image.height), expected, "orientation {orientation}");
+        assert_eq!(pixel(image, x, y), pixel(&stored, 0, 0), "orientation {orientation}");
+    }
+}
+
+#[test]
+fn truncated_jpegs_are_kept_when_asked_with_grey_for_what_is_missing() {
+    let whole = photo(64, 64);
+    let expected = decode_rgb(&whole).unwrap();
+    let options = DecodeOptions { keep_truncated: true, ..DecodeOptions::default() };
+    let mut decoder = ImageDecoder::with_options(options).unwrap();
+    let kept = decoder.decode(&whole[..whole.len() * 2 / 3]).unwrap();
+    let (first, last) = (64 * 3 * 8, 64 * 3 * 56);
+    assert_eq!(kept.pixels[..first], expected.pixels[..first]);
+    assert!(
+        kept.pixels[last..]
+            .chunks_exact(3)
+            .all(|pixel| pixel == kept.pixels[kept.pixels.len() - 3..].as_ref())
+    );
+    assert!(matches!(
+        decoder.decode(&whole[..20]),
+        Err(DecodeError::Damaged { .. } | DecodeError::Truncated { .. })
+    ));
+    let png = encode(&DynamicImage::new_rgb8(90, 90), ImageFormat::Png);
+    assert!(decoder.decode(&png[..png.len() / 2]).is_err(), "other formats are refused all the same");
+}
+
+#[test]
+fn files_beyond_the_limits_are_refused() {
+    let bytes = photo(64, 48);
+    let decode = |options| ImageDecoder::with_options(options).unwrap().decode(&bytes).map(|_| ());
+    let usual = DecodeOptions::default();
+    let max_bytes = bytes.len() - 1;
+    assert!(matches!(
+        decode(DecodeOptions { max_bytes, ..usual }),
+        Err(DecodeError::TooManyBytes { num_bytes, .. }) if num_bytes == bytes.len()
+    ));
+    assert!(matches!(
+        decode(DecodeOptions { max_pixels: 64 * 48 - 1, ..usual }),
+        Err(DecodeError::Oversized { width: 64, height: 48, max_pixels: 3071 })
+    ));
+    assert!(decode(DecodeOptions { max_pixels: 64 * 48, max_bytes: max_bytes + 1, ..usual }).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_part_has_the_pixels_of_the_whole(
+        (width, height) in (1_u32..150, 1_u32..150),
+        subsampling in prop::sample::select(vec![
+            Subsamp::None, Subsamp::Sub2x1, Subsamp::Sub2x2, Subsamp::Gray, Subsamp::Sub1x2, Subsamp::Sub4x1,
+        ]),
+        progressive in any::<bool>(),
+        shrink in prop::sample::select(vec![1_u32, 2, 4, 8]),
+        ends in any::<[prop::sample::Index; 4]>(),
+    ) {
+        let bytes = coloured(width, height, subsampling, progressive);
+        let size = (width.div_ceil(shrink), height.div_ceil(shrink));
+        let range = |length: u32, first: prop::sample::Index, second: prop::sample::Index| {
+            let start = first.index(length as usize) as u32;
+            start..start + 1 + second.index((length - start) as usize) as u32
+        };
+        let (columns, rows) = (range(size.0, ends[0], ends[1]), range(size.1, ends[2], ends[3]));
+        let (mut one, mut other) = (ImageDecoder::new().unwrap(), ImageDecoder::new().unwrap());
+        let whole = one.open(&bytes).unwrap().decode(&Part { shrink, columns: 0..size.0, rows: 0..size.1 }).unwrap();
+        prop_assert_eq!((whole.left, whole.top, whole.width, whole.height), (0, 0, size.0, size.1));
+        let part = other.open(&bytes).unwrap().decode(&Part { shrink, columns: columns.clone(), rows: rows.clone() });
+        let part = part.unwrap();
+        for y in rows {
+            for x in columns.clone() {
+                let at = |window: crate::resample::Window<'_>| {
+                    let at = ((y - window.top) * window.width + x - window.left) * 3;
+                    window.bytes[at as usize..][..3].to_vec()
+                };
+                prop_assert_eq!(at(part), at(whole), "pixel {}, {}", x, y);
+            }
+        }
     }
 }
 

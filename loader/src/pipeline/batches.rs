@@ -243,8 +243,8 @@ impl Batches {
     }
 
     fn assemble(&self, position: Position, frames: Lent, samples: Vec<Option<Prepared>>) -> Batch {
-        let SampleSettings { transform, context_length, .. } = self.settings.sample;
-        let image_bytes = transform.image_bytes();
+        let SampleSettings { transform, context_length, output, .. } = self.settings.sample;
+        let image_bytes = transform.image_bytes() * output.values.num_bytes();
         let num_samples = samples.len();
         let mut batch = Batch {
             position,

@@ -46,8 +46,8 @@ impl Decoder {
                 return Ok(Filled { sample: None, bad: Some(lost.sample(job.sample, job.slot.position)) });
             }
         };
-        let planes = job.slot.slot.bytes_mut();
-        let fault = match self.preparer.prepare(run, job.sample, epoch, planes) {
+        let pixels = job.slot.slot.bytes_mut();
+        let fault = match self.preparer.prepare(run, job.sample, epoch, pixels) {
             Ok(sample) => return Ok(Filled { sample: Some(sample), bad: None }),
             Err(fault) => fault,
         };
@@ -63,7 +63,7 @@ impl Decoder {
         let samples = run.samples();
         let substitutes = (job.sample + 1..samples.end).chain(samples.start..job.sample);
         for substitute in substitutes {
-            if let Ok(sample) = self.preparer.prepare(run, substitute, epoch, planes) {
+            if let Ok(sample) = self.preparer.prepare(run, substitute, epoch, pixels) {
                 return Ok(Filled { sample: Some(sample), bad: Some(bad) });
             }
         }

@@ -48,33 +48,6 @@ pub(super) fn random_resized_crop(
     Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// The part of an image that torchvision's `Resize(size)` and `CenterCrop(size)` show, in fractions of its pixels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct CentralSquare {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) width: f64,
-    pub(super) height: f64,
-}
-
-pub(super) fn central_square((width, height): (u32, u32), size: u32) -> CentralSquare {
-    // The longer side after resizing, rounded down as torchvision does: the scales of the sides differ a little.
-    let longer = |short: u32, long: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as f64;
-    let size = f64::from(size);
-    let (resized_width, resized_height) =
-        if width <= height { (size, longer(width, height)) } else { (longer(height, width), size) };
-    let along = |pixels: u32, resized: f64| {
-        let pixels = f64::from(pixels);
-        let offset = ((resized - size) / 2.0).round_ties_even();
-        let scale = pixels / resized;
-        let start = offset * scale;
-        (start, (size * scale).min(pixels - start))
-    };
-    let (left, width) = along(width, resized_width);
-    let (top, height) = along(height, resized_height);
-    CentralSquare { left, top, width, height }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -95,15 +68,6 @@ mod tests {
             let crop = random_resized_crop(size, rising(scale), rising(ratio), &mut draws);
             prop_assert!(crop.width >= 1 && crop.height >= 1, "{crop:?}");
             prop_assert!(crop.left + crop.width <= size.0 && crop.top + crop.height <= size.1, "{crop:?} in {size:?}");
-        }
-
-        #[test]
-        fn a_central_square_stays_inside_its_image(size in (1_u32..5000, 1_u32..5000), target in 1_u32..500) {
-            let square = central_square(size, target);
-            prop_assert!(square.left >= 0.0 && square.top >= 0.0, "{square:?}");
-            prop_assert!(square.width > 0.0 && square.height > 0.0, "{square:?}");
-            prop_assert!(square.left + square.width <= f64::from(size.0), "{square:?}");
-            prop_assert!(square.top + square.height <= f64::from(size.1), "{square:?}");
         }
     }
 
@@ -132,14 +96,5 @@ mod tests {
         assert_eq!(crop, Crop { left: 433, top: 0, width: 133, height: 100 });
         let crop = random_resized_crop((1, 1000), (0.9, 1.0), (0.75, 4.0 / 3.0), &mut draws);
         assert_eq!(crop, Crop { left: 0, top: 499, width: 1, height: 1 });
-    }
-
-    #[test]
-    fn the_central_square_is_that_of_torchvision() {
-        // 640 x 480 becomes 298 x 224; the crop starts at round(37.0) = 37.
-        let square = central_square((640, 480), 224);
-        assert_eq!((square.top, square.height), (0.0, 480.0));
-        let scale = 640.0 / 298.0;
-        assert!((square.left - 37.0 * scale).abs() < 1e-9 && (square.width - 224.0 * scale).abs() < 1e-9);
     }
 }

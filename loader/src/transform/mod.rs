@@ -1,64 +1,73 @@
-//! Decoded images to squares of one size.
+//! Images to squares of one size.
 //!
-//! Both transforms are OpenCLIP's. Resizing is antialiased bicubic with a = −0.5, as Pillow's; the results differ from
-//! Pillow's by rounding only, since the passes run in another order.
+//! Both transforms are OpenCLIP's, with all their options; what they do to pixels is torchvision's and Pillow's arithmetic.
+//! Resizing is antialiased bicubic with a = −0.5, with Pillow's result bit for bit; [`Quality`] says from which pixels.
 //!
-//! [`Transform::Train`] is torchvision's `RandomResizedCrop`: ten tries to draw an area and a ratio that fit, then the
+//! [`TrainTransform`] begins with torchvision's `RandomResizedCrop`: ten tries to draw an area and a ratio that fit, then the
 //! largest central crop of an allowed ratio. The crop is cut out before it is resized, so that nothing outside shows.
 //! Random numbers depend on seed, epoch and [`SampleId`](fastclip_schemas::SampleId) only: neither threads nor batches
 //! nor ranks change what a sample looks like in an epoch.
 //!
-//! [`Transform::Eval`] resizes the shorter side to the size and cuts the square from the centre.
+//! [`EvalTransform`] resizes the shorter side to the size and cuts the square from the centre, unless told otherwise.
+//!
+//! One thing differs from OpenCLIP's order: images become RGB before they are resized, not after. Pillow resizes palette
+//! images by picking pixels and CMYK by ink, which shows.
 
+mod check;
+mod colour;
 mod crop;
-mod resize;
+mod erasing;
+mod eval;
+mod frame;
+mod jitter;
+#[cfg(test)]
+mod pillow;
+mod quality;
+mod train;
+mod transformer;
 
-pub use resize::{Augmentation, ImageTransformer};
+pub use erasing::RandomErasing;
+pub use eval::{EvalTransform, ResizeMode};
+pub use jitter::ColourJitter;
+pub use quality::Quality;
+pub use train::TrainTransform;
+pub use transformer::{Augmentation, ImageTransformer};
+
+use check::refuse;
 
 use crate::LoadError;
 
-/// How a decoded image becomes a square.
+/// How an image becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Transform {
-    /// A random part of the image, stretched to the square.
-    #[non_exhaustive]
-    Train {
-        /// Side of the square.
-        size: u32,
-        /// Least and largest fraction of the image's area.
-        scale: (f32, f32),
-        /// Least and largest ratio of width to height, of the part.
-        ratio: (f32, f32),
-    },
-    /// The central square.
-    #[non_exhaustive]
-    Eval {
-        /// Side of the square.
-        size: u32,
-    },
+    /// A random part of the image, stretched to the square, perhaps changed further.
+    Train(TrainTransform),
+    /// The image as it is, as far as it fits.
+    Eval(EvalTransform),
 }
 
 impl Transform {
     /// OpenCLIP's augmentation for training: 90 to 100 % of the area, ratios from 3/4 to 4/3.
     pub const fn train(size: u32) -> Self {
-        Self::Train { size, scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) }
+        Self::Train(TrainTransform::new(size))
     }
 
     /// Like [`train`](Self::train), with other parts of the image.
     pub const fn train_with(size: u32, scale: (f32, f32), ratio: (f32, f32)) -> Self {
-        Self::Train { size, scale, ratio }
+        Self::Train(TrainTransform { scale, ratio, ..TrainTransform::new(size) })
     }
 
     /// OpenCLIP's transform for evaluation.
     pub const fn eval(size: u32) -> Self {
-        Self::Eval { size }
+        Self::Eval(EvalTransform::new(size))
     }
 
     /// Side of the square.
     pub const fn size(&self) -> u32 {
-        match *self {
-            Self::Train { size, .. } | Self::Eval { size } => size,
+        match self {
+            Self::Train(transform) => transform.size,
+            Self::Eval(transform) => transform.size,
         }
     }
 
@@ -69,20 +78,24 @@ impl Transform {
     }
 
     pub(crate) fn check(&self) -> Result<(), LoadError> {
-        let refuse = |setting, value: String, rule| Err(LoadError::Setting { setting, value, rule });
         if !(1..=4096).contains(&self.size()) {
-            return refuse("transform.size", self.size().to_string(), "it must lie between 1 and 4096");
+            return refuse("transform.size", self.size(), "it must lie between 1 and 4096");
         }
-        if let Self::Train { scale, ratio, .. } = *self {
-            if !(0.0 < scale.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {
-                let value = format!("{} to {}", scale.0, scale.1);
-                return refuse("transform.scale", value, "it must rise within (0, 1]");
-            }
-            if !(0.0 < ratio.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
-                let value = format!("{} to {}", ratio.0, ratio.1);
-                return refuse("transform.ratio", value, "it must rise above 0");
-            }
+        match self {
+            Self::Train(transform) => transform.check(),
+            Self::Eval(_) => Ok(()),
         }
-        Ok(())
+    }
+}
+
+impl From<TrainTransform> for Transform {
+    fn from(transform: TrainTransform) -> Self {
+        Self::Train(transform)
+    }
+}
+
+impl From<EvalTransform> for Transform {
+    fn from(transform: EvalTransform) -> Self {
+        Self::Eval(transform)
     }
 }

@@ -44,7 +44,7 @@
 //! # Shares
 //!
 //! Objectives are differentiated in closed form with respect to the features, which costs two matrix products per tower
-//! and keeps no graph; [`contrast`] holds what they have in common. The encoders then propagate those gradients. What a rank
+//! and keeps no graph; `contrast` holds what they have in common. The encoders then propagate those gradients. What a rank
 //! returns is a [`Share`]: the rows of the *global* gradient that belong to its samples, and its summand of every scalar.
 //! Parameter gradients are therefore **summed** over ranks, not averaged, and the result is the same for every number of
 //! ranks.

@@ -29,9 +29,7 @@ pub(super) struct TrainingData {
 pub fn open(location: &str) -> Result<Dataset, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(RunError::Runtime)?;
-    runtime
-        .block_on(Dataset::open(location))
-        .map_err(|source| RunError::Dataset { location: location.to_owned(), source: Box::new(source) })
+    runtime.block_on(Dataset::open(location)).map_err(|error| RunError::Dataset(Box::new(error)))
 }
 
 impl TrainingData {

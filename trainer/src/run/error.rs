@@ -19,14 +19,8 @@ use crate::step::StepError;
 #[non_exhaustive]
 pub enum RunError {
     /// A dataset could not be opened.
-    #[error("could not open the dataset `{location}`")]
-    Dataset {
-        /// Where it should be.
-        location: String,
-        /// Why.
-        #[source]
-        source: Box<ReadError>,
-    },
+    #[error(transparent)]
+    Dataset(Box<ReadError>),
     /// Training data could not be loaded.
     #[error("could not load training data")]
     Load(#[from] LoadError),
@@ -99,7 +93,7 @@ impl RunError {
     /// Returns whether the input was refused, as opposed to something having broken on the way.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Dataset { source, .. } => lies_in_the_data(source),
+            Self::Dataset(source) => lies_in_the_data(source),
             Self::Load(error) => match error {
                 LoadError::WorldSize { .. }
                 | LoadError::NoSamples
@@ -132,7 +126,7 @@ impl RunError {
             Self::Load(LoadError::TooFewSamples { .. }) => {
                 "the global batch is `--batch-size` times `--accum-freq` times the number of ranks"
             }
-            Self::Dataset { source, .. } => source.hint()?,
+            Self::Dataset(source) => source.hint()?,
             _ => return None,
         };
         Some(hint.to_owned())

@@ -10,11 +10,11 @@ use fastclip_trainer::distributed::{
     Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
-use fastclip_trainer::gradients::Gradients;
+use fastclip_trainer::gradients::{Contribution, Gradients};
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
-    Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip,
+    Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip, Values,
 };
 use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::schedule::{Decay, LearningRate, Schedule, TauThreshold};
@@ -158,28 +158,27 @@ fn tokens(sample: i64) -> Tensor {
     Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 
-pub(crate) fn on_ranks(world_size: usize, objective: MakeObjective, num_micro_batches: usize) -> Vec<Result> {
+/// Calls `body` on so many ranks, which are threads of this process, and returns what it returns in their order.
+pub(crate) fn on_ranks<T: Send>(world_size: usize, body: impl Fn(&dyn Communicator) -> T + Sync) -> Vec<T> {
     let port = free_port();
+    let start = |rank: usize| {
+        let environment = Environment::detect(|name| match name {
+            "RANK" | "LOCAL_RANK" => Some(rank.to_string()),
+            "WORLD_SIZE" => Some(world_size.to_string()),
+            "MASTER_ADDR" => Some("127.0.0.1".to_owned()),
+            "MASTER_PORT" => Some(port.to_string()),
+            _ => None,
+        });
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(60),
+            agreement: "invariance".to_owned(),
+            device: Device::Cpu,
+        };
+        body(&*connect(&environment.unwrap(), &options).unwrap())
+    };
     thread::scope(|scope| {
-        let ranks: Vec<_> = (0..world_size)
-            .map(|rank| {
-                scope.spawn(move || {
-                    let environment = Environment::detect(|name| match name {
-                        "RANK" | "LOCAL_RANK" => Some(rank.to_string()),
-                        "WORLD_SIZE" => Some(world_size.to_string()),
-                        "MASTER_ADDR" => Some("127.0.0.1".to_owned()),
-                        "MASTER_PORT" => Some(port.to_string()),
-                        _ => None,
-                    });
-                    let options = ConnectOptions {
-                        timeout: Duration::from_secs(60),
-                        agreement: "invariance".to_owned(),
-                        device: Device::Cpu,
-                    };
-                    train(&*connect(&environment.unwrap(), &options).unwrap(), objective, num_micro_batches)
-                })
-            })
-            .collect();
+        let start = &start;
+        let ranks: Vec<_> = (0..world_size).map(|rank| scope.spawn(move || start(rank))).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }
@@ -192,7 +191,8 @@ fn assert_invariant(objective: MakeObjective) {
     }
     for world_size in [2, 4] {
         for num_micro_batches in [1, 2, 4] {
-            for (rank, found) in on_ranks(world_size, objective, num_micro_batches).iter().enumerate() {
+            let results = on_ranks(world_size, |comm| train(comm, objective, num_micro_batches));
+            for (rank, found) in results.iter().enumerate() {
                 let place = format!("rank {rank} of {world_size} with {num_micro_batches} micro-batches");
                 assert_same(found, &expected, &place);
             }
@@ -229,4 +229,23 @@ fn individual_temperatures_train_the_same_model_on_any_number_of_ranks_and_micro
 #[test]
 fn the_sigmoid_loss_trains_the_same_model_on_any_number_of_ranks_and_micro_batches() {
     assert_invariant(siglip);
+}
+
+#[test]
+fn gradients_that_are_not_finite_name_the_rank_whose_they_are() {
+    let found = on_ranks(3, |comm| {
+        let config = ModelConfig::from_json("test", MODEL).unwrap();
+        let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
+        let mut gradients = Gradients::new(model.parameters(), BUCKET_BYTES).unwrap();
+        let factor = if comm.rank() == 1 { f64::INFINITY } else { 1.0 };
+        let parameter = model.parameters().get("ln_final.bias").unwrap();
+        gradients.sum_during(comm, &mut || (parameter * factor).sum(Kind::Double).backward()).unwrap();
+        let values = Values::from_array(std::array::from_fn(|_| Tensor::from(0.0)));
+        let contribution = Contribution { values, stop: None };
+        let agreement = gradients.agree(contribution, comm).unwrap();
+        (agreement.not_finite_on, gradients.first_not_finite().map(str::to_owned))
+    });
+    for of_rank in found {
+        assert_eq!(of_rank, (vec![1], Some("ln_final.bias".to_owned())));
+    }
 }

@@ -93,14 +93,23 @@ fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
 
 #[test]
 fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
+    // With 2 and with 8 numbers to remember of each sample.
+    for objective in ["fastclip-v3", "fastclip-v2"] {
+        continue_on_fewer_ranks(objective);
+    }
+}
+
+fn continue_on_fewer_ranks(objective: &str) {
     let setting = Setting::new();
-    let mut whole = setting.alone("whole");
-    whole.args(["--save-frequency", "1"]);
-    succeed(whole);
+    let of_objective = |mut command: Command| {
+        command.args(["--objective", objective]);
+        command
+    };
+    succeed(of_objective(setting.alone("whole")));
     let mut first = Ranks::new(4).start(|_| {
         let mut command = setting.train("run");
         command.args(setting.flags("moved", 4));
-        command
+        of_objective(command)
     });
     let checkpoint = setting.of_run("moved", "checkpoints/step_00000005");
     first.wait_until("the checkpoint", || checkpoint.exists());
@@ -109,13 +118,13 @@ fn a_checkpoint_of_four_ranks_continues_on_two_and_on_one() {
     let mut second = Ranks::new(2).start(|_| {
         let mut command = setting.train("run");
         command.args(setting.flags("moved", 2));
-        command
+        of_objective(command)
     });
     let checkpoint = setting.of_run("moved", "checkpoints/step_00000010");
     second.wait_until("the checkpoint", || checkpoint.exists());
     second.kill_all();
     second.wait();
-    succeed(setting.alone("moved"));
+    succeed(of_objective(setting.alone("moved")));
     let (found, expected) = (setting.curve("moved", "loss"), setting.curve("whole", "loss"));
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {

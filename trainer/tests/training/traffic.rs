@@ -87,7 +87,7 @@ fn check(objective: MakeObjective, expected: impl Fn(Step, &Result) -> CommCount
     assert_eq!(alone.traffic.total().num_bytes, 0, "nothing is received from nobody");
     // Micro-batches cost no communication.
     for (num_ranks, num_micro_batches) in [(2, 1), (4, 1), (4, 2)] {
-        for run in on_ranks(num_ranks, objective, num_micro_batches) {
+        for run in on_ranks(num_ranks, |comm| train(comm, objective, num_micro_batches)) {
             let step = Step { num_ranks: num_ranks as u64 };
             assert_eq!(run.traffic, expected(step, &run), "{num_ranks} ranks");
         }
