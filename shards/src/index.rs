@@ -92,6 +92,13 @@ impl ShardIndex {
         self.shard_bytes
     }
 
+    /// Counts ids from here. The manifest's total was added without overflow, but an index may hold larger ids than it says.
+    pub(crate) fn shift_ids(&mut self, first: u64) {
+        for sample in &mut self.samples {
+            sample.id = SampleId(sample.id.0.saturating_add(first));
+        }
+    }
+
     /// Id of the sample at `position`.
     ///
     /// # Panics

@@ -45,6 +45,8 @@ pub(crate) struct RunRequest {
     pub(crate) run: u64,
     pub(crate) shard: usize,
     pub(crate) samples: Range<u32>,
+    /// Which pass over its dataset it belongs to.
+    pub(crate) pass: u64,
     pub(crate) num_uses: u32,
     /// When it is used first and last, in slots of this rank since the start of the schedule.
     pub(crate) first_use: u64,
@@ -162,6 +164,7 @@ impl Schedule {
                         run: number,
                         shard: run.shard,
                         samples: run.samples.clone(),
+                        pass: run.pass,
                         num_uses: state.num_uses,
                         first_use: time,
                         last_use: state.last_use,

@@ -40,12 +40,12 @@ fn largest_divisor(number: u64, most: u64) -> u64 {
 impl Layout {
     pub(super) fn new(
         manifest: &Manifest,
+        num_samples: u64,
         global_batch: u64,
         order: Order,
         tail: Tail,
         sizes: PlanSizes,
     ) -> Result<Self, LoadError> {
-        let num_samples = manifest.num_samples;
         if num_samples == 0 {
             return Err(LoadError::NoSamples);
         }
@@ -70,7 +70,7 @@ impl Layout {
             Some(samples) => u64::from(samples).max(1),
             None if is_shuffled => {
                 let num_bytes: u64 = manifest.shards.iter().map(|shard| shard.num_bytes).sum();
-                let sample_bytes = (num_bytes / num_samples).max(1);
+                let sample_bytes = (num_bytes / manifest.num_samples.max(1)).max(1);
                 (WINDOW_BYTES / (num_lanes * sample_bytes)).clamp(MIN_WINDOW_SAMPLES, MAX_WINDOW_SAMPLES)
             }
             None => global_batch / largest_divisor(global_batch, SEQUENTIAL_PARTS),
@@ -78,7 +78,7 @@ impl Layout {
         Ok(Self { num_samples, global_batch, num_lanes, segment_samples, window_samples, is_shuffled, tail })
     }
 
-    /// Samples of the dataset.
+    /// Samples of an epoch: those of the dataset, unless several are mixed.
     pub fn num_samples(&self) -> u64 {
         self.num_samples
     }

@@ -37,6 +37,11 @@ impl Segments {
         *self.first.last().expect("an entry ends the last shard")
     }
 
+    /// Segments of these shards.
+    pub(super) fn of_shards(&self, shards: Range<usize>) -> Range<u32> {
+        self.first[shards.start]..self.first[shards.end]
+    }
+
     pub(super) fn get(&self, segment: u32) -> Segment {
         // Shards without samples start at the same segment as their successor; the last one that starts there holds it.
         let shard = self.first.partition_point(|&first| first <= segment) - 1;
