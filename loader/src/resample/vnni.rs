@@ -79,7 +79,7 @@ fn in_quarters(order: [i8; 16]) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [u8], width: usize) {
-    // Shrinking by less than a third takes two blocks, by less than a half three: without a loop these take a third less.
+    // Down to 57 % of the width two blocks suffice, down to 36 % three. Without a loop these take a fifth less.
     match columns.num_blocks() {
         2 => across_blocks::<2>(rows, columns, strip, width),
         3 => across_blocks::<3>(rows, columns, strip, width),
