@@ -185,6 +185,8 @@ def spdl(folder, threads, samples):
     def load(paths):
         return spdl.io.load_image_batch(paths, width=SIZE, height=SIZE, pix_fmt="rgb24", strict=True)
 
+    # A pipeline passes over failures for ever; without FFmpeg's libraries there would be nothing else.
+    load(pictures(folder)[:1])
     built = PipelineBuilder().add_source(batches()).pipe(load, concurrency=threads).add_sink(2)
     pipeline = built.build(num_threads=threads)
     with pipeline.auto_stop():

@@ -125,6 +125,8 @@ mod tests {
                 prop_assert!(first >= low && first + weights.len() as u32 <= low + pixels);
                 let sum: i64 = weights.iter().map(|&weight| i64::from(weight)).sum();
                 prop_assert!((sum - (1 << PRECISION_BITS)).unsigned_abs() <= weights.len() as u64);
+                // Kernels rely on it: more would not fit into three digits.
+                prop_assert!(weights.iter().all(|weight| weight.unsigned_abs() < 127 << 16));
             }
         }
     }

@@ -18,7 +18,7 @@
 //! sums do not depend on their order, so every kernel gives the same bytes; [`Kernel::Portable`] is the definition.
 //!
 //! `fast_image_resize` was here before: it runs the passes in the other order with coarser weights, so that every sixth
-//! value differs from Pillow's, and takes three times as long.
+//! value differs from Pillow's, and takes half as long again.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -70,6 +70,11 @@ impl Weights {
         &self.words[output * self.words_per_output..][..self.words_per_output]
     }
 
+    /// Where the blocks of all pixels begin, and the words of all, in groups of which the last is filled up.
+    pub(super) fn groups(&self) -> (&[[u32; GROUP]], &[i32]) {
+        (self.starts.as_chunks().0, &self.words)
+    }
+
     /// Furthest pixel at which a block begins, where blocks begin anywhere.
     pub(super) fn reach(&self) -> usize {
         // None begins before the one before it.

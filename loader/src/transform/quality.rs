@@ -4,11 +4,12 @@
 /// `Fast`; runs that are compared with others, number by number, want `Exact`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quality {
-    /// What Pillow and torchvision give, bit for bit.
+    /// What Pillow and torchvision give, bit for bit, where Pillow resizes rows first: always before its version 13, which
+    /// takes tall images the other way round.
     Exact,
     /// JPEGs that are at least twice as large as needed are decoded at a half, a quarter or an eighth of their size, which
-    /// leaves out the frequencies that resizing would remove. It differs from `Exact` where it applies, by 1 to 2 grey
-    /// levels on average, and is the same elsewhere.
+    /// leaves out the frequencies that resizing would remove. There it differs from `Exact` by 44 dB on average and never by
+    /// less than 32 on the pictures of the tests; elsewhere it is the same.
     #[default]
     Fast,
 }
