@@ -7,7 +7,7 @@ use fastclip_shards::Dataset;
 /// Describes a loader on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoaderArguments {
-    /// Folder or manifest of a dataset, a path or a URL.
+    /// Folder or manifest of a dataset, a path or a URL. Several are joined: `a::b`, `data/{a,b}`.
     #[arg(long)]
     pub data: String,
     /// Samples in a batch.

@@ -267,15 +267,22 @@ impl LoaderBuilder {
 
     fn plan(&self, global_batch: u64) -> Result<Plan, LoadError> {
         let manifest = self.dataset.manifest();
-        let Some(factors) = &self.upsampling_factors else {
-            return Plan::new(manifest, global_batch, self.order, self.tail, self.sizes);
-        };
+        let shards = self.dataset.parts().iter().map(|part| part.shards.clone());
+        let factors = self.factors()?;
+        let parts: Vec<Part> =
+            shards.zip(factors).map(|(shards, factor)| Part::new(manifest, shards, factor)).collect();
+        Plan::mixed(manifest, &parts, global_batch, self.order, self.tail, self.sizes)
+    }
+
+    /// How often an epoch holds each of the joined datasets.
+    fn factors(&self) -> Result<Vec<f64>, LoadError> {
+        let num_parts = self.dataset.parts().len();
+        let Some(factors) = &self.upsampling_factors else { return Ok(vec![1.0; num_parts]) };
         let refuse = |rule| {
             let (setting, value) = ("upsampling_factors", format!("{factors:?}"));
             Err(LoadError::Setting { setting, value, rule })
         };
-        let parts = self.dataset.parts();
-        if factors.len() != parts.len() {
+        if factors.len() != num_parts {
             return refuse("there must be one for each dataset");
         }
         if !factors.iter().all(|factor| (MIN_FACTOR..=MAX_FACTOR).contains(factor)) {
@@ -284,8 +291,7 @@ impl LoaderBuilder {
         if self.order == Order::Sequential && factors.iter().any(|&factor| factor != 1.0) {
             return refuse("the sequential order gives every sample once");
         }
-        let parts = Part::of(manifest, parts, factors);
-        Plan::mixed(manifest, &parts, global_batch, self.order, self.tail, self.sizes)
+        Ok(factors.clone())
     }
 
     fn check_settings(&self) -> Result<(), LoadError> {
@@ -314,7 +320,12 @@ impl LoaderBuilder {
     /// Refuses a budget that the open windows will most likely exceed: better now than after an hour of reading.
     fn check_memory(&self, plan: &Plan, num_lanes: u64) -> Result<(), LoadError> {
         let shards = &self.dataset.manifest().shards;
-        let total: u64 = shards.iter().map(|shard| shard.num_bytes).sum();
+        // A shard of which an epoch takes several passes may be open several times.
+        let of_part = |part: &Part| {
+            let num_bytes: u64 = shards[part.shards.clone()].iter().map(|shard| shard.num_bytes).sum();
+            num_bytes.saturating_mul(part.passes())
+        };
+        let total = plan.parts().iter().map(of_part).fold(0, u64::saturating_add);
         let largest_mean = shards
             .iter()
             .filter(|shard| shard.num_samples > 0)

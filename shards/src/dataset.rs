@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use crate::compression::Compression;
 use crate::error::ReadError;
 use crate::index::ShardIndex;
+use crate::joint::DatasetPart;
 use crate::run::SampleRun;
 use crate::sources::sources;
 use crate::store::{Store, StoreError, StoreErrorKind, StoreOptions, without_secrets};
@@ -31,8 +32,7 @@ pub(crate) struct Shared {
     /// The manifest of all members together, where there are several.
     pub(crate) joint: Option<Manifest>,
     pub(crate) digest: Digest,
-    /// Shards of each dataset that was joined.
-    pub(crate) parts: Vec<Range<usize>>,
+    pub(crate) parts: Vec<DatasetPart>,
 }
 
 /// A dataset of one manifest.
@@ -111,7 +111,11 @@ impl Dataset {
 
     pub(crate) fn of_member(store: Store, manifest: Manifest, digest: Digest) -> Self {
         let location = store.location().to_owned();
-        let whole = 0..manifest.shards.len();
+        let whole = DatasetPart {
+            location: location.clone(),
+            shards: 0..manifest.shards.len(),
+            sample_ids: 0..manifest.num_sample_ids,
+        };
         let member = Member { store, manifest: Arc::new(manifest), first_shard: 0, first_id: 0 };
         let shared = Shared { location, members: vec![member], joint: None, digest, parts: vec![whole] };
         Self { shared: Arc::new(shared) }
@@ -132,8 +136,8 @@ impl Dataset {
         self.shared.digest
     }
 
-    /// Shards of each dataset that was joined to this one; of a single one, all.
-    pub fn parts(&self) -> &[Range<usize>] {
+    /// The datasets that were joined to this one, in their order; of a single one, itself.
+    pub fn parts(&self) -> &[DatasetPart] {
         &self.shared.parts
     }
 

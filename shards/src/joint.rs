@@ -1,12 +1,25 @@
 //! Several datasets as one, and some shards as a dataset.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use fastclip_schemas::{Digest, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
 
 use crate::dataset::{Dataset, Member, Shared};
 use crate::error::ReadError;
+
+/// One of the datasets that were joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatasetPart {
+    /// Where it lies, without credentials.
+    pub location: String,
+    /// Its shards, by their numbers in the joined manifest.
+    pub shards: Range<usize>,
+    /// Its sample ids. Not each of them must belong to a sample.
+    pub sample_ids: Range<u64>,
+}
 
 impl Dataset {
     /// Puts datasets one after the other. Each becomes a [part](Self::parts); one alone stays as it is.
@@ -40,9 +53,9 @@ impl Dataset {
             hasher.update(&dataset.shared.digest.0);
             let (first_shard, first_id) = (shards.len(), num_sample_ids);
             let manifest = dataset.manifest();
-            num_sample_ids = first_id.checked_add(manifest.num_sample_ids).ok_or_else(|| {
-                ReadError::TooManyIds { location: dataset.location().to_owned(), first_id }
-            })?;
+            num_sample_ids = first_id
+                .checked_add(manifest.num_sample_ids)
+                .ok_or_else(|| ReadError::TooManyIds { location: dataset.location().to_owned(), first_id })?;
             for member in &dataset.shared.members {
                 shared.members.push(Member {
                     first_shard: first_shard + member.first_shard,
@@ -56,7 +69,11 @@ impl Dataset {
                 }));
             }
             num_samples += manifest.num_samples;
-            shared.parts.push(first_shard..shards.len());
+            shared.parts.push(DatasetPart {
+                location: dataset.location().to_owned(),
+                shards: first_shard..shards.len(),
+                sample_ids: first_id..num_sample_ids,
+            });
         }
         shared.digest = Digest(*hasher.finalize().as_bytes());
         shared.joint = Some(Manifest {
@@ -78,7 +95,9 @@ impl Dataset {
     /// # Panics
     /// When the dataset was joined from several.
     pub(crate) fn select(self, names: &[String]) -> Result<Self, ReadError> {
-        let [member] = &self.shared.members[..] else { panic!("shards are selected before datasets are joined") };
+        let [member] = &self.shared.members[..] else {
+            panic!("shards are selected before datasets are joined")
+        };
         let mut wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
         let mut manifest = Manifest::clone(&member.manifest);
         manifest.shards.retain(|entry| wanted.remove(entry.name.as_str()));

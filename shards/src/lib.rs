@@ -42,6 +42,7 @@ pub use dataset::Dataset;
 pub use error::{ReadError, WriteError};
 pub use group::{SampleGrouper, SampleSpan};
 pub use index::{IndexBuilder, IndexError, ShardIndex};
+pub use joint::DatasetPart;
 pub use run::{Sample, SampleRun};
 pub use store::{Store, StoreError, StoreErrorKind, StoreOptions, StoredObject, Upload};
 pub use writer::{Appended, DatasetWriter, WriterOptions};

@@ -52,7 +52,9 @@ fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
         let (folder, shard) = name.rsplit_once('/').unwrap_or((".", &name));
         let folder = if folder.is_empty() { "/" } else { folder };
         match sources.last_mut() {
-            Some(Source { location, shards: Some(shards) }) if location == folder => shards.push(shard.to_owned()),
+            Some(Source { location, shards: Some(shards) }) if location == folder => {
+                shards.push(shard.to_owned())
+            }
             _ => sources.push(Source { location: folder.to_owned(), shards: Some(vec![shard.to_owned()]) }),
         }
     }
@@ -62,7 +64,8 @@ fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
 /// Expands `{00000..00331}` and `{a,b}`, any number of them and within one another. Other braces stand for themselves.
 fn expand(text: &str) -> Result<Vec<String>, StoreError> {
     let Some((before, inner, after)) = first_braces(text) else { return Ok(vec![text.to_owned()]) };
-    let too_many = || StoreError::location(format!("the braces of `{text}` stand for more than {MAX_NAMES} names"));
+    let too_many =
+        || StoreError::location(format!("the braces of `{text}` stand for more than {MAX_NAMES} names"));
     let middles = match range(inner) {
         Some(Range { first, last, .. }) if first.abs_diff(last) >= MAX_NAMES as u64 => return Err(too_many()),
         Some(range) => range.names(),
@@ -78,7 +81,8 @@ fn expand(text: &str) -> Result<Vec<String>, StoreError> {
     if middles.len().saturating_mul(ends.len()) > MAX_NAMES {
         return Err(too_many());
     }
-    let name = |middle: &String| ends.iter().map(move |end| format!("{before}{middle}{end}")).collect::<Vec<_>>();
+    let name =
+        |middle: &String| ends.iter().map(move |end| format!("{before}{middle}{end}")).collect::<Vec<_>>();
     Ok(middles.iter().flat_map(name).collect())
 }
 
@@ -131,7 +135,11 @@ impl Range {
     fn names(&self) -> Vec<String> {
         let Self { first, last, width } = *self;
         let name = |number: u64| format!("{number:0width$}");
-        if first <= last { (first..=last).map(name).collect() } else { (last..=first).rev().map(name).collect() }
+        if first <= last {
+            (first..=last).map(name).collect()
+        } else {
+            (last..=first).rev().map(name).collect()
+        }
     }
 }
 
@@ -178,14 +186,18 @@ mod tests {
 
     #[test]
     fn sources_are_split_at_double_colons_and_shards_gathered_by_folder() {
-        let found = sources("d/cc3m/{00000..00002}.tar::s3://b/cc12m::http://[::1]:90/x/manifest.json").unwrap();
+        let found =
+            sources("d/cc3m/{00000..00002}.tar::s3://b/cc12m::http://[::1]:90/x/manifest.json").unwrap();
         let names = ["00000.tar", "00001.tar", "00002.tar"].map(str::to_owned).to_vec();
         let whole = |location: &str| vec![Source { location: location.to_owned(), shards: None }];
-        assert_eq!(found, [
-            vec![Source { location: "d/cc3m".to_owned(), shards: Some(names) }],
-            whole("s3://b/cc12m"),
-            whole("http://[::1]:90/x/manifest.json"),
-        ]);
+        assert_eq!(
+            found,
+            [
+                vec![Source { location: "d/cc3m".to_owned(), shards: Some(names) }],
+                whole("s3://b/cc12m"),
+                whole("http://[::1]:90/x/manifest.json"),
+            ]
+        );
         assert_eq!(sources("d/{a,b}").unwrap()[0].len(), 2);
         assert_eq!(sources("x.tar").unwrap()[0][0].location, ".");
     }

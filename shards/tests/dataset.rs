@@ -232,7 +232,8 @@ async fn captions(dataset: &Dataset) -> Vec<(u64, String)> {
         let run = dataset.fetch(shard, &index, 0..index.len()).await.unwrap();
         for position in run.samples() {
             let sample = run.sample(position).unwrap();
-            captions.push((sample.id().0, String::from_utf8(sample.member("txt").unwrap().to_vec()).unwrap()));
+            captions
+                .push((sample.id().0, String::from_utf8(sample.member("txt").unwrap().to_vec()).unwrap()));
         }
     }
     captions
@@ -243,7 +244,10 @@ async fn joined_datasets_are_read_one_after_the_other_with_ids_of_their_own() {
     let (first, second) = (folder(6).await, folder(9).await);
     let [a, b] = [first.path().to_str().unwrap(), second.path().to_str().unwrap()];
     let joined = Dataset::open(&format!("{a}::{b}")).await.unwrap();
-    assert_eq!(joined.parts(), [0..2, 2..5]);
+    let parts = joined.parts();
+    assert_eq!([&parts[0].location, &parts[1].location], [a, b]);
+    assert_eq!([&parts[0].shards, &parts[1].shards], [&(0..2), &(2..5)]);
+    assert_eq!([&parts[0].sample_ids, &parts[1].sample_ids], [&(0..6), &(6..15)]);
     assert_eq!((joined.manifest().num_samples, joined.manifest().num_sample_ids), (15, 15));
     let expected = (0..6).map(|i| (i, format!("6 {i}"))).chain((0..9).map(|i| (6 + i, format!("9 {i}"))));
     assert_eq!(captions(&joined).await, expected.collect::<Vec<_>>());

@@ -1,8 +1,8 @@
 use std::ops::Range;
 
+use super::Part;
 use super::random::{Draws, Purpose};
 use super::segments::{Segment, Segments};
-use super::Part;
 
 /// How much of each part of a dataset an epoch holds.
 #[derive(Debug)]
@@ -38,7 +38,9 @@ struct Group {
 #[derive(Debug)]
 enum Content {
     /// Segments one by one, from this one on: nothing has to be stored for a whole pass.
-    Whole { first_segment: u32 },
+    Whole {
+        first_segment: u32,
+    },
     Some(Vec<Segment>),
 }
 

@@ -47,7 +47,7 @@
 //! Where several datasets are mixed, each has a factor `f`, and an epoch holds `c = round(f·n)` of its `n` samples. Each dataset
 //! is an endless row of *passes*, every one of which visits each of its samples exactly once; epoch `e` takes the positions
 //! `[e·c, (e+1)·c)` of that row. So after any number of epochs two samples of a dataset have come equally often, or one of
-//! them once more, and every epoch has the same number of steps. A pass of which an epoch takes only a part has its segments
+//! them once more (but for those that [`Tail::Drop`] leaves out), and every epoch has the same number of steps. A pass of which an epoch takes only a part has its segments
 //! in an order of its own, by (seed, pass, dataset); what all datasets give to an epoch is then shuffled together as above.
 //! The pass also takes the place of the epoch in what augmentation draws from, so a sample that comes twice in an epoch looks
 //! different. Equal factors of 1 are the same order as one dataset with all shards.
@@ -57,8 +57,9 @@
 //! # Sizes
 //!
 //! Segments hold up to 256 samples, in small datasets so few that a lane still has about 16 of them. Windows hold up to
-//! 512 samples, with large images so few that the windows of all lanes together hold at most 256 MiB. Both follow from
-//! manifest and global batch, and can be set by hand; they are part of the order.
+//! 512 samples, with large images so few that the windows of all lanes together hold at most 256 MiB; of joined datasets,
+//! the one with the largest samples counts. Both follow from manifest, factors and global batch, and can be set by hand; they
+//! are part of the order.
 //!
 //! # Stability
 //!
@@ -80,8 +81,8 @@ use fastclip_schemas::Manifest;
 
 pub use epoch::{EpochPlan, Run, Window};
 pub use layout::Layout;
-pub(crate) use random::{Draws, Purpose};
 use mixture::Mixture;
+pub(crate) use random::{Draws, Purpose};
 use segments::Segments;
 
 use crate::{LoadError, Order, Tail, World};
@@ -107,13 +108,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Parts of a manifest, each with its factor.
-    pub fn of(manifest: &Manifest, parts: &[Range<usize>], factors: &[f64]) -> Vec<Self> {
-        let part = |(shards, &factor): (&Range<usize>, &f64)| {
-            let num_samples = manifest.shards[shards.clone()].iter().map(|shard| u64::from(shard.num_samples)).sum();
-            Self { shards: shards.clone(), num_samples, factor }
-        };
-        parts.iter().zip(factors).map(part).collect()
+    /// Some shards of a manifest, with their factor.
+    ///
+    /// # Panics
+    /// When the manifest has no such shards.
+    pub fn new(manifest: &Manifest, shards: Range<usize>, factor: f64) -> Self {
+        let num_samples =
+            manifest.shards[shards.clone()].iter().map(|shard| u64::from(shard.num_samples)).sum();
+        Self { shards, num_samples, factor }
     }
 
     /// Samples of it in an epoch: the nearest whole number, and at least one if it has any.
@@ -123,6 +125,28 @@ impl Part {
         }
         let exact = self.num_samples as f64 * self.factor;
         (exact.round() as u64).max(self.num_samples.min(1))
+    }
+
+    /// Passes that an epoch takes something of, at most.
+    pub(crate) fn passes(&self) -> u64 {
+        if self.factor == 1.0 || self.num_samples == 0 {
+            return 1;
+        }
+        // An epoch that holds `q` passes and a bit may begin and end within one.
+        (self.per_epoch() / self.num_samples).saturating_add(2)
+    }
+
+    /// How often an epoch comes to a shard, at most. Where it comes into the middle of a pass or leaves it there, it cuts a
+    /// segment.
+    fn num_visits(&self) -> u64 {
+        let num_cuts = if self.factor == 1.0 { 0 } else { 4 };
+        (self.shards.len() as u64).saturating_mul(self.passes()).saturating_add(num_cuts)
+    }
+
+    /// Mean size of its samples as they are stored.
+    fn sample_bytes(&self, manifest: &Manifest) -> u64 {
+        let num_bytes: u64 = manifest.shards[self.shards.clone()].iter().map(|shard| shard.num_bytes).sum();
+        num_bytes / self.num_samples.max(1)
     }
 }
 
@@ -169,8 +193,7 @@ impl Plan {
         tail: Tail,
         sizes: PlanSizes,
     ) -> Result<Self, LoadError> {
-        let num_samples = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.per_epoch()));
-        let layout = Layout::new(manifest, num_samples, global_batch, order, tail, sizes)?;
+        let layout = Layout::new(manifest, parts, global_batch, order, tail, sizes)?;
         let segments = Segments::new(
             manifest.shards.iter().map(|shard| shard.num_samples),
             u32::try_from(layout.segment_samples()).unwrap_or(u32::MAX),
