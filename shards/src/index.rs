@@ -247,7 +247,8 @@ fn key_hash(key: &str) -> u32 {
     xxh3_64(key.as_bytes()) as u32
 }
 
-fn encoded_bytes(num_samples: u32) -> u64 {
+/// Size of an index of so many samples.
+pub(crate) fn encoded_bytes(num_samples: u32) -> u64 {
     (HEADER_BYTES + CHECKSUM_BYTES) as u64 + RECORD_BYTES as u64 * u64::from(num_samples)
 }
 

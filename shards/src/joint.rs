@@ -25,7 +25,8 @@ impl Dataset {
     /// Puts datasets one after the other. Each becomes a [part](Self::parts); one alone stays as it is.
     ///
     /// Sample ids of each dataset are counted from where those of the one before it end, so an id keeps its meaning as long as
-    /// the datasets before it stay what they are. A dataset may come twice, and its samples then have two ids.
+    /// the datasets before it stay what they are. A dataset may come twice, and its samples then have two ids. The first cache
+    /// that one of them reads through is that of all.
     ///
     /// # Errors
     /// When there are more ids than numbers.
@@ -84,7 +85,8 @@ impl Dataset {
             shards,
             source: BTreeMap::new(),
         });
-        Ok(Self { shared: Arc::new(shared) })
+        let cache = datasets.into_iter().find_map(|dataset| dataset.cache);
+        Ok(Self { shared: Arc::new(shared), cache })
     }
 
     /// Keeps the shards of these names, in the order of the manifest. Sample ids stay what they are.

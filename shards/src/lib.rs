@@ -6,6 +6,7 @@
 //! | to | take |
 //! |---|---|
 //! | read a dataset | [`Dataset`], then [`Dataset::index`] and [`Dataset::fetch`] |
+//! | keep what comes from a slow store | [`Cache`] |
 //! | write one | [`DatasetWriter`] |
 //! | scan tars of any origin | [`tar`] and [`SampleGrouper`] |
 //! | reach a folder or bucket | [`Store`] |
@@ -25,9 +26,11 @@
 //! # }
 //! ```
 
+mod cache;
 mod compression;
 mod dataset;
 mod error;
+mod fetch;
 mod group;
 mod index;
 mod joint;
@@ -37,6 +40,7 @@ mod store;
 pub mod tar;
 mod writer;
 
+pub use cache::{Cache, CacheError, CacheStats};
 pub use compression::Compression;
 pub use dataset::Dataset;
 pub use error::{ReadError, WriteError};

@@ -113,12 +113,19 @@ impl S3Server {
 
     /// What a client needs to reach it.
     pub fn options(&self) -> StoreOptions {
-        StoreOptions::default()
-            .with("AWS_ENDPOINT", &format!("http://{}", self.address))
-            .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .with("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            .with("AWS_REGION", "us-east-1")
-            .with("allow_http", "true")
+        let environment = self.environment();
+        environment.iter().fold(StoreOptions::default(), |options, (name, value)| options.with(name, value))
+    }
+
+    /// The same as the environment of a program.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT", format!("http://{}", self.address)),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
     }
 
     /// Where an object lies on disk, for a test that copies or damages it.
