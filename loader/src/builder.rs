@@ -185,7 +185,7 @@ impl LoaderBuilder {
     ///
     /// Counted are the bytes of samples as they are stored, from before they are requested until they are decoded. In
     /// addition a stream takes memory for its batches (`prefetch_batches` + 2, three values a pixel), and each thread one
-    /// decoded image.
+    /// decoded image. With a [cache](Dataset::with_cache), each request in flight takes another 2 MiB.
     pub fn max_bytes_in_flight(mut self, num_bytes: u64) -> Self {
         self.max_bytes_in_flight = num_bytes;
         self
