@@ -8,7 +8,7 @@ use fastclip_loader::{Loader, Order, Tail, Tokenizer, Transform};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
 use fastclip_testkit::{Pair, free_port};
-use fastclip_trainer::distributed::{Alone, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{Agreement, Alone, ConnectOptions, Environment, connect};
 use fastclip_trainer::eval::{EvalError, EvalOptions, EvalReport, evaluate};
 use tch::{Device, Tensor};
 
@@ -30,7 +30,7 @@ fn on_ranks(world_size: usize, dataset: &Dataset, options: &EvalOptions) -> Vec<
                     });
                     let together = ConnectOptions {
                         timeout: Duration::from_secs(60),
-                        agreement: "evaluation".to_owned(),
+                        agreement: Agreement::default(),
                         device: Device::Cpu,
                     };
                     let comm = connect(&environment.unwrap(), &together).unwrap();

@@ -1,7 +1,7 @@
 //! A folder with a tiny dataset, a tiny model and the runs over them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fastclip_testkit::{Finished, TinyDataset, run};
@@ -38,7 +38,12 @@ impl Setting {
 
     /// A command of `train`, without what the test's own environment says about ranks.
     pub(crate) fn train(&self, command: &str) -> Command {
-        let mut train = Command::new(env!("CARGO_BIN_EXE_train"));
+        self.command(Path::new(env!("CARGO_BIN_EXE_train")), command)
+    }
+
+    /// The same of a copy of the program.
+    pub(crate) fn command(&self, program: &Path, command: &str) -> Command {
+        let mut train = Command::new(program);
         for variable in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "RUST_LOG"] {
             train.env_remove(variable);
         }
