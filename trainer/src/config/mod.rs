@@ -229,9 +229,9 @@ impl RunConfig {
         let mut model = ModelConfig::load(&settings.model).map_err(ConfigError::Model)?;
         model.quick_gelu |= settings.force_quick_gelu;
         let image_size = settings.image_size.unwrap_or(model.vision_cfg.image_size);
-        let patch_size = model.vision_cfg.patch_size;
-        if image_size < 1 || image_size % patch_size != 0 || image_size > 4096 {
-            let rule = format!("it must be a multiple of the model's patch size, {patch_size}, up to 4096");
+        let stride = model.vision_cfg.stride();
+        if image_size < 1 || image_size % stride != 0 || image_size > 4096 {
+            let rule = format!("it must be a multiple of {stride} for this model, up to 4096");
             return Err(refuse("image_size", image_size, rule));
         }
         model.vision_cfg.image_size = image_size;

@@ -179,10 +179,7 @@ fn values_that_no_run_can_have_are_refused_by_key() {
         ("gamma = nan", "`gamma` is NaN, but it must lie in (0, 1]"),
         ("temperature = 1.5", "`temperature` is 1.5, but temperatures lie between 0.01 and 1"),
         ("lr = 0.1\nlr_min = 0.2", "`lr_min` is 0.2, but `lr` is 0.1, which it must not exceed"),
-        (
-            "image_size = 40",
-            "`image_size` is 40, but it must be a multiple of the model's patch size, 32, up to 4096",
-        ),
+        ("image_size = 40", "`image_size` is 40, but it must be a multiple of 32 for this model, up to 4096"),
         ("beta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
         ("optimizer = \"lion\"\nbeta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
         ("momentum = 1.0", "`momentum` is 1, but it must lie in [0, 1)"),

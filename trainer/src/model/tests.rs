@@ -61,7 +61,7 @@ fn features_have_unit_length() {
     let model = toy();
     let images = Tensor::arange(2 * 3 * 48 * 48, (Kind::Int64, Device::Cpu)).remainder(251);
     let images = images.to_kind(Kind::Uint8).view([2, 3, 48, 48]);
-    for features in [model.encode_image(&images), model.encode_text(&captions())] {
+    for features in [model.encode_image(&images, Pass::Evaluation), model.encode_text(&captions())] {
         assert_eq!(features.size(), [2, 96]);
         let lengths = features.norm_scalaropt_dim(2, [1i64], false);
         assert!(largest_difference(&lengths, &lengths.ones_like()) < 1e-12);
@@ -84,15 +84,21 @@ fn bytes_are_normalised_with_the_channel_statistics() {
     let bytes = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
     let statistic = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
     let pixels = (bytes.to_kind(Kind::Double) / 255.0 - statistic(IMAGE_MEAN)) / statistic(IMAGE_STD);
-    assert!(largest_difference(&model.encode_image(&bytes), &model.encode_image(&pixels)) < 1e-12);
+    assert!(
+        largest_difference(
+            &model.encode_image(&bytes, Pass::Evaluation),
+            &model.encode_image(&pixels, Pass::Evaluation)
+        ) < 1e-12
+    );
 }
 
 #[test]
 fn every_parameter_but_the_scale_receives_a_gradient() {
     let model = toy();
     let images = Tensor::full([2, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
-    let sum =
-        (model.encode_image(&images) + model.encode_text(&captions())).cumsum(1, Kind::Double).sum(None);
+    let sum = (model.encode_image(&images, Pass::Evaluation) + model.encode_text(&captions()))
+        .cumsum(1, Kind::Double)
+        .sum(None);
     sum.backward();
     for Parameter { name, tensor } in model.parameters() {
         assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");
@@ -105,6 +111,11 @@ fn quick_gelu_is_an_option_of_both_towers() {
     config.quick_gelu = true;
     let quick = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
     let images = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
-    assert!(largest_difference(&quick.encode_image(&images), &toy().encode_image(&images)) > 1e-6);
+    assert!(
+        largest_difference(
+            &quick.encode_image(&images, Pass::Evaluation),
+            &toy().encode_image(&images, Pass::Evaluation)
+        ) > 1e-6
+    );
     assert!(largest_difference(&quick.encode_text(&captions()), &toy().encode_text(&captions())) > 1e-6);
 }
