@@ -106,6 +106,30 @@ fn every_parameter_but_the_scale_receives_a_gradient() {
 }
 
 #[test]
+fn a_repeated_pass_gives_the_same_and_gathers_nothing() {
+    let text = r#"{
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": null},
+        "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+    }"#;
+    let config = ModelConfig::from_json("test", text).unwrap();
+    let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
+    let images = Tensor::arange(3 * 3 * 32 * 32, (Kind::Int64, Device::Cpu)).remainder(251);
+    let images = images.to_kind(Kind::Uint8).view([3, 3, 32, 32]);
+    let gathered = || -> Vec<Tensor> {
+        model.parameters().buffers().iter().map(|buffer| buffer.tensor.copy()).collect()
+    };
+    let new = gathered();
+    let before = model.encode_image(&images, Pass::Evaluation);
+    let first = model.encode_image(&images, Pass::Training);
+    let after_first = gathered();
+    assert!(new.iter().zip(&after_first).all(|(new, after)| !new.equal(after)));
+    assert!(first.equal(&model.encode_image(&images, Pass::Repetition)));
+    assert!(after_first.iter().zip(gathered()).all(|(first, repeated)| first.equal(&repeated)));
+    assert!(largest_difference(&before, &model.encode_image(&images, Pass::Evaluation)) > 1e-3);
+}
+
+#[test]
 fn quick_gelu_is_an_option_of_both_towers() {
     let mut config = ModelConfig::load("toy").unwrap();
     config.quick_gelu = true;

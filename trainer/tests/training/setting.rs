@@ -20,6 +20,13 @@ const MODEL: &str = r#"{
   "text_cfg": {"width": 16, "heads": 2, "layers": 1}
 }"#;
 
+/// A model whose batch norms gather statistics.
+const RESNET: &str = r#"{
+  "embed_dim": 16,
+  "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": null},
+  "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+}"#;
+
 pub(crate) struct Setting {
     folder: TempDir,
     pub(crate) data: TinyDataset,
@@ -29,6 +36,7 @@ impl Setting {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("tiny.json"), MODEL).unwrap();
+        fs::write(folder.path().join("resnet.json"), RESNET).unwrap();
         Self { folder, data: TinyDataset::new(NUM_SAMPLES, 10) }
     }
 
