@@ -40,6 +40,27 @@ fn flags_lie_over_the_file_and_defaults_under_both() {
 }
 
 #[test]
+fn every_recipe_of_the_repository_resolves_and_survives_being_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let folders = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+    let mut found = Vec::new();
+    for file in files.map(|entry| entry.unwrap().path()) {
+        let config = resolve(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let again = RunConfig::resolve(parse(&config.to_toml()).unwrap(), MACHINE).unwrap();
+        assert_eq!(again, config, "{}", file.display());
+        let adam = match config.optimizer.rule {
+            Rule::AdamW(AdamOptions { beta2, eps, .. }) => (beta2, eps),
+            rule => panic!("{}: {rule:?}", file.display()),
+        };
+        let is_resnet = config.settings.model.starts_with("RN");
+        assert_eq!(adam, if is_resnet { (0.999, 1e-8) } else { (0.98, 1e-6) }, "{}", file.display());
+        found.push(file);
+    }
+    assert!(found.len() >= 14, "{found:?}");
+}
+
+#[test]
 fn what_follows_from_other_settings_is_filled_in() {
     let config = resolve("lr = 1e-3\nepochs = 5").unwrap();
     assert_eq!(config.rates.lr_tau, 1e-3);
