@@ -10,6 +10,7 @@
 mod batch_norm;
 mod built_in;
 mod config;
+mod cost;
 mod parameters;
 mod pass;
 mod text;
@@ -23,6 +24,7 @@ mod tests;
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig};
+pub use cost::{ModelCost, TowerCost};
 pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};

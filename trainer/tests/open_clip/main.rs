@@ -10,7 +10,7 @@ use fastclip_schemas::SampleId;
 use fastclip_testkit::Python;
 use fastclip_trainer::distributed::Alone;
 use fastclip_trainer::gradients::Gradients;
-use fastclip_trainer::model::{Clip, ModelConfig, Pass};
+use fastclip_trainer::model::{Clip, ModelConfig, ModelCost, Pass};
 use fastclip_trainer::objective::OpenClip;
 use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::schedule::{LearningRate, Schedule};
@@ -263,6 +263,18 @@ fn new_quick_gelu_models_are_drawn_as_open_clip_draws_them() {
 #[test]
 fn new_resnets_are_drawn_as_open_clip_draws_them() {
     begins_alike("RN50");
+}
+
+#[test]
+fn operations_are_those_that_pytorch_counts() {
+    for name in ["ViT-B-32", "ViT-B-16", "RN50"] {
+        let [image, text]: [u64; 2] =
+            serde_json::from_str(&Python::with_torch().run(REFERENCE, &["flops", "", name, ""])).unwrap();
+        let cost = ModelCost::of(&ModelConfig::load(name).unwrap());
+        // OpenCLIP's attention pool lets all 49 places ask, too, and projects what they get.
+        let unused = if name == "RN50" { 49 * 2 * (2048 * 2048 + 50 * 2 * 2048 + 2048 * 1024) } else { 0 };
+        assert_eq!((cost.image.flops, cost.text.flops), (image - unused, text), "{name}");
+    }
 }
 
 #[test]

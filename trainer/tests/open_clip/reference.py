@@ -67,6 +67,25 @@ def initial(folder, name, config):
     print(json.dumps(statistics))
 
 
+def flops(folder, name, config):
+    """Prints the operations of a forward pass over one image and one caption, as PyTorch counts them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = model_of(name, config).eval()
+    size, length = model.visual.image_size, model.context_length
+    found = []
+    for encode, value in (
+        (model.encode_image, torch.zeros(1, 3, *((size, size) if isinstance(size, int) else size))),
+        (model.encode_text, torch.zeros(1, length, dtype=torch.long)),
+    ):
+        # Attention in one operation is not counted on CPUs; nor is that of evaluation without gradients.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            encode(value)
+        found.append(counter.get_total_flops())
+    print(json.dumps(found))
+
+
 def configs(names):
     """Prints the configs of open_clip's models that are made of plain towers."""
     found = {}
