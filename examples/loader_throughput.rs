@@ -59,6 +59,10 @@ fn main() -> anyhow::Result<()> {
     }
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - start_cpu);
     let stats = loader.stats();
+    let cache = loader.dataset().cache().map(|cache| {
+        let cache = cache.stats();
+        json!({ "hits": cache.hits, "misses": cache.misses, "damaged": cache.damaged })
+    });
     println!(
         "{}",
         json!({
@@ -69,6 +73,7 @@ fn main() -> anyhow::Result<()> {
             "images_per_cpu_second": num_samples as f64 / cpu,
             "peak_rss_bytes": peak_rss_bytes(),
             "bad_samples": stats.num_bad(),
+            "cache": cache,
             "bottleneck": stats.bottleneck().to_string(),
             "stages": stages(&stats),
         })

@@ -1,15 +1,22 @@
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use fastclip_loader::{Layout, Loader, LoaderBuilder, Order, Quality, Tail, Transform};
-use fastclip_shards::Dataset;
+use fastclip_shards::{Cache, Dataset};
 
 /// Describes a loader on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoaderArguments {
-    /// Folder or manifest of a dataset, a path or a URL.
+    /// Folder or manifest of a dataset, a path or a URL. Several are joined: `a::b`, `data/{a,b}`.
     #[arg(long)]
     pub data: String,
+    /// Folder on a local disk that keeps what was read, for the next epoch and other processes.
+    #[arg(long, value_name = "DIR")]
+    pub data_cache: Option<PathBuf>,
+    /// Most that `--data-cache` holds, in GiB.
+    #[arg(long, value_name = "N", default_value = "64", requires = "data_cache")]
+    pub data_cache_gib: NonZeroU64,
     /// Samples in a batch.
     #[arg(long, default_value = "64")]
     pub batch_size: NonZeroUsize,
@@ -80,10 +87,14 @@ impl LoaderArguments {
     /// Opens the dataset and describes the loader.
     ///
     /// # Errors
-    /// When the dataset cannot be read.
+    /// When the dataset cannot be read, or the cache cannot be used.
     pub fn builder(&self) -> anyhow::Result<LoaderBuilder> {
-        let mut builder =
-            Loader::builder(open(&self.data)?).global_batch(self.batch_size).quality(self.quality.into());
+        let mut dataset = open(&self.data)?;
+        if let Some(folder) = &self.data_cache {
+            let max_bytes = self.data_cache_gib.get().saturating_mul(1 << 30);
+            dataset = dataset.with_cache(Cache::open(folder, max_bytes)?);
+        }
+        let mut builder = Loader::builder(dataset).global_batch(self.batch_size).quality(self.quality.into());
         builder = if self.eval {
             builder.order(Order::Sequential).tail(Tail::Keep).transform(Transform::eval(self.size))
         } else {

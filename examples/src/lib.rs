@@ -5,6 +5,7 @@
 //! | example | shows |
 //! |---|---|
 //! | `loader_basic` | reading a dataset batch by batch, and how fast that is |
+//! | `loader_mixing` | several datasets in one stream, each as often as one likes |
 //! | `loader_resume` | stopping anywhere and going on with the very next batch |
 //!
 //! Three more are tools:

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastclip_schemas::Digest;
 use fastclip_shards::tar::{Entry, Salvaged, Salvager, StreamScanner, TarError, split_name};
-use fastclip_shards::{SampleGrouper, SampleSpan, Store, StoreError};
-use futures::TryStreamExt;
+use fastclip_shards::{Compression, SampleGrouper, SampleSpan, Store, StoreError, StoreErrorKind};
+use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
 /// Damaged shards above this are not searched for what follows the damage, since that takes them into memory.
@@ -18,7 +19,10 @@ const IMAGE_MEMBERS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// What a tar holds, found by reading all of it once.
 #[derive(Debug)]
 pub(crate) struct ScannedShard {
+    /// Size of the file.
     pub(crate) num_bytes: u64,
+    /// Size of the tar in it, which is another one where it is compressed.
+    pub(crate) tar_bytes: u64,
     pub(crate) digest: Digest,
     /// Samples that are whole, on both sides of any damage.
     pub(crate) samples: Vec<ScannedSample>,
@@ -61,33 +65,79 @@ impl ScannedSample {
 
 /// Reads a tar from its first byte to its last, damaged or not: the digest is of all of it. A damaged one is read again.
 pub(crate) async fn scan(store: Store, name: String) -> Result<ScannedShard, StoreError> {
-    let mut pieces = store.stream(&name).await?;
-    let mut digest = blake3::Hasher::new();
-    let mut num_bytes = 0;
+    let compression = Compression::of(&name);
+    let file = Arc::new(Mutex::new(File::default()));
+    let taker = Arc::clone(&file);
+    let pieces = store.stream(&name).await?.inspect_ok(move |piece| locked(&taker).take(piece)).boxed();
+    let mut pieces = match compression {
+        None => pieces,
+        Some(compression) => compression.decompress(pieces),
+    };
+    let mut tar_bytes = 0;
     let mut scanner = StreamScanner::new();
     let mut samples = Samples::default();
     let mut damage = None;
-    while let Some(piece) = pieces.try_next().await? {
-        digest.update(&piece);
-        num_bytes += piece.len() as u64;
+    loop {
+        let piece = match pieces.try_next().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(error) if error.kind() == StoreErrorKind::Damaged => {
+                let reason = error.to_string();
+                damage = damage.or(Some(TarError::Compression { offset: tar_bytes, reason }));
+                // What lies behind was not looked at.
+                *locked(&file) = File::read(&store, &name).await?;
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        tar_bytes += piece.len() as u64;
         if damage.is_none() {
             damage = scanner.push(&piece, is_small_json, |entry, data| samples.add(entry, data)).err();
         }
     }
     let damage = damage.or_else(|| scanner.finish().err());
+    let File { digest, num_bytes } = std::mem::take(&mut *locked(&file));
     let digest = Digest(*digest.finalize().as_bytes());
     let Some(cause) = damage else {
-        return Ok(ScannedShard { num_bytes, digest, samples: samples.finish(), damage: None });
+        let samples = samples.finish();
+        return Ok(ScannedShard { num_bytes, tar_bytes, digest, samples, damage: None });
     };
     samples.interrupt();
     let before = samples.finish();
     let num_before = before.len();
-    let samples = match num_bytes {
-        ..=MAX_SALVAGED_BYTES => salvage(&store.get(&name).await?),
+    let samples = match compression {
+        None if num_bytes <= MAX_SALVAGED_BYTES => salvage(&store.get(&name).await?),
         _ => before,
     };
-    let num_after = samples.len().saturating_sub(num_before);
-    Ok(ScannedShard { num_bytes, digest, samples, damage: Some(Damage { cause, num_before, num_after }) })
+    let damage = Damage { cause, num_before, num_after: samples.len().saturating_sub(num_before) };
+    Ok(ScannedShard { num_bytes, tar_bytes, digest, samples, damage: Some(damage) })
+}
+
+/// A file as it lies in the store.
+#[derive(Default)]
+struct File {
+    digest: blake3::Hasher,
+    num_bytes: u64,
+}
+
+impl File {
+    fn take(&mut self, piece: &[u8]) {
+        self.digest.update(piece);
+        self.num_bytes += piece.len() as u64;
+    }
+
+    async fn read(store: &Store, name: &str) -> Result<Self, StoreError> {
+        let mut file = Self::default();
+        let mut pieces = store.stream(name).await?;
+        while let Some(piece) = pieces.try_next().await? {
+            file.take(&piece);
+        }
+        Ok(file)
+    }
+}
+
+fn locked(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All whole samples of a damaged tar.

@@ -183,7 +183,8 @@ async fn examine(dataset: &Dataset, shard: usize) -> (ShardVerdict, u64, Option<
             None
         }
     };
-    let scanned = match scan(dataset.store().clone(), entry.name.clone()).await {
+    let (store, stored) = dataset.stored_shard(shard);
+    let scanned = match scan(store.clone(), stored.name.clone()).await {
         Ok(scanned) => scanned,
         Err(error) => {
             // A missing tar was reported with the index already.

@@ -9,7 +9,7 @@ use std::fs;
 use std::hint::black_box;
 use std::time::Instant;
 
-use fastclip_loader::plan::{Plan, PlanSizes};
+use fastclip_loader::plan::{Part, Plan, PlanSizes};
 use fastclip_loader::{Order, Tail};
 use fastclip_schemas::{Digest, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
 
@@ -44,12 +44,12 @@ fn peak_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-fn main() {
-    let manifest = manifest();
+/// Plans the epoch of a mixture, and prints what it costs.
+fn measure(name: &str, manifest: &Manifest, parts: &[Part]) {
     let before = peak_bytes();
     let start = Instant::now();
     let order = Order::Shuffled { seed: 1 };
-    let plan = Plan::new(&manifest, GLOBAL_BATCH, order, Tail::Drop, PlanSizes::default())
+    let plan = Plan::mixed(manifest, parts, GLOBAL_BATCH, order, Tail::Drop, PlanSizes::default())
         .expect("the manifest has samples enough");
     let epoch = plan.epoch(0);
     let planned = start.elapsed();
@@ -63,12 +63,22 @@ fn main() {
     }
     let slot = start.elapsed() / num_slots as u32;
 
+    let num_samples = plan.layout().num_samples();
     println!(
-        "{} samples in {NUM_SHARDS} shards, {num_steps} steps: planned in {planned:.1?}",
-        manifest.num_samples
+        "{name}: {num_samples} samples of {NUM_SHARDS} shards, {num_steps} steps: planned in {planned:.1?}"
     );
     if let Some(grown) = grown {
-        println!("memory grew by {grown:.1} MiB");
+        println!("  memory grew by {grown:.1} MiB");
     }
-    println!("a slot anywhere in {slot:.1?}");
+    println!("  a slot anywhere in {slot:.1?}");
+}
+
+fn main() {
+    let manifest = manifest();
+    let num_shards = manifest.shards.len();
+    measure("one dataset", &manifest, &[Part::new(&manifest, 0..num_shards, 1.0)]);
+    // The peak of a process only grows: what this one takes above the first is what is shown.
+    let mixture =
+        [Part::new(&manifest, 0..num_shards / 3, 2.4), Part::new(&manifest, num_shards / 3..num_shards, 0.3)];
+    measure("two, mixed", &manifest, &mixture);
 }

@@ -7,7 +7,7 @@ use fastclip_shards::Dataset;
 
 use crate::buffer::{HostAllocator, PageableAllocator, Pool};
 use crate::pipeline::{IndexCache, StreamSettings};
-use crate::plan::{Plan, PlanSizes, slots_of};
+use crate::plan::{Part, Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
 use crate::tokenizer::MIN_CONTEXT_LENGTH;
 use crate::{
@@ -24,6 +24,9 @@ const DEFAULT_GLOBAL_BATCH: NonZeroUsize = NonZeroUsize::new(256).expect("256 is
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_CONTEXT_LENGTH: usize = 77;
 const DEFAULT_IMAGE_SIZE: u32 = 224;
+/// Beyond these a factor is a slip of the pen.
+const MIN_FACTOR: f64 = 1e-6;
+const MAX_FACTOR: f64 = 1e6;
 /// Longest row of tokens; no text tower comes near it.
 const MAX_CONTEXT_LENGTH: usize = 1 << 16;
 
@@ -37,6 +40,7 @@ pub struct LoaderBuilder {
     order: Order,
     tail: Tail,
     sizes: PlanSizes,
+    upsampling_factors: Option<Vec<f64>>,
     transform: Transform,
     quality: Quality,
     decoding: DecodeOptions,
@@ -62,6 +66,7 @@ impl LoaderBuilder {
             order: Order::Shuffled { seed: 0 },
             tail: Tail::Drop,
             sizes: PlanSizes::default(),
+            upsampling_factors: None,
             transform: Transform::train(DEFAULT_IMAGE_SIZE),
             quality: Quality::default(),
             decoding: DecodeOptions::default(),
@@ -112,6 +117,13 @@ impl LoaderBuilder {
     /// Samples of a lane that are mixed with one another. Part of the order; see [`plan`](crate::plan).
     pub fn window_samples(mut self, samples: u32) -> Self {
         self.sizes.window_samples = Some(samples);
+        self
+    }
+
+    /// How often an epoch holds each of the [joined datasets](Dataset::join), in their order; once unless set. Part of the
+    /// order; see [`plan`](crate::plan).
+    pub fn upsampling_factors(mut self, factors: Vec<f64>) -> Self {
+        self.upsampling_factors = Some(factors);
         self
     }
 
@@ -173,7 +185,7 @@ impl LoaderBuilder {
     ///
     /// Counted are the bytes of samples as they are stored, from before they are requested until they are decoded. In
     /// addition a stream takes memory for its batches (`prefetch_batches` + 2, three values a pixel), and each thread one
-    /// decoded image.
+    /// decoded image. With a [cache](Dataset::with_cache), each request in flight takes another 2 MiB.
     pub fn max_bytes_in_flight(mut self, num_bytes: u64) -> Self {
         self.max_bytes_in_flight = num_bytes;
         self
@@ -215,7 +227,7 @@ impl LoaderBuilder {
         self.check_settings()?;
         let global_batch = self.global_batch.get() as u64;
         let slots = slots_of(self.world, global_batch)?;
-        let plan = Plan::new(self.dataset.manifest(), global_batch, self.order, self.tail, self.sizes)?;
+        let plan = self.plan(global_batch)?;
         let per_lane = plan.layout().per_lane();
         self.check_memory(&plan, slots.end.div_ceil(per_lane) - slots.start / per_lane)?;
 
@@ -253,6 +265,35 @@ impl LoaderBuilder {
         }))
     }
 
+    fn plan(&self, global_batch: u64) -> Result<Plan, LoadError> {
+        let manifest = self.dataset.manifest();
+        let shards = self.dataset.parts().iter().map(|part| part.shards.clone());
+        let factors = self.factors()?;
+        let parts: Vec<Part> =
+            shards.zip(factors).map(|(shards, factor)| Part::new(manifest, shards, factor)).collect();
+        Plan::mixed(manifest, &parts, global_batch, self.order, self.tail, self.sizes)
+    }
+
+    /// How often an epoch holds each of the joined datasets.
+    fn factors(&self) -> Result<Vec<f64>, LoadError> {
+        let num_parts = self.dataset.parts().len();
+        let Some(factors) = &self.upsampling_factors else { return Ok(vec![1.0; num_parts]) };
+        let refuse = |rule| {
+            let (setting, value) = ("upsampling_factors", format!("{factors:?}"));
+            Err(LoadError::Setting { setting, value, rule })
+        };
+        if factors.len() != num_parts {
+            return refuse("there must be one for each dataset");
+        }
+        if !factors.iter().all(|factor| (MIN_FACTOR..=MAX_FACTOR).contains(factor)) {
+            return refuse("each must lie between 0.000001 and 1,000,000");
+        }
+        if self.order == Order::Sequential && factors.iter().any(|&factor| factor != 1.0) {
+            return refuse("the sequential order gives every sample once");
+        }
+        Ok(factors.clone())
+    }
+
     fn check_settings(&self) -> Result<(), LoadError> {
         let refuse = |setting, value: String, rule| Err(LoadError::Setting { setting, value, rule });
         if !(MIN_CONTEXT_LENGTH..=MAX_CONTEXT_LENGTH).contains(&self.context_length) {
@@ -279,7 +320,12 @@ impl LoaderBuilder {
     /// Refuses a budget that the open windows will most likely exceed: better now than after an hour of reading.
     fn check_memory(&self, plan: &Plan, num_lanes: u64) -> Result<(), LoadError> {
         let shards = &self.dataset.manifest().shards;
-        let total: u64 = shards.iter().map(|shard| shard.num_bytes).sum();
+        // A shard of which an epoch takes several passes may be open several times.
+        let of_part = |part: &Part| {
+            let num_bytes: u64 = shards[part.shards.clone()].iter().map(|shard| shard.num_bytes).sum();
+            num_bytes.saturating_mul(part.passes())
+        };
+        let total = plan.parts().iter().map(of_part).fold(0, u64::saturating_add);
         let largest_mean = shards
             .iter()
             .filter(|shard| shard.num_samples > 0)

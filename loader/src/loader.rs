@@ -31,7 +31,7 @@ impl Loader {
         self.plan().layout().num_steps()
     }
 
-    /// Samples of the dataset.
+    /// Samples of an epoch: those of the dataset, unless several are mixed.
     pub fn num_samples(&self) -> u64 {
         self.plan().layout().num_samples()
     }
@@ -99,9 +99,15 @@ impl Loader {
             Tail::Drop => "drop",
             Tail::Keep => "keep",
         };
+        let factors: Vec<f64> = self.plan().parts().iter().map(|part| part.factor).collect();
+        // Not where nothing is mixed: such orders have had their digests for longer than there are factors.
+        let factors = match factors.iter().all(|&factor| factor == 1.0) {
+            true => String::new(),
+            false => format!("upsampling_factors {factors:?}\n"),
+        };
         let text = format!(
             "fastclip order 1\nmanifest {}\norder {order}\ntail {tail}\nglobal_batch {}\nsegment_samples {}\n\
-             window_samples {}\n",
+             window_samples {}\n{factors}",
             self.dataset().manifest_digest(),
             layout.global_batch(),
             layout.segment_samples(),

@@ -5,26 +5,14 @@
 mod common;
 
 use std::collections::HashSet;
-use std::fs;
 use std::time::Duration;
 
-use common::{Contents, Toy, at, block_on, count, read, try_read};
+use common::{Contents, Toy, at, block_on, count, read, s3_copy, try_read};
 use fastclip_loader::{
     BadSampleBudget, LoadError, Loader, LoaderBuilder, Order, Tail, Transform, UnreadableShards,
 };
-use fastclip_shards::{Dataset, StoreOptions};
+use fastclip_shards::{Cache, Dataset, StoreOptions};
 use fastclip_testkit::{S3Fault, S3Request, S3Server};
-
-/// A server with a copy of the dataset in its folder `toy`.
-fn server(toy: &Toy) -> S3Server {
-    let server = S3Server::start();
-    fs::create_dir(server.file("toy")).unwrap();
-    for file in fs::read_dir(toy.path()).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), server.file("toy").join(file.file_name())).unwrap();
-    }
-    server
-}
 
 fn refined(builder: LoaderBuilder) -> Loader {
     builder
@@ -59,15 +47,31 @@ fn local(toy: &Toy) -> Vec<Contents> {
 #[test]
 fn a_stream_from_s3_is_that_from_disk() {
     let toy = Toy::new(60, 20);
-    let server = server(&toy);
+    let server = s3_copy(&toy);
     assert!(read(&remote(&server), at(0, 0), at(2, 0)) == local(&toy));
+}
+
+#[test]
+fn with_a_cache_nothing_is_asked_for_twice_and_nothing_changes() {
+    let (toy, folder) = (Toy::new(60, 20), tempfile::tempdir().unwrap());
+    let server = s3_copy(&toy);
+    let cached = || {
+        let cache = Cache::open(folder.path(), 64 << 20).unwrap();
+        refined(Loader::builder(open(&server, &server.options()).with_cache(cache)))
+    };
+    assert!(read(&cached(), at(0, 0), at(2, 0)) == local(&toy));
+    let again = cached();
+    let before = server.requests().len();
+    assert!(read(&again, at(0, 0), at(2, 0)) == local(&toy));
+    assert_eq!(server.requests()[before..], []);
+    assert_eq!(again.dataset().cache().unwrap().stats().misses, 0);
 }
 
 /// The dataset was opened on an event loop that is gone by then, and whose connection is used again.
 #[test]
 fn a_stream_does_not_need_the_event_loop_that_opened_its_dataset() {
     let toy = Toy::new(60, 20);
-    let server = server(&toy);
+    let server = s3_copy(&toy);
     // Alive and idle: nobody turns it while the stream reads.
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dataset = idle.block_on(Dataset::open_with(&server.location("toy"), &server.options())).unwrap();
@@ -84,7 +88,7 @@ fn refusals_cuts_slowness_and_wrong_lengths_change_nothing_that_arrives() {
     for fault in
         [S3Fault::InternalError, S3Fault::CutAfter(700), S3Fault::InPieces(100), S3Fault::ShorterBy(5)]
     {
-        let server = server(&toy);
+        let server = s3_copy(&toy);
         let loader = remote(&server);
         let mut seen = HashSet::new();
         server.inject(move |request| is_first(&mut seen, request).then_some(fault));
@@ -97,7 +101,7 @@ fn refusals_cuts_slowness_and_wrong_lengths_change_nothing_that_arrives() {
 #[test]
 fn a_server_that_falls_silent_is_asked_again() {
     let toy = Toy::new(60, 20);
-    let server = server(&toy);
+    let server = s3_copy(&toy);
     // The time is the client's own bound of an answer.
     let loader = refined(Loader::builder(open(&server, &server.options().with("timeout", "1s"))));
     let mut is_silent_once = true;
@@ -110,7 +114,7 @@ fn a_server_that_falls_silent_is_asked_again() {
 #[test]
 fn a_shard_that_stays_short_ends_the_stream_or_is_left_out() {
     let toy = Toy::new(60, 20);
-    let server = server(&toy);
+    let server = s3_copy(&toy);
     let dataset = open(&server, &server.options());
     server.inject(|request| {
         (request.is_get && request.path.ends_with("00001.tar")).then_some(S3Fault::ShorterBy(3))

@@ -184,7 +184,7 @@ impl Manifest {
         let least = self
             .shards
             .iter()
-            .map(|shard| shard.first_sample_id.0 + u64::from(shard.num_samples))
+            .map(|shard| shard.first_sample_id.0.saturating_add(u64::from(shard.num_samples)))
             .max()
             .unwrap_or(0);
         if least > self.num_sample_ids {

@@ -55,6 +55,22 @@ pub enum ReadError {
         /// The missing file.
         name: String,
     },
+    /// A shard was asked for by a name that the manifest does not have.
+    #[error("the manifest of `{location}` has no shard `{name}`")]
+    NoShard {
+        /// The location without credentials.
+        location: String,
+        /// The name.
+        name: String,
+    },
+    /// Datasets cannot be joined, as their ids would go beyond 64 bits.
+    #[error("the ids of `{location}` cannot be counted from {first_id} on")]
+    TooManyIds {
+        /// The location without credentials.
+        location: String,
+        /// Number of ids before it.
+        first_id: u64,
+    },
     /// The tar is not the one that the manifest describes.
     #[error("shard `{shard}` has {found} bytes, the manifest says {expected}")]
     ShardSize {

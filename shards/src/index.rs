@@ -92,6 +92,13 @@ impl ShardIndex {
         self.shard_bytes
     }
 
+    /// Counts ids from here. The manifest's total was added without overflow, but an index may hold larger ids than it says.
+    pub(crate) fn shift_ids(&mut self, first: u64) {
+        for sample in &mut self.samples {
+            sample.id = SampleId(sample.id.0.saturating_add(first));
+        }
+    }
+
     /// Id of the sample at `position`.
     ///
     /// # Panics
@@ -240,7 +247,8 @@ fn key_hash(key: &str) -> u32 {
     xxh3_64(key.as_bytes()) as u32
 }
 
-fn encoded_bytes(num_samples: u32) -> u64 {
+/// Size of an index of so many samples.
+pub(crate) fn encoded_bytes(num_samples: u32) -> u64 {
     (HEADER_BYTES + CHECKSUM_BYTES) as u64 + RECORD_BYTES as u64 * u64::from(num_samples)
 }
 

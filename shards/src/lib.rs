@@ -6,6 +6,7 @@
 //! | to | take |
 //! |---|---|
 //! | read a dataset | [`Dataset`], then [`Dataset::index`] and [`Dataset::fetch`] |
+//! | keep what comes from a slow store | [`Cache`] |
 //! | write one | [`DatasetWriter`] |
 //! | scan tars of any origin | [`tar`] and [`SampleGrouper`] |
 //! | reach a folder or bucket | [`Store`] |
@@ -25,19 +26,27 @@
 //! # }
 //! ```
 
+mod cache;
+mod compression;
 mod dataset;
 mod error;
+mod fetch;
 mod group;
 mod index;
+mod joint;
 mod run;
+mod sources;
 mod store;
 pub mod tar;
 mod writer;
 
+pub use cache::{Cache, CacheError, CacheStats};
+pub use compression::Compression;
 pub use dataset::Dataset;
 pub use error::{ReadError, WriteError};
 pub use group::{SampleGrouper, SampleSpan};
 pub use index::{IndexBuilder, IndexError, ShardIndex};
+pub use joint::DatasetPart;
 pub use run::{Sample, SampleRun};
 pub use store::{Store, StoreError, StoreErrorKind, StoreOptions, StoredObject, Upload};
 pub use writer::{Appended, DatasetWriter, WriterOptions};

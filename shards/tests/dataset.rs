@@ -209,3 +209,65 @@ async fn a_dataset_without_samples_is_refused() {
         DatasetWriter::new(store, WriterOptions::default()).finish(Default::default()).await.unwrap_err();
     assert!(error.to_string().ends_with("would have no samples"), "{error}");
 }
+
+/// A dataset of so many samples in a folder of its own.
+async fn folder(num_samples: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path().to_str().unwrap(), &StoreOptions::default()).unwrap();
+    let options =
+        WriterOptions { samples_per_shard: NonZeroU32::new(4).unwrap(), ..WriterOptions::default() };
+    let mut writer = DatasetWriter::new(store, options);
+    for number in 0..num_samples {
+        writer.append(&[("txt", format!("{num_samples} {number}").as_bytes())]).await.unwrap();
+    }
+    writer.finish(Default::default()).await.unwrap();
+    folder
+}
+
+/// Id and caption of every sample.
+async fn captions(dataset: &Dataset) -> Vec<(u64, String)> {
+    let mut captions = Vec::new();
+    for shard in 0..dataset.manifest().shards.len() {
+        let index = dataset.index(shard).await.unwrap();
+        let run = dataset.fetch(shard, &index, 0..index.len()).await.unwrap();
+        for position in run.samples() {
+            let sample = run.sample(position).unwrap();
+            captions
+                .push((sample.id().0, String::from_utf8(sample.member("txt").unwrap().to_vec()).unwrap()));
+        }
+    }
+    captions
+}
+
+#[tokio::test]
+async fn joined_datasets_are_read_one_after_the_other_with_ids_of_their_own() {
+    let (first, second) = (folder(6).await, folder(9).await);
+    let [a, b] = [first.path().to_str().unwrap(), second.path().to_str().unwrap()];
+    let joined = Dataset::open(&format!("{a}::{b}")).await.unwrap();
+    let parts = joined.parts();
+    assert_eq!([&parts[0].location, &parts[1].location], [a, b]);
+    assert_eq!([&parts[0].shards, &parts[1].shards], [&(0..2), &(2..5)]);
+    assert_eq!([&parts[0].sample_ids, &parts[1].sample_ids], [&(0..6), &(6..15)]);
+    assert_eq!((joined.manifest().num_samples, joined.manifest().num_sample_ids), (15, 15));
+    let expected = (0..6).map(|i| (i, format!("6 {i}"))).chain((0..9).map(|i| (6 + i, format!("9 {i}"))));
+    assert_eq!(captions(&joined).await, expected.collect::<Vec<_>>());
+    assert_eq!(joined.manifest().shards[2].name, format!("{b}/00000.tar"));
+    let other_order = Dataset::open(&format!("{b}::{a}")).await.unwrap();
+    assert_ne!(joined.manifest_digest(), other_order.manifest_digest());
+    assert_eq!(Dataset::open(a).await.unwrap().manifest_digest(), {
+        let text = std::fs::read(first.path().join("manifest.json")).unwrap();
+        fastclip_schemas::Digest(*blake3::hash(&text).as_bytes())
+    });
+}
+
+#[tokio::test]
+async fn shards_that_are_named_take_part_alone_and_keep_their_ids() {
+    let folder = folder(16).await;
+    let location = folder.path().to_str().unwrap();
+    let some = Dataset::open(&format!("{location}/{{00001..00002}}.tar")).await.unwrap();
+    let expected: Vec<_> = (4..12).map(|i| (i, format!("16 {i}"))).collect();
+    assert_eq!(captions(&some).await, expected);
+    assert_eq!((some.manifest().num_samples, some.manifest().num_sample_ids), (8, 16));
+    let error = Dataset::open(&format!("{location}/{{00002..00004}}.tar")).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("the manifest of `{location}` has no shard `00004.tar`"));
+}

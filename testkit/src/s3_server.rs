@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fastclip_shards::StoreOptions;
@@ -39,6 +40,8 @@ pub enum S3Fault {
     ShorterBy(usize),
     /// The body comes in pieces of so many bytes, each sent for itself.
     InPieces(usize),
+    /// The body comes in pieces of so many bytes, with a pause before each.
+    Slowly(usize, Duration),
     /// No answer ever comes. The connection stays open.
     Silence,
 }
@@ -75,6 +78,9 @@ pub struct S3Server {
 }
 
 impl S3Server {
+    /// Name of its threads, for a test that counts all others.
+    pub const THREADS: &str = "s3-server";
+
     /// Starts a server whose bucket is empty.
     ///
     /// # Panics
@@ -88,21 +94,23 @@ impl S3Server {
         let service = builder.build();
         let state = Arc::new(Mutex::new(State { rule: Box::new(|_| None), requests: Vec::new() }));
 
-        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime::Builder::new_current_thread().enable_all().thread_name(Self::THREADS).build();
         let runtime = runtime.expect("the system has an event loop to spare");
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)));
         let listener = listener.expect("loopback has a port to spare");
         let address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&state);
-        let thread = thread::spawn(move || {
+        let serve = move || {
             runtime.block_on(async {
                 tokio::select! {
                     () = serve(listener, service, shared) => {}
                     _ = stopped => {}
                 }
             });
-        });
+        };
+        let thread = thread::Builder::new().name(Self::THREADS.to_owned()).spawn(serve);
+        let thread = thread.expect("the system has a thread to spare");
         Self { folder, address, state, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -113,12 +121,19 @@ impl S3Server {
 
     /// What a client needs to reach it.
     pub fn options(&self) -> StoreOptions {
-        StoreOptions::default()
-            .with("AWS_ENDPOINT", &format!("http://{}", self.address))
-            .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .with("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            .with("AWS_REGION", "us-east-1")
-            .with("allow_http", "true")
+        let environment = self.environment();
+        environment.iter().fold(StoreOptions::default(), |options, (name, value)| options.with(name, value))
+    }
+
+    /// The same as the environment of a program.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT", format!("http://{}", self.address)),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
     }
 
     /// Where an object lies on disk, for a test that copies or damages it.
@@ -161,6 +176,8 @@ impl Drop for S3Server {
 async fn serve(listener: TcpListener, service: S3Service, state: Arc<Mutex<State>>) {
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
+        // Otherwise a small piece waits 40 ms for the client to acknowledge the one before it.
+        let _ = socket.set_nodelay(true);
         let (service, state) = (service.clone(), Arc::clone(&state));
         tokio::spawn(async move {
             // What has to end the connection without an answer says so here.
@@ -246,13 +263,16 @@ async fn spoil(response: Response<Body>, fault: S3Fault, cut: watch::Sender<bool
             head.headers.insert(CONTENT_LENGTH, kept.len().into());
             Body::from(kept)
         }
-        S3Fault::InPieces(num_bytes) => {
+        S3Fault::InPieces(num_bytes) | S3Fault::Slowly(num_bytes, _) => {
             let pieces: Vec<Bytes> = (0..whole.len())
                 .step_by(num_bytes)
                 .map(|start| whole.slice(start..(start + num_bytes).min(whole.len())))
                 .collect();
-            let pieces = stream::unfold(pieces.into_iter(), |mut pieces| async move {
-                tokio::task::yield_now().await;
+            let pieces = stream::unfold(pieces.into_iter(), move |mut pieces| async move {
+                match fault {
+                    S3Fault::Slowly(_, pause) => tokio::time::sleep(pause).await,
+                    _ => tokio::task::yield_now().await,
+                }
                 pieces.next().map(|piece| (Ok::<_, Infallible>(Frame::data(piece)), pieces))
             });
             Body::http_body_unsync(StreamBody::new(pieces))

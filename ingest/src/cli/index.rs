@@ -7,7 +7,7 @@ use super::{CREATED_BY, open_store, print, stop_on_signals, threads};
 
 /// Makes a manifest for tars that other programs wrote.
 ///
-/// Reads every `.tar` below the location once (webdataset's rules: members that share the name up to the first dot are a
+/// Reads every `.tar`, `.tar.gz`, `.tgz` and `.tar.zst` below the location once (webdataset's rules: members that share the name up to the first dot are a
 /// sample) and writes an index beside each and a manifest last. The tars are not changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

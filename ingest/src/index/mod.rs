@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 
 use fastclip_schemas::{Digest, MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
-use fastclip_shards::{IndexBuilder, Store};
+use fastclip_shards::{Compression, IndexBuilder, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use error::IndexError;
@@ -78,8 +78,11 @@ async fn index_all(
     if !options.overwrite && objects.iter().any(|object| object.name == MANIFEST_FILE) {
         return Err(IndexError::Occupied { location: store.location().to_owned() });
     }
-    let names: Vec<_> =
-        objects.into_iter().map(|object| object.name).filter(|name| name.ends_with(".tar")).collect();
+    let names: Vec<_> = objects
+        .into_iter()
+        .map(|object| object.name)
+        .filter(|name| Compression::is_shard_name(name))
+        .collect();
     progress.set_total(names.len() as u64);
     let mut scans = stream::iter(names)
         .map(|name| async {
@@ -198,7 +201,7 @@ impl Indexed {
             self.num_without_text += u64::from(!sample.has_text_or_class());
         }
         let num_samples = index.len();
-        let index = index.finish(shard.num_bytes).encode();
+        let index = index.finish(shard.tar_bytes).encode();
         let entry = ShardEntry {
             name: name.to_owned(),
             index: format!("{}.idx", name.strip_suffix(".tar").unwrap_or(name)),

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write;
 
 use crate::support::{Scratch, caption, jpeg, json, manifest};
 
@@ -144,6 +145,37 @@ fn what_follows_damage_is_kept_too_except_samples_that_lack_members() {
         assert!(scratch.samples("foreign").iter().all(|(key, _)| key != lost), "{name}");
         scratch.ingest_well(&["verify", "foreign"]);
     }
+}
+
+#[test]
+fn compressed_tars_are_indexed_and_read_like_plain_ones() {
+    let scratch = Scratch::new();
+    let gzip = |tar: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(tar).unwrap();
+        encoder.finish().unwrap()
+    };
+    scratch.write("foreign/00000.tar", foreign_tar(0..5, true));
+    let compressed = gzip(&foreign_tar(5..25, false));
+    scratch.write("foreign/00001.tar.gz", &compressed);
+    scratch.ingest_well(&["index", "foreign"]);
+    let samples = scratch.samples("foreign");
+    assert_eq!(samples.len(), 25);
+    for (number, (key, members)) in samples.iter().enumerate() {
+        assert_eq!(key, &format!("{number:09}"));
+        assert_eq!((&members["jpg"], &members["txt"]), (&jpeg(number), &caption(number).into_bytes()));
+    }
+    let shard = &manifest(&scratch.path("foreign")).shards[1];
+    assert_eq!((shard.index.as_str(), shard.num_bytes), ("00001.tar.gz.idx", compressed.len() as u64));
+    scratch.ingest_well(&["verify", "foreign"]);
+
+    scratch.write("foreign/00001.tar.gz", &compressed[..compressed.len() * 2 / 3]);
+    let error = scratch.ingest_refused(&["index", "foreign", "--overwrite"]);
+    assert!(error.contains("shard `00001.tar.gz` is damaged after "), "{error}");
+    assert!(error.contains("the compressed bytes are damaged"), "{error}");
+    scratch.ingest_well(&["index", "foreign", "--overwrite", "--skip-damaged"]);
+    let left = scratch.samples("foreign");
+    assert!((6..25).contains(&left.len()) && left[..] == samples[..left.len()], "{}", left.len());
 }
 
 #[test]

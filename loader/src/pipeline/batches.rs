@@ -339,6 +339,7 @@ impl StreamSettings {
         // One thread drives all requests, which is plenty for waiting; file systems bring threads of their own.
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
+            .thread_name("fastclip-files")
             .build()
             .map_err(|source| LoadError::Start { stage: Stage::Read, source })?;
         let reader = Reader {

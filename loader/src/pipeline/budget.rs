@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn request(first_use: u64, last_use: u64) -> RunRequest {
-        RunRequest { run: 0, shard: 0, samples: 0..1, num_uses: 1, first_use, last_use }
+        RunRequest { run: 0, shard: 0, samples: 0..1, pass: 0, num_uses: 1, first_use, last_use }
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Decoder {
     }
 
     fn fill(&mut self, job: &mut Job) -> Result<Filled, LoadError> {
-        let epoch = job.slot.position.epoch;
+        let pass = job.run.pass;
         let run = match &job.run.samples {
             Ok(run) => run,
             Err(lost) => {
@@ -47,7 +47,7 @@ impl Decoder {
             }
         };
         let pixels = job.slot.slot.bytes_mut();
-        let fault = match self.preparer.prepare(run, job.sample, epoch, pixels) {
+        let fault = match self.preparer.prepare(run, job.sample, pass, pixels) {
             Ok(sample) => return Ok(Filled { sample: Some(sample), bad: None }),
             Err(fault) => fault,
         };
@@ -63,7 +63,7 @@ impl Decoder {
         let samples = run.samples();
         let substitutes = (job.sample + 1..samples.end).chain(samples.start..job.sample);
         for substitute in substitutes {
-            if let Ok(sample) = self.preparer.prepare(run, substitute, epoch, pixels) {
+            if let Ok(sample) = self.preparer.prepare(run, substitute, pass, pixels) {
                 return Ok(Filled { sample: Some(sample), bad: Some(bad) });
             }
         }

@@ -23,6 +23,8 @@ pub(super) struct LoadedRun {
     pub(super) samples: Result<SampleRun, LostRun>,
     /// Number of the shard.
     pub(super) shard: usize,
+    /// Which pass over its dataset it belongs to.
+    pub(super) pass: u64,
     /// Uses of this rank, after which the run is not needed any more.
     pub(super) num_uses: u32,
     /// Given back together with the bytes.
@@ -114,7 +116,8 @@ impl Reader {
                     Ok(index) => self.fetch(&request, index).await?,
                     Err(lost) => Err(lost),
                 };
-                Ok(LoadedRun { samples, shard: request.shard, num_uses: request.num_uses, _held: held })
+                let RunRequest { shard, pass, num_uses, .. } = request;
+                Ok(LoadedRun { samples, shard, pass, num_uses, _held: held })
             })
             .buffered(self.requests_in_flight)
     }

@@ -45,6 +45,8 @@ pub(crate) struct RunRequest {
     pub(crate) run: u64,
     pub(crate) shard: usize,
     pub(crate) samples: Range<u32>,
+    /// Which pass over its dataset it belongs to.
+    pub(crate) pass: u64,
     pub(crate) num_uses: u32,
     /// When it is used first and last, in slots of this rank since the start of the schedule.
     pub(crate) first_use: u64,
@@ -162,6 +164,7 @@ impl Schedule {
                         run: number,
                         shard: run.shard,
                         samples: run.samples.clone(),
+                        pass: run.pass,
                         num_uses: state.num_uses,
                         first_use: time,
                         last_use: state.last_use,
@@ -205,10 +208,17 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::plan::{PlanSizes, slots_of};
+    use crate::plan::{Part, PlanSizes, slots_of};
     use crate::{Order, Tail, World};
 
-    fn plan(shard_samples: &[u32], global_batch: u64, order: Order, tail: Tail, window: u32) -> Plan {
+    /// The first half of the shards is a dataset, the rest is another one.
+    fn plan(
+        (shard_samples, factors): (&[u32], [f64; 2]),
+        global_batch: u64,
+        order: Order,
+        keep: bool,
+        window: u32,
+    ) -> Plan {
         let shards = shard_samples.iter().enumerate().map(|(shard, &num_samples)| ShardEntry {
             name: shard.to_string(),
             index: String::new(),
@@ -227,7 +237,12 @@ mod tests {
             source: BTreeMap::new(),
         };
         let sizes = PlanSizes { segment_samples: Some(9), window_samples: Some(window) };
-        Plan::new(&manifest, global_batch, order, tail, sizes).unwrap()
+        let half = shard_samples.len() / 2;
+        let parts = [(0..half, factors[0]), (half..shard_samples.len(), factors[1])];
+        let parts = parts.map(|(shards, factor)| Part::new(&manifest, shards, factor));
+        let num_samples = parts.iter().map(Part::per_epoch).sum::<u64>();
+        let tail = if keep || num_samples < global_batch { Tail::Keep } else { Tail::Drop };
+        Plan::mixed(&manifest, &parts, global_batch, order, tail, sizes).unwrap()
     }
 
     proptest! {
@@ -238,14 +253,15 @@ mod tests {
                 (1_u64, vec![1_usize]), (12, vec![1, 2, 3, 4, 6, 12]), (70, vec![1, 2, 5, 7, 10, 14, 35, 70]),
                 (128, vec![1, 2, 4, 8, 64, 128]),
             ]),
-            order in prop::sample::select(vec![Order::Shuffled { seed: 3 }, Order::Sequential]),
+            (order, factors) in prop::sample::select(vec![
+                (Order::Shuffled { seed: 3 }, [1.0, 1.0]), (Order::Sequential, [1.0, 1.0]),
+                (Order::Shuffled { seed: 3 }, [2.5, 0.4]), (Order::Shuffled { seed: 3 }, [0.7, 1.0]),
+            ]),
             keep in any::<bool>(),
             window in 1_u32..60,
             (world, rank, start, end) in any::<(Index, Index, Index, Index)>(),
         ) {
-            let num_samples: u64 = shards.iter().map(|&num| u64::from(num)).sum();
-            let tail = if keep || num_samples < global_batch { Tail::Keep } else { Tail::Drop };
-            let plan = Arc::new(plan(&shards, global_batch, order, tail, window));
+            let plan = Arc::new(plan((&shards, factors), global_batch, order, keep, window));
             let world_size = world_sizes[world.index(world_sizes.len())];
             let world = World::new(rank.index(world_size), world_size).unwrap();
             let slots = slots_of(world, global_batch).unwrap();

@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::mixture::{Mixture, Pieces};
 use super::random::{Draws, Purpose};
 use super::{Layout, Segments};
 use crate::Order;
@@ -14,7 +15,8 @@ pub struct EpochPlan {
     segments: Arc<Segments>,
     seed: u64,
     epoch: u64,
-    /// Segment at each place of the stream; empty when they stand in their own order.
+    pieces: Pieces,
+    /// Piece at each place of the stream; empty when they stand in their own order.
     permutation: Vec<u32>,
     /// Position of the stream at which each place ends.
     ends: Vec<u64>,
@@ -27,6 +29,8 @@ pub struct Run {
     pub shard: usize,
     /// Samples of the shard.
     pub samples: Range<u32>,
+    /// Which pass over its dataset it belongs to: the epoch, unless datasets are mixed.
+    pub pass: u64,
 }
 
 /// One window of a lane in the order of its delivery.
@@ -56,21 +60,28 @@ impl Window {
 }
 
 impl EpochPlan {
-    pub(super) fn new(layout: Layout, segments: Arc<Segments>, order: Order, epoch: u64) -> Self {
+    pub(super) fn new(
+        layout: Layout,
+        segments: Arc<Segments>,
+        mixture: &Mixture,
+        order: Order,
+        epoch: u64,
+    ) -> Self {
+        let pieces = mixture.pieces(&segments, order.seed(), epoch);
         let mut permutation = Vec::new();
         if layout.is_shuffled() {
-            permutation.extend(0..segments.len());
+            permutation.extend(0..pieces.len());
             Draws::new(Purpose::Segments, order.seed(), epoch, 0).shuffle(&mut permutation);
         }
         let mut end = 0;
-        let ends = (0..segments.len())
+        let ends = (0..pieces.len())
             .map(|place| {
-                let segment = permutation.get(place as usize).copied().unwrap_or(place);
-                end += segments.get(segment).samples.len() as u64;
+                let piece = permutation.get(place as usize).copied().unwrap_or(place);
+                end += pieces.get(&segments, piece).0.samples.len() as u64;
                 end
             })
             .collect();
-        Self { layout, segments, seed: order.seed(), epoch, permutation, ends }
+        Self { layout, segments, seed: order.seed(), epoch, pieces, permutation, ends }
     }
 
     /// Number of the epoch.
@@ -127,7 +138,7 @@ impl EpochPlan {
         let mut position = positions.start;
         while position < positions.end {
             let number = self.permutation.get(place).copied().unwrap_or(place as u32);
-            let segment = self.segments.get(number);
+            let (segment, pass) = self.pieces.get(&self.segments, number);
             let segment_start = self.ends[place] - segment.samples.len() as u64;
             let end = self.ends[place].min(positions.end);
             // Differences within a segment, whose length fits.
@@ -135,10 +146,14 @@ impl EpochPlan {
                 ..segment.samples.start + (end - segment_start) as u32;
             match runs.last_mut() {
                 // Neighbours in the stream that are neighbours in the shard too: one request.
-                Some(last) if last.shard == segment.shard && last.samples.end == samples.start => {
+                Some(last)
+                    if last.shard == segment.shard
+                        && last.samples.end == samples.start
+                        && last.pass == pass =>
+                {
                     last.samples.end = samples.end;
                 }
-                _ => runs.push(Run { shard: segment.shard, samples }),
+                _ => runs.push(Run { shard: segment.shard, samples, pass }),
             }
             position = end;
             place += 1;

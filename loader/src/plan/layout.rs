@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use fastclip_schemas::Manifest;
 
-use super::PlanSizes;
+use super::{Part, PlanSizes};
 use crate::{LoadError, Order, Tail};
 
 /// Most lanes: how many places of the dataset meet in a batch.
@@ -18,6 +18,8 @@ const MAX_WINDOW_SAMPLES: u64 = 512;
 const MIN_WINDOW_SAMPLES: u64 = 16;
 /// What the open windows of all lanes may hold, over all ranks.
 const WINDOW_BYTES: u64 = 256 << 20;
+/// Most visits of shards in an epoch. Half of the numbers that segments have.
+const MAX_VISITS: u64 = u32::MAX as u64 / 2;
 /// Sequential batches are cut for this many ranks, or the next number below that divides the batch.
 const SEQUENTIAL_PARTS: u64 = 8;
 
@@ -37,15 +39,30 @@ fn largest_divisor(number: u64, most: u64) -> u64 {
     (1..=most.min(number)).rev().find(|divisor| number.is_multiple_of(*divisor)).unwrap_or(1)
 }
 
+/// How many segments can still be numbered where each visit of a shard adds one that is not full.
+fn segments_left(parts: &[Part]) -> Result<u64, LoadError> {
+    let num_visits = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.num_visits()));
+    if num_visits > MAX_VISITS {
+        let factors: Vec<f64> = parts.iter().map(|part| part.factor).collect();
+        return Err(LoadError::Setting {
+            setting: "upsampling_factors",
+            value: format!("{factors:?}"),
+            rule: "an epoch would visit its shards more than two billion times",
+        });
+    }
+    Ok(u64::from(u32::MAX) - num_visits)
+}
+
 impl Layout {
     pub(super) fn new(
         manifest: &Manifest,
+        parts: &[Part],
         global_batch: u64,
         order: Order,
         tail: Tail,
         sizes: PlanSizes,
     ) -> Result<Self, LoadError> {
-        let num_samples = manifest.num_samples;
+        let num_samples = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.per_epoch()));
         if num_samples == 0 {
             return Err(LoadError::NoSamples);
         }
@@ -62,15 +79,16 @@ impl Layout {
             },
             u64::from,
         );
-        // Segments are numbered by u32. Each shard may add one that is not full.
-        let room = u64::from(u32::MAX) - (manifest.shards.len() as u64).min(u64::from(u32::MAX) / 2);
-        let segment_samples = segment_samples.max(num_samples.div_ceil(room)).max(1);
+        // Both the dataset and what an epoch takes of it have their segments numbered by u32.
+        let most_samples = num_samples.max(manifest.num_samples);
+        let segment_samples = segment_samples.max(most_samples.div_ceil(segments_left(parts)?)).max(1);
 
         let window_samples = match sizes.window_samples {
             Some(samples) => u64::from(samples).max(1),
             None if is_shuffled => {
-                let num_bytes: u64 = manifest.shards.iter().map(|shard| shard.num_bytes).sum();
-                let sample_bytes = (num_bytes / num_samples).max(1);
+                // Those of the dataset with the largest ones: a window may fall into it as a whole.
+                let sample_bytes =
+                    parts.iter().map(|part| part.sample_bytes(manifest)).max().unwrap_or(0).max(1);
                 (WINDOW_BYTES / (num_lanes * sample_bytes)).clamp(MIN_WINDOW_SAMPLES, MAX_WINDOW_SAMPLES)
             }
             None => global_batch / largest_divisor(global_batch, SEQUENTIAL_PARTS),
@@ -78,7 +96,7 @@ impl Layout {
         Ok(Self { num_samples, global_batch, num_lanes, segment_samples, window_samples, is_shuffled, tail })
     }
 
-    /// Samples of the dataset.
+    /// Samples of an epoch: those of the dataset, unless several are mixed.
     pub fn num_samples(&self) -> u64 {
         self.num_samples
     }

@@ -42,11 +42,24 @@
 //! positions. [`Tail::Keep`]: lanes deliver all positions, an epoch has as many steps as the longest
 //! lane needs, and slots beyond the end of a lane stay empty.
 //!
+//! # Mixtures
+//!
+//! Where several datasets are mixed, each has a factor `f`, and an epoch holds `c = round(f·n)` of its `n` samples. Each dataset
+//! is an endless row of *passes*, every one of which visits each of its samples exactly once; epoch `e` takes the positions
+//! `[e·c, (e+1)·c)` of that row. So after any number of epochs two samples of a dataset have come equally often, or one of
+//! them once more (but for those that [`Tail::Drop`] leaves out), and every epoch has the same number of steps. A pass of which an epoch takes only a part has its segments
+//! in an order of its own, by (seed, pass, dataset); what all datasets give to an epoch is then shuffled together as above.
+//! The pass also takes the place of the epoch in what augmentation draws from, so a sample that comes twice in an epoch looks
+//! different. Equal factors of 1 are the same order as one dataset with all shards.
+//!
+//! OpenCLIP's factors weight a draw of shards with replacement: what a sample's count is there on average, it is here.
+//!
 //! # Sizes
 //!
 //! Segments hold up to 256 samples, in small datasets so few that a lane still has about 16 of them. Windows hold up to
-//! 512 samples, with large images so few that the windows of all lanes together hold at most 256 MiB. Both follow from
-//! manifest and global batch, and can be set by hand; they are part of the order.
+//! 512 samples, with large images so few that the windows of all lanes together hold at most 256 MiB; of joined datasets,
+//! the one with the largest samples counts. Both follow from manifest, factors and global batch, and can be set by hand; they
+//! are part of the order.
 //!
 //! # Stability
 //!
@@ -56,6 +69,7 @@
 
 mod epoch;
 mod layout;
+mod mixture;
 mod random;
 mod segments;
 
@@ -67,6 +81,7 @@ use fastclip_schemas::Manifest;
 
 pub use epoch::{EpochPlan, Run, Window};
 pub use layout::Layout;
+use mixture::Mixture;
 pub(crate) use random::{Draws, Purpose};
 use segments::Segments;
 
@@ -81,11 +96,67 @@ pub struct PlanSizes {
     pub window_samples: Option<u32>,
 }
 
+/// One of several datasets that are mixed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Its shards in the manifest.
+    pub shards: Range<usize>,
+    /// Samples in these.
+    pub num_samples: u64,
+    /// How often an epoch holds it.
+    pub factor: f64,
+}
+
+impl Part {
+    /// Some shards of a manifest, with their factor.
+    ///
+    /// # Panics
+    /// When the manifest has no such shards.
+    pub fn new(manifest: &Manifest, shards: Range<usize>, factor: f64) -> Self {
+        let num_samples =
+            manifest.shards[shards.clone()].iter().map(|shard| u64::from(shard.num_samples)).sum();
+        Self { shards, num_samples, factor }
+    }
+
+    /// Samples of it in an epoch: the nearest whole number, and at least one if it has any.
+    pub fn per_epoch(&self) -> u64 {
+        if self.factor == 1.0 {
+            return self.num_samples;
+        }
+        let exact = self.num_samples as f64 * self.factor;
+        (exact.round() as u64).max(self.num_samples.min(1))
+    }
+
+    /// Passes that an epoch takes something of, at most.
+    pub(crate) fn passes(&self) -> u64 {
+        if self.factor == 1.0 || self.num_samples == 0 {
+            return 1;
+        }
+        // An epoch that holds `q` passes and a bit may begin and end within one.
+        (self.per_epoch() / self.num_samples).saturating_add(2)
+    }
+
+    /// How often an epoch comes to a shard, at most. Where it comes into the middle of a pass or leaves it there, it cuts a
+    /// segment.
+    fn num_visits(&self) -> u64 {
+        let num_cuts = if self.factor == 1.0 { 0 } else { 4 };
+        (self.shards.len() as u64).saturating_mul(self.passes()).saturating_add(num_cuts)
+    }
+
+    /// Mean size of its samples as they are stored.
+    fn sample_bytes(&self, manifest: &Manifest) -> u64 {
+        let num_bytes: u64 = manifest.shards[self.shards.clone()].iter().map(|shard| shard.num_bytes).sum();
+        num_bytes / self.num_samples.max(1)
+    }
+}
+
 /// The order of all epochs.
 #[derive(Debug)]
 pub struct Plan {
     layout: Layout,
     segments: Arc<Segments>,
+    parts: Vec<Part>,
+    mixture: Mixture,
     order: Order,
     /// A stream that crosses from one epoch to the next stands in both, with its reader ahead of its dispatcher.
     recent: Mutex<VecDeque<Arc<EpochPlan>>>,
@@ -105,17 +176,41 @@ impl Plan {
         tail: Tail,
         sizes: PlanSizes,
     ) -> Result<Self, LoadError> {
-        let layout = Layout::new(manifest, global_batch, order, tail, sizes)?;
+        let whole = Part { shards: 0..manifest.shards.len(), num_samples: manifest.num_samples, factor: 1.0 };
+        Self::mixed(manifest, &[whole], global_batch, order, tail, sizes)
+    }
+
+    /// Plans epochs that hold each part of a dataset as often as its factor says. With the factor 1 for all of it, this is
+    /// [`new`](Self::new).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), where the samples of an epoch count.
+    pub fn mixed(
+        manifest: &Manifest,
+        parts: &[Part],
+        global_batch: u64,
+        order: Order,
+        tail: Tail,
+        sizes: PlanSizes,
+    ) -> Result<Self, LoadError> {
+        let layout = Layout::new(manifest, parts, global_batch, order, tail, sizes)?;
         let segments = Segments::new(
             manifest.shards.iter().map(|shard| shard.num_samples),
             u32::try_from(layout.segment_samples()).unwrap_or(u32::MAX),
         );
-        Ok(Self { layout, segments: Arc::new(segments), order, recent: Mutex::default() })
+        let mixture = Mixture::new(parts, &segments);
+        let (parts, segments) = (parts.to_vec(), Arc::new(segments));
+        Ok(Self { layout, segments, parts, mixture, order, recent: Mutex::default() })
     }
 
     /// Lanes, windows and steps.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The datasets that are mixed.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// In what order epochs visit the samples.
@@ -129,7 +224,13 @@ impl Plan {
         if let Some(plan) = recent.iter().find(|plan| plan.epoch() == epoch) {
             return Arc::clone(plan);
         }
-        let plan = Arc::new(EpochPlan::new(self.layout, Arc::clone(&self.segments), self.order, epoch));
+        let plan = Arc::new(EpochPlan::new(
+            self.layout,
+            Arc::clone(&self.segments),
+            &self.mixture,
+            self.order,
+            epoch,
+        ));
         if recent.len() == RECENT_EPOCHS {
             recent.pop_front();
         }

@@ -33,8 +33,9 @@ impl Segments {
         Self { shard_samples, first }
     }
 
-    pub(super) fn len(&self) -> u32 {
-        *self.first.last().expect("an entry ends the last shard")
+    /// Segments of these shards.
+    pub(super) fn of_shards(&self, shards: Range<usize>) -> Range<u32> {
+        self.first[shards.start]..self.first[shards.end]
     }
 
     pub(super) fn get(&self, segment: u32) -> Segment {
@@ -57,9 +58,10 @@ mod tests {
     fn segments_partition_their_shards_in_order() {
         let shards = [1000, 0, 1, 256, 257, 0];
         let segments = Segments::new(shards.into_iter(), 256);
-        assert_eq!(segments.len(), 4 + 1 + 1 + 2);
+        assert_eq!(segments.of_shards(0..shards.len()), 0..4 + 1 + 1 + 2);
+        assert_eq!(segments.of_shards(1..4), 4..4 + 1 + 1);
         let mut samples = Vec::new();
-        for segment in (0..segments.len()).map(|segment| segments.get(segment)) {
+        for segment in segments.of_shards(0..shards.len()).map(|segment| segments.get(segment)) {
             assert!((1..=256).contains(&segment.samples.len()), "{segment:?}");
             samples.extend(segment.samples.map(|sample| (segment.shard, sample)));
         }

@@ -7,12 +7,14 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 
 use fastclip_loader::{Batch, LoadError, Loader, LoaderBuilder, Order, Tail, Transform};
 use fastclip_schemas::{Position, SampleId};
 use fastclip_shards::{Dataset, DatasetWriter, Store, StoreOptions, WriterOptions};
+use fastclip_testkit::S3Server;
 use tempfile::TempDir;
 use turbojpeg::{Compressor, Image, PixelFormat};
 
@@ -79,14 +81,30 @@ impl Toy {
 
     /// A loader of small squares, to be refined.
     pub fn loader(&self, global_batch: usize) -> LoaderBuilder {
-        Loader::builder(self.open())
-            .global_batch(count(global_batch))
-            .order(Order::Shuffled { seed: 7 })
-            .tail(Tail::Drop)
-            .transform(Transform::train_with(16, (0.3, 1.0), (0.75, 1.3)))
-            .context_length(12)
-            .threads(count(2))
+        small_loader(self.open(), global_batch)
     }
+}
+
+/// A loader of small squares, to be refined.
+pub fn small_loader(dataset: Dataset, global_batch: usize) -> LoaderBuilder {
+    Loader::builder(dataset)
+        .global_batch(count(global_batch))
+        .order(Order::Shuffled { seed: 7 })
+        .tail(Tail::Drop)
+        .transform(Transform::train_with(16, (0.3, 1.0), (0.75, 1.3)))
+        .context_length(12)
+        .threads(count(2))
+}
+
+/// A server with a copy of the dataset in its folder `toy`.
+pub fn s3_copy(toy: &Toy) -> S3Server {
+    let server = S3Server::start();
+    fs::create_dir(server.file("toy")).unwrap();
+    for file in fs::read_dir(toy.path()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), server.file("toy").join(file.file_name())).unwrap();
+    }
+    server
 }
 
 pub fn count(number: usize) -> NonZeroUsize {

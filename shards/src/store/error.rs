@@ -21,6 +21,8 @@ pub enum StoreErrorKind {
     Denied,
     /// The location itself is no good: a malformed URL, an unknown scheme.
     Location,
+    /// The bytes came, but cannot be decompressed.
+    Damaged,
     /// Everything else, after all retries.
     Other,
 }
@@ -31,8 +33,12 @@ impl StoreError {
         self.kind
     }
 
-    pub(super) fn location(message: impl Into<String>) -> Self {
+    pub(crate) fn location(message: impl Into<String>) -> Self {
         Self { kind: StoreErrorKind::Location, message: message.into() }
+    }
+
+    pub(crate) fn damaged(message: String) -> Self {
+        Self { kind: StoreErrorKind::Damaged, message }
     }
 }
 

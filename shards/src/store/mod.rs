@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncWriteExt;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -157,6 +157,20 @@ impl Store {
         name: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         let pieces = self.objects.get(&self.path(name)?).await?.into_stream();
+        Ok(pieces.map_err(StoreError::from).boxed())
+    }
+
+    /// Reads some bytes of a file piece by piece. A file that ends earlier may give fewer.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub async fn stream_range(
+        &self,
+        name: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let pieces = self.objects.get_opts(&self.path(name)?, options).await?.into_stream();
         Ok(pieces.map_err(StoreError::from).boxed())
     }
 

@@ -60,6 +60,14 @@ pub enum TarError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The tar is compressed, and cannot be decompressed from here on.
+    #[error("the tar ends at byte {offset}: {reason}")]
+    Compression {
+        /// Where in the decompressed tar.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// Well formed, but nothing that a shard can hold.
     #[error("the member at byte {offset} is {what}, which shards cannot hold")]
     Unsupported {
@@ -80,6 +88,7 @@ impl TarError {
             | Self::CutHeader { offset, .. }
             | Self::CutMember { offset, .. }
             | Self::MissingEnd { offset }
+            | Self::Compression { offset, .. }
             | Self::Extension { offset, .. }
             | Self::Unsupported { offset, .. } => offset,
         }

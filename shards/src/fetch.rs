@@ -1,0 +1,267 @@
+//! How the parts of a dataset get into memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastclip_schemas::{Digest, ShardEntry};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::cache::{BLOCK_BYTES, Cache, EntryKey, PartlyRead};
+use crate::compression::Compression;
+use crate::dataset::Dataset;
+use crate::error::ReadError;
+use crate::index::{ShardIndex, encoded_bytes};
+use crate::run::SampleRun;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// How often an answer of the wrong length is asked for again, which clients of stores take for a good one. The size of the
+/// shard was compared with the manifest before, so it is the answer that is at fault.
+const TRIES_FOR_LENGTH: u32 = 3;
+
+impl Dataset {
+    /// Reads the index of a shard, and checks index and size of the tar against the manifest. An index in the cache was
+    /// checked before.
+    ///
+    /// # Errors
+    /// When either is missing or not what the manifest says.
+    ///
+    /// # Panics
+    /// When the manifest has no such shard.
+    pub async fn index(&self, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
+        let (_, entry) = self.stored_shard(shard);
+        let key = EntryKey { digest: entry.index_digest, number: 0 };
+        let cached = match &self.cache {
+            Some(cache) => cache.get(key, encoded_bytes(entry.num_samples)).await,
+            None => None,
+        };
+        let cached = cached.and_then(|bytes| checked_index(self.shown(shard), entry, &bytes).ok());
+        let mut index = match cached {
+            Some(index) => index,
+            None => {
+                let bytes = self.stored_index(shard).await?;
+                let index = checked_index(self.shown(shard), entry, &bytes)?;
+                if let Some(cache) = &self.cache {
+                    cache.put(key, bytes.into()).await;
+                }
+                index
+            }
+        };
+        index.shift_ids(self.first_id(shard));
+        Ok(Arc::new(index))
+    }
+
+    /// The bytes of an index, when the tar beside it has its size.
+    async fn stored_index(&self, shard: usize) -> Result<Bytes, ReadError> {
+        let (store, entry) = self.stored_shard(shard);
+        let (bytes, found) = futures::join!(store.get(&entry.index), store.num_bytes(&entry.name));
+        let bytes = bytes.map_err(|source| unreadable(store, &entry.index, source))?;
+        let found = found.map_err(|source| unreadable(store, &entry.name, source))?;
+        if found != entry.num_bytes {
+            let (shard, expected) = (self.shown(shard).to_owned(), entry.num_bytes);
+            return Err(ReadError::ShardSize { shard, found, expected });
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a run of neighbouring samples with one request. A compressed shard is read and decompressed from its start to the
+    /// end of the run. With a [cache](Self::with_cache), what it holds is not asked for, and the ends of what is asked for are
+    /// those of its blocks.
+    ///
+    /// # Errors
+    /// When the store fails, or gives fewer bytes than the index says three times over. Damage inside a sample is found by
+    /// [`SampleRun::sample`].
+    ///
+    /// # Panics
+    /// When manifest or index have no such shard or samples.
+    pub async fn fetch(
+        &self,
+        shard: usize,
+        index: &Arc<ShardIndex>,
+        samples: Range<u32>,
+    ) -> Result<SampleRun, ReadError> {
+        let (store, ShardEntry { name, digest, .. }) = self.stored_shard(shard);
+        let shown = self.shown(shard);
+        let Range { start, end } = index.byte_range(samples.clone());
+        if start == end {
+            // Stores refuse an empty range.
+            return Ok(SampleRun::new(shown, Arc::clone(index), samples, Bytes::new()));
+        }
+        let compression = Compression::of(name);
+        let tar = Tar { store, name, compression, digest: *digest, num_bytes: index.shard_bytes() };
+        let mut tries_left = TRIES_FOR_LENGTH;
+        let bytes = loop {
+            tries_left -= 1;
+            let bytes =
+                tar.read(start..end, self.cache.as_ref()).await.map_err(|source| match source.kind() {
+                    StoreErrorKind::NotFound => unreadable(store, name, source),
+                    _ => ReadError::Fetch { shard: shown.to_owned(), start, end, source },
+                })?;
+            let (found, expected) = (bytes.len() as u64, end - start);
+            if found == expected {
+                break bytes;
+            }
+            if tries_left == 0 {
+                return Err(ReadError::Short { shard: shown.to_owned(), start, found, expected });
+            }
+        };
+        Ok(SampleRun::new(shown, Arc::clone(index), samples, bytes))
+    }
+
+    /// Reads a file that lies beside the manifest, such as the class names of a zero-shot set. `None` if there is none. Of
+    /// joined datasets the first one is asked.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub async fn side_file(&self, name: &str) -> Result<Option<Bytes>, ReadError> {
+        let store = &self.shared.members[0].store;
+        store.get_if_there(name).await.map_err(|source| unreadable(store, name, source))
+    }
+
+    /// What a shard is called in messages: with its location where datasets are joined.
+    fn shown(&self, shard: usize) -> &str {
+        &self.manifest().shards[shard].name
+    }
+}
+
+fn unreadable(store: &Store, name: &str, source: StoreError) -> ReadError {
+    let (location, name) = (store.location().to_owned(), name.to_owned());
+    match source.kind() {
+        StoreErrorKind::NotFound => ReadError::Missing { location, name },
+        _ => ReadError::File { location, name, source },
+    }
+}
+
+/// Decodes an index and compares it with what the manifest says about it.
+fn checked_index(shown: &str, entry: &ShardEntry, bytes: &[u8]) -> Result<ShardIndex, ReadError> {
+    let (shard, index) = (shown.to_owned(), entry.index.clone());
+    let (found, expected) = (Digest(*blake3::hash(bytes).as_bytes()), entry.index_digest);
+    if found != expected {
+        return Err(ReadError::IndexDigest { shard, index, found, expected });
+    }
+    let decoded = match ShardIndex::decode(bytes) {
+        Ok(decoded) => decoded,
+        Err(source) => return Err(ReadError::Index { shard, index, source }),
+    };
+    // The manifest has the size of the file, the index that of the tar.
+    let tar_bytes = match Compression::of(&entry.name) {
+        None => entry.num_bytes,
+        Some(_) => decoded.shard_bytes(),
+    };
+    let fields = [
+        ("num_samples", u64::from(decoded.len()), u64::from(entry.num_samples)),
+        ("num_bytes", decoded.shard_bytes(), tar_bytes),
+    ];
+    match fields.into_iter().find(|(_, found, expected)| found != expected) {
+        Some((field, found, expected)) => Err(ReadError::IndexField { shard, index, field, found, expected }),
+        None => Ok(decoded),
+    }
+}
+
+/// The tar in a shard, compressed or not.
+#[derive(Debug, Clone, Copy)]
+struct Tar<'a> {
+    store: &'a Store,
+    /// Name of the shard there.
+    name: &'a str,
+    compression: Option<Compression>,
+    /// Digest of the shard.
+    digest: Digest,
+    num_bytes: u64,
+}
+
+impl Tar<'_> {
+    /// Reads some bytes; fewer where the store gives fewer.
+    async fn read(self, range: Range<u64>, cache: Option<&Cache>) -> Result<Bytes, StoreError> {
+        let end = range.end;
+        match (cache, self.compression) {
+            (Some(cache), _) => self.read_through(cache, range).await,
+            (None, None) => self.store.get_range(self.name, range).await,
+            (None, Some(_)) => {
+                let mut read = PartlyRead::new(range.clone());
+                let reached = self.stream(range, &mut read, None).await?;
+                Ok(read.up_to(reached.min(end)).into())
+            }
+        }
+    }
+
+    /// Reads what the cache does not hold, and gives it to the cache.
+    async fn read_through(self, cache: &Cache, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let mut read = cache.get_range(self.digest, self.num_bytes, range.clone()).await;
+        for blocks in self.requests(std::mem::take(&mut read.missing)) {
+            let end = (blocks.end * BLOCK_BYTES).min(self.num_bytes);
+            let reached = self.stream(blocks.start * BLOCK_BYTES..end, &mut read, Some(cache)).await?;
+            if reached < end.min(range.end) {
+                return Ok(read.up_to(reached).into());
+            }
+        }
+        Ok(read.up_to(range.end).into())
+    }
+
+    /// Which blocks to ask for together.
+    fn requests(self, missing: Vec<u64>) -> Vec<Range<u64>> {
+        let mut requests: Vec<Range<u64>> = Vec::new();
+        for number in missing {
+            match requests.last_mut() {
+                // A compressed tar is read from its start anyway: once.
+                Some(request) if request.end == number || self.compression.is_some() => {
+                    request.end = number + 1
+                }
+                _ => requests.push(number..number + 1),
+            }
+        }
+        requests
+    }
+
+    /// Reads piece by piece, gives whole blocks to a cache, and returns where it had to stop. It holds no more than a block and
+    /// a piece, whatever the compressed bytes claim.
+    async fn stream(
+        self,
+        span: Range<u64>,
+        read: &mut PartlyRead,
+        cache: Option<&Cache>,
+    ) -> Result<u64, StoreError> {
+        let (mut position, mut pieces) = self.open(span.clone()).await?;
+        let mut block = Vec::new();
+        while position < span.end {
+            let piece = match pieces.try_next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                // What comes after the wanted bytes is only for the cache.
+                Err(_) if read.is_complete_at(position) => break,
+                Err(error) => return Err(error),
+            };
+            let piece = &piece[..piece.len().min((span.end - position) as usize)];
+            read.take(position, piece);
+            let Some(cache) = cache else {
+                position += piece.len() as u64;
+                continue;
+            };
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let number = position / BLOCK_BYTES;
+                let block_end = ((number + 1) * BLOCK_BYTES).min(self.num_bytes);
+                let (start, after) = rest.split_at(rest.len().min((block_end - position) as usize));
+                block.extend_from_slice(start);
+                position += start.len() as u64;
+                rest = after;
+                if position == block_end {
+                    cache.put(EntryKey { digest: self.digest, number }, std::mem::take(&mut block)).await;
+                }
+            }
+        }
+        Ok(position)
+    }
+
+    /// Starts to read some bytes, at a position that is not after theirs.
+    async fn open(
+        self,
+        span: Range<u64>,
+    ) -> Result<(u64, BoxStream<'static, Result<Bytes, StoreError>>), StoreError> {
+        match self.compression {
+            None => Ok((span.start, self.store.stream_range(self.name, span).await?.boxed())),
+            Some(compression) => Ok((0, compression.decompress(self.store.stream(self.name).await?))),
+        }
+    }
+}

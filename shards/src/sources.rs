@@ -1,0 +1,204 @@
+//! Locations of several datasets in one text, as OpenCLIP writes them.
+
+use crate::compression::Compression;
+use crate::store::StoreError;
+
+/// Most names that the braces of one location may stand for; larger datasets have a manifest.
+const MAX_NAMES: usize = 1 << 20;
+
+/// A dataset, whole or some of its shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Folder or manifest.
+    pub(crate) location: String,
+    /// Names of the shards that were asked for.
+    pub(crate) shards: Option<Vec<String>>,
+}
+
+/// Takes a location apart: first at each `::`, then by its braces. The shards of one folder come together.
+pub(crate) fn sources(location: &str) -> Result<Vec<Vec<Source>>, StoreError> {
+    split(location).into_iter().map(expand_source).collect()
+}
+
+/// Splits at `::`, except within the brackets of an address like `http://[::1]:9000/data`.
+fn split(location: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut at, mut is_address) = (0, 0, false);
+    let bytes = location.as_bytes();
+    while at < bytes.len() {
+        match bytes[at] {
+            b'[' => is_address = true,
+            b']' => is_address = false,
+            b':' if !is_address && bytes.get(at + 1) == Some(&b':') => {
+                parts.push(&location[start..at]);
+                start = at + 2;
+                at += 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    parts.push(&location[start..]);
+    parts
+}
+
+fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
+    let mut sources: Vec<Source> = Vec::new();
+    for name in expand(text)? {
+        if !Compression::is_shard_name(&name) {
+            sources.push(Source { location: name, shards: None });
+            continue;
+        }
+        let (folder, shard) = name.rsplit_once('/').unwrap_or((".", &name));
+        let folder = if folder.is_empty() { "/" } else { folder };
+        match sources.last_mut() {
+            Some(Source { location, shards: Some(shards) }) if location == folder => {
+                shards.push(shard.to_owned())
+            }
+            _ => sources.push(Source { location: folder.to_owned(), shards: Some(vec![shard.to_owned()]) }),
+        }
+    }
+    Ok(sources)
+}
+
+/// Expands `{00000..00331}` and `{a,b}`, any number of them and within one another. Other braces stand for themselves.
+fn expand(text: &str) -> Result<Vec<String>, StoreError> {
+    let Some((before, inner, after)) = first_braces(text) else { return Ok(vec![text.to_owned()]) };
+    let too_many =
+        || StoreError::location(format!("the braces of `{text}` stand for more than {MAX_NAMES} names"));
+    let middles = match range(inner) {
+        Some(Range { first, last, .. }) if first.abs_diff(last) >= MAX_NAMES as u64 => return Err(too_many()),
+        Some(range) => range.names(),
+        None => {
+            let mut middles = Vec::new();
+            for alternative in alternatives(inner) {
+                middles.extend(expand(alternative)?);
+            }
+            middles
+        }
+    };
+    let ends = expand(after)?;
+    if middles.len().saturating_mul(ends.len()) > MAX_NAMES {
+        return Err(too_many());
+    }
+    let name =
+        |middle: &String| ends.iter().map(move |end| format!("{before}{middle}{end}")).collect::<Vec<_>>();
+    Ok(middles.iter().flat_map(name).collect())
+}
+
+/// What stands before, within and after the first braces that are to be expanded.
+fn first_braces(text: &str) -> Option<(&str, &str, &str)> {
+    for (open, _) in text.match_indices('{') {
+        let mut depth = 0;
+        for (at, byte) in text.bytes().enumerate().skip(open) {
+            depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+            if depth > 0 {
+                continue;
+            }
+            let inner = &text[open + 1..at];
+            if range(inner).is_some() || alternatives(inner).len() > 1 {
+                return Some((&text[..open], inner, &text[at + 1..]));
+            }
+            break;
+        }
+    }
+    None
+}
+
+/// Parts between commas that are in no braces of their own.
+fn alternatives(inner: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut depth) = (0, 0);
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => {
+                parts.push(&inner[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inner[start..]);
+    parts
+}
+
+struct Range {
+    first: u64,
+    last: u64,
+    /// Digits of each number; 0 where they are not filled up.
+    width: usize,
+}
+
+impl Range {
+    fn names(&self) -> Vec<String> {
+        let Self { first, last, width } = *self;
+        let name = |number: u64| format!("{number:0width$}");
+        if first <= last {
+            (first..=last).map(name).collect()
+        } else {
+            (last..=first).rev().map(name).collect()
+        }
+    }
+}
+
+fn range(inner: &str) -> Option<Range> {
+    let (first, last) = inner.split_once("..")?;
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    let is_filled = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
+    let width = if is_filled { first.len().max(last.len()) } else { 0 };
+    Some(Range { first: number(first)?, last: number(last)?, width })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(text: &str) -> Vec<String> {
+        expand(text).unwrap()
+    }
+
+    #[test]
+    fn braces_expand_as_in_a_shell() {
+        assert_eq!(expanded("a{08..11}.tar"), ["a08.tar", "a09.tar", "a10.tar", "a11.tar"]);
+        assert_eq!(expanded("{9..11}"), ["9", "10", "11"]);
+        assert_eq!(expanded("{2..0}"), ["2", "1", "0"]);
+        assert_eq!(expanded("{a,b}/{0..1}"), ["a/0", "a/1", "b/0", "b/1"]);
+        assert_eq!(expanded("x{a,b{0..1}}"), ["xa", "xb0", "xb1"]);
+    }
+
+    #[test]
+    fn other_braces_stand_for_themselves() {
+        for text in ["a{b}c", "{", "}{", "{a..b}", "{-1..2}", "plain", "{}"] {
+            assert_eq!(expanded(text), [text]);
+        }
+        assert_eq!(expanded("{x}{1,2}"), ["{x}1", "{x}2"]);
+    }
+
+    #[test]
+    fn absurd_ranges_are_refused_before_they_fill_memory() {
+        for text in ["{0..99999999999}", "{0..9999}{0..9999}", "{0..18446744073709551615}"] {
+            let message = expand(text).unwrap_err().to_string();
+            assert!(message.contains("stand for more than"), "{message}");
+        }
+    }
+
+    #[test]
+    fn sources_are_split_at_double_colons_and_shards_gathered_by_folder() {
+        let found =
+            sources("d/cc3m/{00000..00002}.tar::s3://b/cc12m::http://[::1]:90/x/manifest.json").unwrap();
+        let names = ["00000.tar", "00001.tar", "00002.tar"].map(str::to_owned).to_vec();
+        let whole = |location: &str| vec![Source { location: location.to_owned(), shards: None }];
+        assert_eq!(
+            found,
+            [
+                vec![Source { location: "d/cc3m".to_owned(), shards: Some(names) }],
+                whole("s3://b/cc12m"),
+                whole("http://[::1]:90/x/manifest.json"),
+            ]
+        );
+        assert_eq!(sources("d/{a,b}").unwrap()[0].len(), 2);
+        assert_eq!(sources("x.tar").unwrap()[0][0].location, ".");
+    }
+}
