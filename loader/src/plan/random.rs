@@ -8,6 +8,7 @@ pub(crate) enum Purpose {
     Segments = 1,
     Window = 2,
     Augmentation = 3,
+    Caption = 4,
 }
 
 /// Random numbers that depend on four numbers and on nothing else, in this and in every later version.
