@@ -20,7 +20,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use fastclip_schemas::SampleId;
 use fastclip_trainer::config::{DeviceChoice, GammaChoice, Machine, ObjectiveChoice, RunConfig, RunOptions};
-use fastclip_trainer::distributed::{Communicator, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{Agreement, Communicator, ConnectOptions, Environment, connect};
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::launch::{LaunchOptions, launch};
 use fastclip_trainer::model::{Init, LOG_SCALE, MAX_LOGIT_SCALE, ParameterSpec, Parameters};
@@ -283,7 +283,7 @@ fn trace(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()>
     }
     let options = ConnectOptions {
         timeout: Duration::from_secs(60),
-        agreement: format!("{config:?}"),
+        agreement: Agreement { program: String::new(), configuration: format!("{config:?}") },
         device: Device::Cpu,
     };
     let comm = connect(environment, &options)?;

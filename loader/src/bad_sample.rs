@@ -47,15 +47,19 @@ pub enum BadReason {
     MissingCaption,
     /// The caption is not UTF-8.
     CaptionNotUtf8,
+    /// The caption's JSON cannot be read, or holds something else in its place.
+    MalformedCaption,
     /// The class is not a number.
     Class,
+    /// A [`SampleDecoder`](crate::SampleDecoder) refused it.
+    Content,
     /// Its shard or index cannot be read. Only under [`UnreadableShards::LeaveOut`].
     UnreadableShard,
 }
 
 impl BadReason {
     /// All reasons, in the order in which statistics list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Archive,
         Self::MissingImage,
         Self::TruncatedImage,
@@ -63,7 +67,9 @@ impl BadReason {
         Self::UndecodableImage,
         Self::MissingCaption,
         Self::CaptionNotUtf8,
+        Self::MalformedCaption,
         Self::Class,
+        Self::Content,
         Self::UnreadableShard,
     ];
 }
@@ -78,6 +84,8 @@ impl fmt::Display for BadReason {
             Self::UndecodableImage => "undecodable image",
             Self::MissingCaption => "no caption",
             Self::CaptionNotUtf8 => "caption not UTF-8",
+            Self::MalformedCaption => "malformed caption",
+            Self::Content => "unusable content",
             Self::Class => "class not a number",
             Self::UnreadableShard => "unreadable shard",
         })

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use fastclip_schemas::{Position, SampleId};
 
+use crate::Members;
 use crate::buffer::{Frames, Pool};
 
 /// One rank's part of a global batch.
@@ -16,6 +17,7 @@ pub struct Batch {
     pub(crate) lengths: Vec<i32>,
     pub(crate) sample_ids: Vec<SampleId>,
     pub(crate) classes: Vec<i32>,
+    pub(crate) members: Vec<Members>,
     pub(crate) images: Lent,
 }
 
@@ -38,11 +40,14 @@ impl Batch {
 
     /// Pixels, of shape (len, 3, size, size) and in bytes, unless another [`Output`](crate::Output) was asked for. Values of
     /// several bytes are in the order of this machine, and begin at a multiple of their size.
+    ///
+    /// With [`Content::Decoded`](crate::Content), what the decoder has written; with [`Content::Members`](crate::Content),
+    /// nothing.
     pub fn images(&self) -> &[u8] {
         &self.images.frames().bytes()[..self.len() * self.image_bytes]
     }
 
-    /// Token ids, of shape (len, context length), padded with zeros.
+    /// Token ids, of shape (len, context length), filled up as the [`Tokenizer`](crate::Tokenizer) does it.
     pub fn tokens(&self) -> &[i32] {
         &self.tokens
     }
@@ -57,6 +62,11 @@ impl Batch {
     /// Where a bad sample was replaced, this is the id of the one that stands in for it.
     pub fn sample_ids(&self) -> &[SampleId] {
         &self.sample_ids
+    }
+
+    /// The members of each sample, only with [`Content::Members`](crate::Content).
+    pub fn members(&self) -> &[Members] {
+        &self.members
     }
 
     /// Class of each sample; −1 where it has none.

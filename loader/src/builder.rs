@@ -9,9 +9,9 @@ use crate::buffer::{HostAllocator, PageableAllocator, Pool};
 use crate::pipeline::{IndexCache, StreamSettings};
 use crate::plan::{Part, Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
-use crate::tokenizer::MIN_CONTEXT_LENGTH;
+use crate::text::MIN_CONTEXT_LENGTH;
 use crate::{
-    BadSampleBudget, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
+    BadSampleBudget, Captions, Content, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
     UnreadableShards, World,
 };
 
@@ -45,7 +45,9 @@ pub struct LoaderBuilder {
     quality: Quality,
     decoding: DecodeOptions,
     output: Output,
+    content: Content,
     tokenizer: Option<Tokenizer>,
+    captions: Captions,
     context_length: usize,
     threads: Option<NonZeroUsize>,
     prefetch_batches: NonZeroUsize,
@@ -71,7 +73,9 @@ impl LoaderBuilder {
             quality: Quality::default(),
             decoding: DecodeOptions::default(),
             output: Output::default(),
+            content: Content::default(),
             tokenizer: None,
+            captions: Captions::default(),
             context_length: DEFAULT_CONTEXT_LENGTH,
             threads: None,
             prefetch_batches: DEFAULT_PREFETCH_BATCHES,
@@ -151,7 +155,20 @@ impl LoaderBuilder {
         self
     }
 
-    /// A tokenizer to share. Without one, the loader builds its own.
+    /// What a batch holds of each sample; its image unless set. Transform, quality, decoding and output are about images
+    /// only.
+    pub fn content(mut self, content: Content) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// Where the captions of a sample are, and which one is used; the member `txt` unless set.
+    pub fn captions(mut self, captions: Captions) -> Self {
+        self.captions = captions;
+        self
+    }
+
+    /// A tokenizer to share. Without one, the loader builds CLIP's.
     pub fn tokenizer(mut self, tokenizer: Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
         self
@@ -232,10 +249,21 @@ impl LoaderBuilder {
         self.check_memory(&plan, slots.end.div_ceil(per_lane) - slots.start / per_lane)?;
 
         let num_slots = global_batch / self.world.world_size() as u64;
+        let sample = SampleSettings {
+            tokenizer: self.tokenizer.unwrap_or_else(Tokenizer::clip),
+            captions: self.captions,
+            content: self.content,
+            transform: self.transform,
+            quality: self.quality,
+            decoding: self.decoding,
+            output: self.output,
+            context_length: self.context_length,
+            seed: self.order.seed(),
+        };
         let pool = Pool::new(
             self.allocator,
             usize::try_from(num_slots).expect("it is a part of a usize"),
-            self.transform.image_bytes() * self.output.values.num_bytes(),
+            sample.num_bytes(),
             self.prefetch_batches.get() + 1,
         );
         let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -244,15 +272,7 @@ impl LoaderBuilder {
             dataset: self.dataset,
             plan: Arc::new(plan),
             slots,
-            sample: SampleSettings {
-                tokenizer: self.tokenizer.unwrap_or_else(Tokenizer::clip),
-                transform: self.transform,
-                quality: self.quality,
-                decoding: self.decoding,
-                output: self.output,
-                context_length: self.context_length,
-                seed: self.order.seed(),
-            },
+            sample,
             pool: Arc::new(pool),
             meters: Arc::default(),
             threads: self.threads.unwrap_or_else(processors),
@@ -299,6 +319,9 @@ impl LoaderBuilder {
         if !(MIN_CONTEXT_LENGTH..=MAX_CONTEXT_LENGTH).contains(&self.context_length) {
             let value = self.context_length.to_string();
             return refuse("context_length", value, "it must lie between 2 and 65,536");
+        }
+        if let Some(rule) = self.captions.refusal() {
+            return refuse("captions", format!("{:?}", self.captions), rule);
         }
         if !(0.0..=1.0).contains(&self.budget.max_fraction) {
             let value = self.budget.max_fraction.to_string();

@@ -51,7 +51,8 @@
 //! | [`transform`] | pixels to squares of one size |
 //! | `resample` | the arithmetic of resizing |
 //! | `output` | squares to what a batch holds |
-//! | `tokenizer` | captions to token ids |
+//! | `text` | captions to token ids |
+//! | `content` | samples that are no images |
 //! | [`buffer`] | memory that many threads fill at once |
 //!
 //! # Threads
@@ -63,6 +64,7 @@ mod bad_sample;
 mod batch;
 pub mod buffer;
 mod builder;
+mod content;
 pub mod decode;
 mod error;
 mod loader;
@@ -75,13 +77,14 @@ pub mod plan;
 mod resample;
 mod sample;
 mod stats;
-mod tokenizer;
+mod text;
 pub mod transform;
 mod world;
 
 pub use bad_sample::{BadReason, BadSample, BadSampleBudget, UnreadableShards};
 pub use batch::Batch;
 pub use builder::LoaderBuilder;
+pub use content::{Content, Members, SampleDecoder};
 pub use decode::{DecodeError, DecodeOptions, ImageDecoder, RgbImage, decode_rgb};
 pub use error::LoadError;
 pub use loader::Loader;
@@ -91,7 +94,9 @@ pub use order::{Order, Tail};
 pub use output::{Layout, Output, Values};
 pub use pipeline::Batches;
 pub use stats::{Bottleneck, LoaderStats, Stage};
-pub use tokenizer::Tokenizer;
+#[cfg(feature = "tokenizer-json")]
+pub use text::{TokenizerError, TokenizerFile};
+pub use text::{CaptionSource, Captions, Cleaning, Tokenizer};
 pub use transform::{
     Augmentation, ColourJitter, EvalTransform, ImageTransformer, Quality, RandomErasing, ResizeMode,
     TrainTransform, Transform,

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,12 +8,13 @@ use fastclip_shards::{Sample, SampleRun};
 
 use crate::decode::{DecodeError, DecodeOptions, ImageDecoder};
 use crate::output::{Finisher, Output};
+use crate::plan::{Draws, Purpose};
 use crate::stats::Meters;
+use crate::text::{CaptionFault, Captions};
 use crate::transform::{Augmentation, ImageTransformer, Quality, Transform};
-use crate::{BadReason, LoadError, Tokenizer};
+use crate::{BadReason, Content, LoadError, Members, Tokenizer};
 
 const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
-const CAPTION_MEMBER: &str = "txt";
 /// Class of samples without one.
 const NO_CLASS: i32 = -1;
 
@@ -23,6 +25,8 @@ pub(crate) struct Prepared {
     pub(crate) tokens: Vec<i32>,
     pub(crate) length: i32,
     pub(crate) class: i32,
+    /// Only where they are what the batch shall hold.
+    pub(crate) members: Option<Members>,
 }
 
 /// What is wrong with a sample.
@@ -47,12 +51,25 @@ pub(crate) struct SamplePreparer {
 #[derive(Debug, Clone)]
 pub(crate) struct SampleSettings {
     pub(crate) tokenizer: Tokenizer,
+    pub(crate) captions: Captions,
+    pub(crate) content: Content,
     pub(crate) transform: Transform,
     pub(crate) quality: Quality,
     pub(crate) decoding: DecodeOptions,
     pub(crate) output: Output,
     pub(crate) context_length: usize,
     pub(crate) seed: u64,
+}
+
+impl SampleSettings {
+    /// Bytes of a sample in a batch.
+    pub(crate) fn num_bytes(&self) -> usize {
+        match &self.content {
+            Content::Images => self.transform.image_bytes() * self.output.values.num_bytes(),
+            Content::Decoded(decoder) => decoder.num_bytes(),
+            Content::Members => 0,
+        }
+    }
 }
 
 impl SamplePreparer {
@@ -81,23 +98,38 @@ impl SamplePreparer {
         })?;
         let fault = |(reason, detail)| Fault { key: Some(sample.key().to_owned()), reason, detail };
         // The cheap parts first: a sample without a caption need not be decoded.
-        let class = class(&sample).map_err(fault)?;
-        let caption = caption(&sample, class).map_err(fault)?;
-        let image = image(&sample).map_err(fault)?;
-
         let settings = &self.settings;
-        let mut tokens = vec![0; settings.context_length];
-        let length = self.meters.tokenize.time(|| settings.tokenizer.encode_into(caption, &mut tokens));
-
+        let class = class(&sample).map_err(fault)?;
         let augmentation = Augmentation { seed: settings.seed, epoch, sample: sample.id() };
-        self.fill(image, augmentation, pixels).map_err(|error| fault((reason(&error), error.to_string())))?;
+        let caption = caption(&sample, settings, augmentation, class).map_err(fault)?;
 
+        let mut tokens = vec![0; settings.context_length];
+        let length = self.meters.tokenize.time(|| settings.tokenizer.encode_into(&caption, &mut tokens));
         let length = i32::try_from(length).expect("a context is far shorter");
-        Ok(Prepared { id: sample.id(), tokens, length, class })
+
+        let members = self.fill(&sample, augmentation, pixels).map_err(fault)?;
+        Ok(Prepared { id: sample.id(), tokens, length, class, members })
+    }
+
+    /// Makes of a sample what the batch shall hold.
+    fn fill(&mut self, sample: &Sample<'_>, augmentation: Augmentation, out: &mut [u8]) -> Finding<Option<Members>> {
+        match &self.settings.content {
+            Content::Images => {
+                let image = image(sample)?;
+                self.render(image, augmentation, out).map_err(|error| (reason(&error), error.to_string()))?;
+                Ok(None)
+            }
+            Content::Decoded(decoder) => {
+                let decode = || decoder.decode(sample, augmentation, out);
+                self.meters.decode.time(decode).map_err(|error| (BadReason::Content, with_causes(&*error)))?;
+                Ok(None)
+            }
+            Content::Members => Ok(Some(Members::of(sample))),
+        }
     }
 
     /// Makes pixels of an image file.
-    fn fill(
+    fn render(
         &mut self,
         image: &[u8],
         augmentation: Augmentation,
@@ -127,14 +159,20 @@ fn image<'a>(sample: &Sample<'a>) -> Finding<&'a [u8]> {
         .ok_or_else(|| (BadReason::MissingImage, format!("its members are {}", extensions(sample))))
 }
 
-/// The caption, which samples of a classification set may lack.
-fn caption<'a>(sample: &Sample<'a>, class: i32) -> Finding<&'a str> {
-    match sample.member(CAPTION_MEMBER) {
-        Some(bytes) => {
-            std::str::from_utf8(bytes).map_err(|error| (BadReason::CaptionNotUtf8, error.to_string()))
-        }
-        None if class != NO_CLASS => Ok(""),
-        None => Err((BadReason::MissingCaption, format!("its members are {}", extensions(sample)))),
+/// The caption, which samples of a classification set may lack, and those that are no images.
+fn caption<'a>(
+    sample: &Sample<'a>,
+    settings: &SampleSettings,
+    Augmentation { seed, epoch, sample: id }: Augmentation,
+    class: i32,
+) -> Finding<Cow<'a, str>> {
+    let draws = || Draws::new(Purpose::Caption, seed, epoch, id.0);
+    match settings.captions.choose(sample, draws) {
+        Ok(Some(caption)) => Ok(caption),
+        Ok(None) if class != NO_CLASS || !matches!(settings.content, Content::Images) => Ok(Cow::Borrowed("")),
+        Ok(None) => Err((BadReason::MissingCaption, format!("its members are {}", extensions(sample)))),
+        Err(CaptionFault::NotUtf8(detail)) => Err((BadReason::CaptionNotUtf8, detail)),
+        Err(CaptionFault::Malformed(detail)) => Err((BadReason::MalformedCaption, detail)),
     }
 }
 

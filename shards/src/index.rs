@@ -64,6 +64,12 @@ pub enum IndexError {
         /// Checksum of its bytes.
         counted: u64,
     },
+    /// Something stands where this version has nothing.
+    #[error("its reserved word is {found:08x}, this program knows 0 only")]
+    Reserved {
+        /// What stands there.
+        found: u32,
+    },
     /// A sample lies outside the shard or over its neighbour.
     #[error("its sample {sample} spans bytes {start}..{end}, outside {allowed_start}..{allowed_end}")]
     Span {
@@ -180,6 +186,10 @@ impl ShardIndex {
         let (said, counted) = (u64_at(checksum, 0), xxh3_64(body));
         if said != counted {
             return Err(IndexError::Checksum { said, counted });
+        }
+        let found = u32_at(bytes, 12);
+        if found != 0 {
+            return Err(IndexError::Reserved { found });
         }
         let records = body[HEADER_BYTES..].chunks_exact(RECORD_BYTES).map(|record| Record {
             offset: u64_at(record, 0),

@@ -4,27 +4,42 @@ use std::process::Command;
 
 use crate::{Finished, run};
 
-/// Names the folder with the Python packages for tests. `scripts/setup --tests` makes it and sets this for
-/// Cargo.
-const PACKAGES_VARIABLE: &str = "FASTCLIP_TEST_PYTHON";
+/// Names the folder with what others read and write datasets with: `webdataset`, `numpy` and `PIL`. `scripts/setup --tests`
+/// makes it and sets this for Cargo.
+const DATA_PACKAGES: (&str, &str) = ("FASTCLIP_TEST_PYTHON", "webdataset");
 
-/// A Python with `webdataset`, `numpy` and `PIL`: what others read and write datasets with.
+/// The same for what others train with: `torch`, `open_clip` and `safetensors`.
+const TORCH_PACKAGES: (&str, &str) = ("FASTCLIP_TEST_TORCH", "open_clip");
+
+/// A Python with the packages of others that tests compare with.
 #[derive(Debug, Clone)]
 pub struct Python {
     packages: PathBuf,
 }
 
 impl Python {
-    /// Finds the packages.
+    /// Finds one with `webdataset`, `numpy` and `PIL`.
     ///
     /// # Panics
     /// If they are not there, with what to do.
     #[expect(clippy::new_without_default, reason = "it may panic, which a default should not")]
     pub fn new() -> Self {
-        let packages = std::env::var_os(PACKAGES_VARIABLE).map(PathBuf::from).unwrap_or_default();
+        Self::find(DATA_PACKAGES)
+    }
+
+    /// Finds one with `torch`, `open_clip`, `numpy` and `safetensors`.
+    ///
+    /// # Panics
+    /// If the packages are not there, with what to do.
+    pub fn with_torch() -> Self {
+        Self::find(TORCH_PACKAGES)
+    }
+
+    fn find((variable, package): (&str, &str)) -> Self {
+        let packages = std::env::var_os(variable).map(PathBuf::from).unwrap_or_default();
         assert!(
-            packages.join("webdataset").is_dir(),
-            "{PACKAGES_VARIABLE} is `{}`, which holds no `webdataset`: run `scripts/setup --tests` first",
+            packages.join(package).is_dir(),
+            "{variable} is `{}`, which holds no `{package}`: run `scripts/setup --tests` first",
             packages.display()
         );
         Self { packages }

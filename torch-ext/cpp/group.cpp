@@ -1,6 +1,7 @@
 // Collectives, for whichever backend the group was built over.
 
 #include <chrono>
+#include <cstdlib>
 #include <vector>
 
 #include "guard.h"
@@ -10,6 +11,11 @@ using fastclip::guarded;
 using fastclip::tensor;
 
 namespace {
+
+// libtorch's recorder of collectives is one for all groups of a process, and notes a group's first collective without a lock
+// (FlightRecorderDetail.hpp of 2.11): groups that begin in two threads at once crash. Who wants its traces sets the variable
+// and has one group. Set before main, when nobody else can be reading the environment.
+const int no_flight_recorder = setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
 
 c10d::ReduceOp reduce_op(int32_t op) {
   switch (op) {

@@ -16,7 +16,7 @@ use fastclip_schemas::SampleId;
 use fastclip_torch_ext::{GradientBuckets, set_num_threads};
 use fastclip_trainer::config::{Machine, ObjectiveChoice, RunConfig, RunOptions};
 use fastclip_trainer::distributed::{
-    CommCounters, CommError, Communicator, ConnectOptions, Environment, connect,
+    Agreement, CommCounters, CommError, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::launch::{LaunchOptions, launch};
@@ -218,7 +218,7 @@ fn step(
 fn table(environment: &Environment, rows: u64, batch: i64, repetitions: usize) -> anyhow::Result<()> {
     let options = ConnectOptions {
         timeout: Duration::from_secs(300),
-        agreement: "table".to_owned(),
+        agreement: Agreement::default(),
         device: Device::Cpu,
     };
     let comm = connect(environment, &options)?;

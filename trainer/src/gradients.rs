@@ -135,7 +135,7 @@ pub enum Stop {
     Terminate,
 }
 
-const NUM_STOPS: usize = 2;
+pub(crate) const NUM_STOPS: usize = 2;
 
 /// What one rank contributes to a step beside gradients.
 #[derive(Debug)]

@@ -17,8 +17,10 @@
 //! | [`eval`] | how good the model is |
 //! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
+//! | [`check`] | what a run will take, before it starts |
 //! | [`launch`] | how several ranks are started from one command |
 
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod distributed;

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommCounters, CommError, Communicator};
 use crate::gradients::{Contribution, Gradients, Stop};
-use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS};
+use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
 use crate::optimizer::{Optimizer, OptimizerError};
 use crate::schedule::{Rates, Schedule};
@@ -148,7 +148,7 @@ impl Trainer {
         let parts = batch.parts(self.num_micro_batches);
         let (mut kept, features) = match &parts[..] {
             [whole] => {
-                let features = Features::encode(&self.model, whole);
+                let features = Features::encode(&self.model, whole, Pass::Training);
                 let constant = features.detached();
                 (Some(features), constant)
             }
@@ -166,7 +166,8 @@ impl Trainer {
         }
         let model = &self.model;
         let mut backward = |part: &Part| {
-            let features = kept.take().unwrap_or_else(|| Features::encode(model, part));
+            let repeated = || Features::encode(model, part, Pass::Repetition);
+            let features = kept.take().unwrap_or_else(repeated);
             features.backward(&part.of(&share.image), &part.of(&share.text));
         };
         let (last, others) = parts.split_last().expect("a batch has at least one part");
@@ -198,6 +199,39 @@ impl Trainer {
             communication: comm.counters().since(&before),
             stop: agreement.stop,
         })
+    }
+}
+
+impl Trainer {
+    /// Replaces what batch norms gathered by its mean over ranks, so that all evaluate and save the same model. Collective.
+    /// What is gathered is linear in the statistics of batches, and no training pass reads it: when this is done, and how
+    /// often, changes no step and only the rounding of its own result.
+    ///
+    /// # Errors
+    /// When ranks cannot reach each other.
+    pub fn average_statistics(&self, comm: &dyn Communicator) -> Result<(), CommError> {
+        let statistics: Vec<&Tensor> = self
+            .model
+            .parameters()
+            .buffers()
+            .iter()
+            .map(|buffer| &buffer.tensor)
+            .filter(|tensor| tensor.is_floating_point())
+            .collect();
+        if statistics.is_empty() || comm.world_size() == 1 {
+            return Ok(());
+        }
+        let flat: Vec<Tensor> = statistics.iter().map(|tensor| tensor.flatten(0, -1)).collect();
+        let mean = Tensor::cat(&flat, 0);
+        comm.all_reduce_sum(&mean)?;
+        let mean = mean / comm.world_size() as f64;
+        let mut start = 0;
+        for statistic in statistics {
+            let length = statistic.numel() as i64;
+            no_grad(|| statistic.shallow_clone().copy_(&mean.narrow(0, start, length)));
+            start += length;
+        }
+        Ok(())
     }
 }
 
@@ -237,14 +271,14 @@ struct Features {
 }
 
 impl Features {
-    fn encode(model: &Clip, part: &Part) -> Self {
-        Self { image: model.encode_image(&part.images), text: model.encode_trimmed_text(&part.tokens) }
+    fn encode(model: &Clip, part: &Part, pass: Pass) -> Self {
+        Self { image: model.encode_image(&part.images, pass), text: model.encode_trimmed_text(&part.tokens) }
     }
 
     fn encode_all(model: &Clip, parts: &[Part]) -> Self {
         let (image, text): (Vec<Tensor>, Vec<Tensor>) = parts
             .iter()
-            .map(|part| Self::encode(model, part))
+            .map(|part| Self::encode(model, part, Pass::Training))
             .map(|Self { image, text }| (image, text))
             .unzip();
         Self { image: Tensor::cat(&image, 0), text: Tensor::cat(&text, 0) }

@@ -14,7 +14,7 @@ use std::process::{Child, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fastclip_trainer::distributed::{Communicator, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{Agreement, Communicator, ConnectOptions, Environment, connect};
 use fastclip_trainer::launch::{LaunchOptions, launch};
 use processes::{WORKER, WORKER_ARGS, run_worker, worker_command, written};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -82,7 +82,7 @@ fn said(output: &Output) -> (Vec<String>, Vec<String>) {
 
 fn sums() {
     let environment = Environment::detect(|name| env::var(name).ok()).unwrap();
-    let options = ConnectOptions { timeout: PATIENCE, agreement: String::new(), device: Device::Cpu };
+    let options = ConnectOptions { timeout: PATIENCE, agreement: Agreement::default(), device: Device::Cpu };
     let comm: Box<dyn Communicator> = connect(&environment, &options).unwrap();
     let tensor = Tensor::ones([1], (Kind::Float, Device::Cpu));
     comm.all_reduce_sum(&tensor).unwrap();
@@ -139,7 +139,7 @@ fn a_failing_rank_ends_the_others_and_gives_its_exit_code() {
 /// Says its process on a line and waits to be ended.
 fn waits() {
     let environment = Environment::detect(|name| env::var(name).ok()).unwrap();
-    let options = ConnectOptions { timeout: PATIENCE, agreement: String::new(), device: Device::Cpu };
+    let options = ConnectOptions { timeout: PATIENCE, agreement: Agreement::default(), device: Device::Cpu };
     let _comm = connect(&environment, &options).unwrap();
     println!("\nsays {}", std::process::id());
     thread::sleep(2 * PATIENCE);

@@ -243,8 +243,8 @@ impl Batches {
     }
 
     fn assemble(&self, position: Position, frames: Lent, samples: Vec<Option<Prepared>>) -> Batch {
-        let SampleSettings { transform, context_length, output, .. } = self.settings.sample;
-        let image_bytes = transform.image_bytes() * output.values.num_bytes();
+        let image_bytes = self.settings.sample.num_bytes();
+        let context_length = self.settings.sample.context_length;
         let num_samples = samples.len();
         let mut batch = Batch {
             position,
@@ -254,6 +254,7 @@ impl Batches {
             lengths: Vec::with_capacity(num_samples),
             sample_ids: Vec::<SampleId>::with_capacity(num_samples),
             classes: Vec::with_capacity(num_samples),
+            members: Vec::new(),
             images: frames,
         };
         for (slot, sample) in samples.into_iter().enumerate() {
@@ -269,6 +270,7 @@ impl Batches {
             batch.lengths.push(sample.length);
             batch.sample_ids.push(sample.id);
             batch.classes.push(sample.class);
+            batch.members.extend(sample.members);
         }
         let meters = &self.settings.meters;
         meters.num_batches.fetch_add(1, Ordering::Relaxed);

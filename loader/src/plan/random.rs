@@ -9,6 +9,7 @@ pub(crate) enum Purpose {
     Window = 2,
     Augmentation = 3,
     Pass = 4,
+    Caption = 5,
 }
 
 /// Random numbers that depend on four numbers and on nothing else, in this and in every later version.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_trainer::config::ConfigError;
+use fastclip_trainer::distributed::CommError;
 use fastclip_trainer::run::RunError;
 
 /// The input was refused.
@@ -52,6 +53,13 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let hint = error.hint();
         Self { hint, ..Self::refused(error) }
+    }
+}
+
+impl From<CommError> for Failure {
+    fn from(error: CommError) -> Self {
+        let (hint, is_refusal) = (error.hint().map(str::to_owned), error.is_refusal());
+        Self { hint, code: if is_refusal { REFUSED } else { BROKEN }, error: error.into() }
     }
 }
 

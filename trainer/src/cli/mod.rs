@@ -1,5 +1,6 @@
 //! The command line of `train`: parses, resolves, calls the library, prints.
 
+mod check;
 mod completions;
 mod eval;
 mod failure;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   train launch --ranks 2 --config configs/demo.toml
   train run --train-data data/train --val-data data/held-out --model ViT-B-32 --batch-size 256
+  train check --config configs/cc3m/fastclip-v3.toml --ranks 8 --samples 2723840
   train eval --checkpoint logs/my-run/checkpoints/step_00000500 --val-data data/held-out
   train report --run logs/my-run
 
@@ -39,6 +41,7 @@ Datasets are folders with a manifest, as `ingest` writes them, or their URLs.";
 enum Command {
     Run(run::RunArgs),
     Launch(launch::LaunchArgs),
+    Check(check::CheckArgs),
     Eval(eval::EvalArgs),
     Report(report::ReportArgs),
     Completions(completions::CompletionsArgs),
@@ -50,6 +53,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Launch(args) => args.run(),
+            Command::Check(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Completions(args) => args.run(),

@@ -229,16 +229,16 @@ impl RunConfig {
         let mut model = ModelConfig::load(&settings.model).map_err(ConfigError::Model)?;
         model.quick_gelu |= settings.force_quick_gelu;
         let image_size = settings.image_size.unwrap_or(model.vision_cfg.image_size);
-        let patch_size = model.vision_cfg.patch_size;
-        if image_size < 1 || image_size % patch_size != 0 || image_size > 4096 {
-            let rule = format!("it must be a multiple of the model's patch size, {patch_size}, up to 4096");
+        let stride = model.vision_cfg.stride();
+        if image_size < 1 || image_size % stride != 0 || image_size > 4096 {
+            let rule = format!("it must be a multiple of {stride} for this model, up to 4096");
             return Err(refuse("image_size", image_size, rule));
         }
         model.vision_cfg.image_size = image_size;
 
         let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
         settings.lr_tau = Some(lr_tau);
-        let optimizer = optimization::optimizer(&mut settings)?;
+        let optimizer = optimization::optimizer(&mut settings, model.vision_cfg.layers)?;
         let objective = ObjectiveConfig::resolve(&mut settings)?;
         if settings.objective == ObjectiveChoice::SigLip {
             model.init_logit_bias.get_or_insert(INITIAL_BIAS);
@@ -386,7 +386,9 @@ fn check_numbers(settings: &Settings) -> Result<(), ConfigError> {
     if let Some(norm) = settings.grad_clip_norm {
         in_range("grad_clip_norm", norm, f64::MIN_POSITIVE..=f64::MAX, "it must be above 0")?;
     }
-    in_range("eps", settings.eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    if let Some(eps) = settings.eps {
+        in_range("eps", eps, f64::MIN_POSITIVE..=1.0, "it must lie in (0, 1]")?;
+    }
     if settings.epochs == 0 {
         return Err(refuse(
             "epochs",

@@ -83,7 +83,7 @@ impl ObjectiveConfig {
                 lr_tau: settings.lr_tau.expect("it is filled in before the objective"),
                 beta1: settings.beta1,
                 beta2: settings.beta2.expect("resolving the optimizer fills it in"),
-                adam_epsilon: settings.eps,
+                adam_epsilon: settings.eps.expect("resolving the optimizer fills it in"),
                 gradients,
                 contrast,
             })

@@ -1,15 +1,24 @@
 //! Settings of optimizer and learning rates, checked against each other.
 
 use super::{ConfigError, OptimizerChoice, RatesConfig, Settings, name_of, refuse};
+use crate::model::Layers;
 use crate::optimizer::{AdamOptions, OptimizerOptions, Rule};
 use crate::schedule::{Decay, LearningRate, ModelSchedule, Schedule, TauThreshold, TemperatureSchedule};
 
-/// Fills in the defaults that depend on the optimizer.
-pub(super) fn optimizer(settings: &mut Settings) -> Result<OptimizerOptions, ConfigError> {
-    // That of Lion's paper: where the others keep a mean of squares, it keeps the mean of gradients itself.
-    let default_beta2 = if settings.optimizer == OptimizerChoice::Lion { 0.99 } else { 0.98 };
+/// Fills in the defaults that depend on the optimizer and on the image tower: OpenCLIP's for ViTs and for ResNets.
+pub(super) fn optimizer(settings: &mut Settings, tower: Layers) -> Result<OptimizerOptions, ConfigError> {
+    let (default_beta2, default_eps) = match tower {
+        Layers::Blocks(_) => (0.98, 1e-6),
+        Layers::Stages(_) => (0.999, 1e-8),
+    };
+    let default_beta2 = match settings.optimizer {
+        // That of Lion's paper: where the others keep a mean of squares, it keeps the mean of gradients itself.
+        OptimizerChoice::Lion => 0.99,
+        _ => default_beta2,
+    };
     let beta2 = *settings.beta2.get_or_insert(default_beta2);
-    let Settings { beta1, eps, momentum, nesterov, .. } = *settings;
+    let eps = *settings.eps.get_or_insert(default_eps);
+    let Settings { beta1, momentum, nesterov, .. } = *settings;
     if nesterov && settings.optimizer != OptimizerChoice::Sgd {
         let rule = format!("`optimizer` is {}, only sgd has it", name_of(settings.optimizer));
         return Err(refuse("nesterov", nesterov, rule));

@@ -96,7 +96,7 @@ options! {
         #[arg(help_heading = "Data", value_name = "FRACTION")]
         crop_scale: f64 = 0.9,
 
-        /// Model config: a built-in name (ViT-B-32, ViT-B-16, toy) or a JSON file of OpenCLIP's form [default: ViT-B-32]
+        /// Model config: a name of OpenCLIP's plain models (RN50, ViT-B-32, ViT-L-14-quickgelu, ...) or a JSON file of its form [default: ViT-B-32]
         #[arg(help_heading = "Model", value_name = "NAME|FILE")]
         model: String = "ViT-B-32".to_owned(),
         /// Uses x·σ(1.702x) for GELU, whatever the model config says
@@ -164,9 +164,6 @@ options! {
         /// AdamW, LAMB: how much of the mean of gradients stays in a step. Lion: how much of it counts in the sign [default: 0.9]
         #[arg(help_heading = "Optimization")]
         beta1: f64 = 0.9,
-        /// AdamW, LAMB: added to the root in the denominator [default: 1e-6]
-        #[arg(help_heading = "Optimization")]
-        eps: f64 = 1e-6,
         /// SGD: how much of the sum of gradients stays in a step; the temperature has none [default: 0.9]
         #[arg(help_heading = "Optimization")]
         momentum: f64 = 0.9,
@@ -236,9 +233,12 @@ options! {
         /// Epoch at which gamma arrives at its final value [default: half of the epochs; all of them with --gamma auto]
         #[arg(help_heading = "Objective", value_name = "EPOCHS", alias = "gamma_decay_epochs")]
         gamma_decay_epochs: u64,
-        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.99 for lion]
+        /// AdamW, LAMB: how much of the mean of squared gradients stays in a step. Lion: how much of the mean of gradients does [default: 0.98, 0.999 for ResNets, 0.99 for lion]
         #[arg(help_heading = "Optimization")]
         beta2: f64,
+        /// AdamW, LAMB: added to the root in the denominator [default: 1e-6, 1e-8 for ResNets]
+        #[arg(help_heading = "Optimization")]
+        eps: f64,
         /// Norm of all gradients above which they are scaled down to it; logs tell the norm before [default: none]
         #[arg(help_heading = "Optimization", value_name = "NORM", alias = "grad_clip_norm")]
         grad_clip_norm: f64,

@@ -40,6 +40,27 @@ fn flags_lie_over_the_file_and_defaults_under_both() {
 }
 
 #[test]
+fn every_recipe_of_the_repository_resolves_and_survives_being_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let folders = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+    let mut found = Vec::new();
+    for file in files.map(|entry| entry.unwrap().path()) {
+        let config = resolve(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let again = RunConfig::resolve(parse(&config.to_toml()).unwrap(), MACHINE).unwrap();
+        assert_eq!(again, config, "{}", file.display());
+        let adam = match config.optimizer.rule {
+            Rule::AdamW(AdamOptions { beta2, eps, .. }) => (beta2, eps),
+            rule => panic!("{}: {rule:?}", file.display()),
+        };
+        let is_resnet = config.settings.model.starts_with("RN");
+        assert_eq!(adam, if is_resnet { (0.999, 1e-8) } else { (0.98, 1e-6) }, "{}", file.display());
+        found.push(file);
+    }
+    assert!(found.len() >= 14, "{found:?}");
+}
+
+#[test]
 fn what_follows_from_other_settings_is_filled_in() {
     let config = resolve("lr = 1e-3\nepochs = 5").unwrap();
     assert_eq!(config.rates.lr_tau, 1e-3);
@@ -179,10 +200,7 @@ fn values_that_no_run_can_have_are_refused_by_key() {
         ("gamma = nan", "`gamma` is NaN, but it must lie in (0, 1]"),
         ("temperature = 1.5", "`temperature` is 1.5, but temperatures lie between 0.01 and 1"),
         ("lr = 0.1\nlr_min = 0.2", "`lr_min` is 0.2, but `lr` is 0.1, which it must not exceed"),
-        (
-            "image_size = 40",
-            "`image_size` is 40, but it must be a multiple of the model's patch size, 32, up to 4096",
-        ),
+        ("image_size = 40", "`image_size` is 40, but it must be a multiple of 32 for this model, up to 4096"),
         ("beta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
         ("optimizer = \"lion\"\nbeta2 = 1.0", "`beta2` is 1, but it must lie in [0, 1)"),
         ("momentum = 1.0", "`momentum` is 1, but it must lie in [0, 1)"),

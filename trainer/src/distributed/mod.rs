@@ -31,7 +31,7 @@ pub use counters::{CommCounters, Traffic};
 pub use environment::{Environment, EnvironmentError, LAUNCHER_PID_VARIABLE, Launcher, Meeting};
 pub use error::CommError;
 pub use group::Group;
-pub use rendezvous::{ConnectOptions, connect};
+pub use rendezvous::{Agreement, ConnectOptions, connect};
 pub use verdict::{RankName, Verdict};
 
 /// The ranks of a run, as one of them sees them.

@@ -29,13 +29,40 @@ const POLL: Duration = Duration::from_millis(50);
 /// started together come within this time, even from a slow disk; those that come later find nobody.
 const FAREWELL: Duration = Duration::from_secs(30);
 
+/// What all ranks of a run must have in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The program with its version.
+    pub program: String,
+    /// The configuration, a setting a line: the first lines that differ are what an error quotes.
+    pub configuration: String,
+}
+
+impl Agreement {
+    /// Returns what differs, its value here and there.
+    fn difference(&self, other: &Agreement) -> Option<(&'static str, String, String)> {
+        if self.program != other.program {
+            return Some(("program", self.program.clone(), other.program.clone()));
+        }
+        if self.configuration == other.configuration {
+            return None;
+        }
+        let lines = |agreement: &Agreement| agreement.configuration.lines().map(str::to_owned).collect();
+        let (own, others): (Vec<String>, Vec<String>) = (lines(self), lines(other));
+        let at = own.iter().zip(&others).take_while(|(own, other)| own == other).count();
+        // A configuration may stop where the other goes on.
+        let line = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
+        Some(("setting", line(&own), line(&others)))
+    }
+}
+
 /// What ranks come together with.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     /// Bounds coming together and every collective. Finding out whom to blame takes up to a quarter of it more.
     pub timeout: Duration,
-    /// What all ranks must have in common: a digest of the configuration and the version of the code.
-    pub agreement: String,
+    /// What all ranks must have in common.
+    pub agreement: Agreement,
     /// Where the tensors of this rank are: NCCL carries those on a GPU, Gloo those on the CPU.
     pub device: Device,
 }
@@ -171,7 +198,7 @@ fn host_name() -> String {
 struct Identity {
     name: RankName,
     world_size: usize,
-    agreement: String,
+    agreement: Agreement,
 }
 
 impl Identity {
@@ -179,10 +206,8 @@ impl Identity {
     fn disagreement(&self, zero: &Identity) -> Option<Verdict> {
         let (about, theirs, expected) = if self.world_size != zero.world_size {
             ("world size", self.world_size.to_string(), zero.world_size.to_string())
-        } else if self.agreement != zero.agreement {
-            ("configuration", self.agreement.clone(), zero.agreement.clone())
         } else {
-            return None;
+            self.agreement.difference(&zero.agreement)?
         };
         Some(Verdict::Disagreement { rank: self.name.clone(), about: about.to_owned(), theirs, expected })
     }
@@ -334,10 +359,24 @@ mod tests {
     #[test]
     fn ranks_disagree_about_world_size_before_anything_else() {
         let name = RankName { rank: 0, host: "a".to_owned(), pid: 1 };
-        let zero = Identity { name, world_size: 2, agreement: "x".to_owned() };
-        let other = Identity { world_size: 4, agreement: "y".to_owned(), ..zero.clone() };
+        let zero = Identity { name, world_size: 2, agreement: Agreement::default() };
+        let agreement = Agreement { program: "y".to_owned(), ..Agreement::default() };
+        let other = Identity { world_size: 4, agreement, ..zero.clone() };
         assert_eq!(zero.disagreement(&zero), None);
         let verdict = other.disagreement(&zero).unwrap().to_string();
         assert_eq!(verdict, "rank 0 (process 1 on `a`) has the world size `4`, rank 0 has `2`");
+    }
+
+    #[test]
+    fn the_first_setting_that_differs_is_quoted() {
+        let run = |configuration: &str| Agreement {
+            program: "train 1.0".to_owned(),
+            configuration: configuration.to_owned(),
+        };
+        let expected = ("setting", "lr = 0.1".to_owned(), "lr = 0.2".to_owned());
+        assert_eq!(run("seed = 1\nlr = 0.1\n").difference(&run("seed = 1\nlr = 0.2\n")), Some(expected));
+        let longer = ("setting", String::new(), "lr = 0.2".to_owned());
+        assert_eq!(run("seed = 1\n").difference(&run("seed = 1\nlr = 0.2\n")), Some(longer));
+        assert_eq!(run("seed = 1\n").difference(&run("seed = 1\n")), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor};
 
-use crate::model::Clip;
+use crate::model::{Clip, Pass};
 
 /// Maps images and captions to unit rows of one space.
 pub trait Encoder {
@@ -29,7 +29,7 @@ impl Encoder for Clip {
     }
 
     fn encode_image(&self, images: &Tensor) -> Tensor {
-        self.encode_image(images)
+        self.encode_image(images, Pass::Evaluation)
     }
 
     fn encode_text(&self, tokens: &Tensor) -> Tensor {

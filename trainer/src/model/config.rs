@@ -4,18 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// The model configs that the binary carries, by OpenCLIP's names; `toy` is ours, for the demo and for tests.
-const BUILT_IN: [(&str, &str); 3] = [
-    ("ViT-B-32", include_str!("../../../configs/models/ViT-B-32.json")),
-    ("ViT-B-16", include_str!("../../../configs/models/ViT-B-16.json")),
-    ("toy", include_str!("../../../configs/models/toy.json")),
-];
+use super::built_in;
 
-/// A CLIP model with a vision transformer and a text transformer, as OpenCLIP describes it.
+/// Pixels a side that become one place of a ResNet's last stage, and the factor by which its channels grow.
+const RESNET_STRIDE: i64 = 32;
+
+/// A CLIP model with a vision transformer or a ResNet, and a text transformer, as OpenCLIP describes it.
 ///
 /// A key that is not known here is an error, because a model that silently lacks what its config asks for trains for
-/// weeks before anybody notices. A few keys of OpenCLIP are accepted as long as they ask for what is built anyway:
-/// `custom_text: false`, `vision_cfg.ls_init_value: null`, `vision_cfg.patch_dropout: 0` and `text_cfg.ls_init_value: null`.
+/// weeks before anybody notices. `custom_text` is accepted as long as it is false.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -32,31 +29,42 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "is_default")]
     pub init_logit_bias: Option<f64>,
     #[serde(default, skip_serializing_if = "is_default")]
-    custom_text: bool,
+    pub(super) custom_text: bool,
 }
 
-/// The image tower: a vision transformer.
+/// Depth of the image tower, which also says of what kind it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Layers {
+    /// Blocks of a vision transformer.
+    Blocks(i64),
+    /// Bottlenecks in the four stages of a ResNet.
+    Stages([i64; 4]),
+}
+
+/// The image tower: a vision transformer or a ResNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisionConfig {
     /// Height and width of its input.
     pub image_size: i64,
-    /// Number of blocks.
-    pub layers: i64,
-    /// Channels of its residual stream.
+    /// Depth, and thereby kind.
+    pub layers: Layers,
+    /// Channels of a transformer's residual stream, or of a ResNet's stem.
     pub width: i64,
-    /// Height and width of a patch.
-    pub patch_size: i64,
+    /// Height and width of a transformer's patch; a ResNet has none.
+    pub patch_size: Option<i64>,
     /// Channels of an attention head.
     #[serde(default = "default_head_width")]
     pub head_width: i64,
     /// Width of the MLP's hidden layer over `width`.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: f64,
+    /// First value of the factors on what a block adds to the residual stream; none unless set.
     #[serde(default, skip_serializing_if = "is_default")]
-    ls_init_value: Option<f64>,
+    pub ls_init_value: Option<f64>,
     #[serde(default, skip_serializing_if = "is_default")]
-    patch_dropout: f64,
+    pub(super) patch_dropout: f64,
 }
 
 /// The text tower: a causal transformer that is read at the end token.
@@ -81,8 +89,23 @@ pub struct TextConfig {
     /// Width of the MLP's hidden layer over `width`.
     #[serde(default = "default_mlp_ratio")]
     pub mlp_ratio: f64,
+    /// First value of the factors on what a block adds to the residual stream; none unless set.
     #[serde(default, skip_serializing_if = "is_default")]
-    ls_init_value: Option<f64>,
+    pub ls_init_value: Option<f64>,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self {
+            context_length: default_context_length(),
+            vocab_size: default_vocab_size(),
+            width: default_text_width(),
+            heads: default_heads(),
+            layers: default_layers(),
+            mlp_ratio: default_mlp_ratio(),
+            ls_init_value: None,
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -117,7 +140,7 @@ const fn default_layers() -> i64 {
 #[non_exhaustive]
 pub enum ModelConfigError {
     /// Neither a name we know nor a file.
-    #[error("there is no model config `{name}`: it is neither a file nor one of {}", known_names())]
+    #[error("there is no model config `{name}`: it is neither a file nor one of {}", built_in::listed())]
     Unknown {
         /// What was asked for.
         name: String,
@@ -154,18 +177,14 @@ pub enum ModelConfigError {
     },
 }
 
-fn known_names() -> String {
-    BUILT_IN.map(|(name, _)| format!("`{name}`")).join(", ")
-}
-
 impl ModelConfig {
     /// Finds a config by one of the built-in names, or reads it from a JSON file.
     ///
     /// # Errors
     /// When there is no such config, or it asks for a model that is not built here.
     pub fn load(name_or_path: &str) -> Result<Self, ModelConfigError> {
-        if let Some((_, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
-            return Self::from_json(name_or_path, text);
+        if let Some(config) = built_in::built_in(name_or_path) {
+            return Ok(config);
         }
         let path = Path::new(name_or_path);
         if !path.exists() {
@@ -174,6 +193,11 @@ impl ModelConfig {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ModelConfigError::Read { name: name_or_path.to_owned(), source })?;
         Self::from_json(name_or_path, &text)
+    }
+
+    /// Returns the built-in names; each may be followed by `-quickgelu`.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        built_in::names()
     }
 
     /// Parses and checks OpenCLIP's JSON; `name` is for messages only.
@@ -195,9 +219,7 @@ impl ModelConfig {
         for (key, value) in [
             ("embed_dim", *embed_dim),
             ("vision_cfg.image_size", vision.image_size),
-            ("vision_cfg.layers", vision.layers),
             ("vision_cfg.width", vision.width),
-            ("vision_cfg.patch_size", vision.patch_size),
             ("vision_cfg.head_width", vision.head_width),
             ("text_cfg.context_length", text.context_length),
             ("text_cfg.vocab_size", text.vocab_size),
@@ -209,15 +231,36 @@ impl ModelConfig {
                 return refuse(key, value.to_string(), "it must be at least 1");
             }
         }
-        if vision.image_size % vision.patch_size != 0 {
-            let value = vision.image_size.to_string();
-            return refuse(
-                "vision_cfg.image_size",
-                value,
-                "it must be a multiple of `vision_cfg.patch_size`",
-            );
+        let image_size = vision.image_size.to_string();
+        match vision.layers {
+            Layers::Blocks(layers) if layers < 1 => {
+                return refuse("vision_cfg.layers", layers.to_string(), "it must be at least 1");
+            }
+            Layers::Blocks(_) => {
+                let Some(patch_size) = vision.patch_size.filter(|&size| size >= 1) else {
+                    let value = vision.patch_size.map_or("null".to_owned(), |size| size.to_string());
+                    return refuse("vision_cfg.patch_size", value, "a vision transformer needs one");
+                };
+                if vision.image_size % patch_size != 0 {
+                    let rule = "it must be a multiple of `vision_cfg.patch_size`";
+                    return refuse("vision_cfg.image_size", image_size, rule);
+                }
+            }
+            Layers::Stages(stages) => {
+                if stages.iter().any(|&bottlenecks| bottlenecks < 1) {
+                    let value = format!("{stages:?}");
+                    return refuse("vision_cfg.layers", value, "every stage needs a bottleneck");
+                }
+                if vision.image_size % RESNET_STRIDE != 0 {
+                    return refuse("vision_cfg.image_size", image_size, "a ResNet needs a multiple of 32");
+                }
+                if vision.ls_init_value.is_some() {
+                    let value = format!("{:?}", vision.ls_init_value);
+                    return refuse("vision_cfg.ls_init_value", value, "a ResNet has no layer scale");
+                }
+            }
         }
-        if vision.width % vision.head_width != 0 {
+        if vision.attention_width() % vision.head_width != 0 {
             let value = vision.width.to_string();
             return refuse("vision_cfg.width", value, "it must be a multiple of `vision_cfg.head_width`");
         }
@@ -235,14 +278,6 @@ impl ModelConfig {
         if self.custom_text {
             return refuse("custom_text", "true".to_owned(), "only the plain text tower is built");
         }
-        for (key, value) in [
-            ("vision_cfg.ls_init_value", vision.ls_init_value),
-            ("text_cfg.ls_init_value", text.ls_init_value),
-        ] {
-            if let Some(value) = value {
-                return refuse(key, value.to_string(), "layer scale is not built");
-            }
-        }
         if vision.patch_dropout != 0.0 {
             let value = vision.patch_dropout.to_string();
             return refuse("vision_cfg.patch_dropout", value, "patch dropout is not built");
@@ -252,14 +287,27 @@ impl ModelConfig {
 }
 
 impl VisionConfig {
-    /// Returns the number of attention heads.
-    pub fn heads(&self) -> i64 {
-        self.width / self.head_width
+    /// Returns the channels that attention sees: those of the blocks, or of a ResNet's last stage.
+    pub(super) fn attention_width(&self) -> i64 {
+        match self.layers {
+            Layers::Blocks(_) => self.width,
+            Layers::Stages(_) => self.width * RESNET_STRIDE,
+        }
     }
 
-    /// Returns the number of tokens that the blocks see: one a patch, and the class token.
+    /// Returns the number of attention heads.
+    pub fn heads(&self) -> i64 {
+        self.attention_width() / self.head_width
+    }
+
+    /// Returns what the image size must be a multiple of.
+    pub fn stride(&self) -> i64 {
+        self.patch_size.unwrap_or(RESNET_STRIDE)
+    }
+
+    /// Returns the number of tokens that attention sees: one a patch or place, and the class token or the mean.
     pub fn num_tokens(&self) -> i64 {
-        let side = self.image_size / self.patch_size;
+        let side = self.image_size / self.stride();
         side * side + 1
     }
 
@@ -280,7 +328,11 @@ impl TextConfig {
 mod tests {
     use super::*;
 
-    const VIT_B_32: &str = include_str!("../../../configs/models/ViT-B-32.json");
+    const VIT_B_32: &str = r#"{
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
+    }"#;
 
     fn message(text: &str) -> String {
         let error = ModelConfig::from_json("test.json", text).unwrap_err();
@@ -291,10 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn all_built_in_configs_can_be_used() {
-        for (name, _) in BUILT_IN {
-            ModelConfig::load(name).unwrap();
-        }
+    fn a_built_in_model_is_what_its_file_would_say() {
+        let file = ModelConfig::from_json("", VIT_B_32).unwrap();
+        assert_eq!(ModelConfig::load("ViT-B-32").unwrap(), file);
+        let quick = ModelConfig { quick_gelu: true, ..file };
+        assert_eq!(ModelConfig::load("ViT-B-32-quickgelu").unwrap(), quick);
     }
 
     #[test]

@@ -7,8 +7,12 @@
 //! Tensor operations here panic when libtorch refuses them: shapes follow from a config that was checked, so a refusal
 //! is a bug of ours (or memory that ran out, which nobody here could act on).
 
+mod batch_norm;
+mod built_in;
 mod config;
+mod cost;
 mod parameters;
+mod pass;
 mod text;
 mod transformer;
 mod vision;
@@ -19,8 +23,10 @@ mod tests;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-pub use config::{ModelConfig, ModelConfigError, TextConfig, VisionConfig};
-pub use parameters::{Init, Parameter, ParameterSpec, Parameters};
+pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig};
+pub use cost::{ModelCost, TowerCost};
+pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
+pub use pass::Pass;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
 pub(crate) use weights::{read_tensors, write_tensors};
 
@@ -102,14 +108,14 @@ impl Clip {
     ///
     /// Images are (n, 3, size, size): either bytes, which are normalised here, or floating point values that have been
     /// normalised already.
-    pub fn encode_image(&self, images: &Tensor) -> Tensor {
+    pub fn encode_image(&self, images: &Tensor, pass: Pass) -> Tensor {
         let kind = self.pixel_mean.kind();
         let pixels = if images.kind() == Kind::Uint8 {
             (images.to_kind(kind) - &self.pixel_mean) / &self.pixel_std
         } else {
             images.to_kind(kind)
         };
-        unit(&self.vision.forward(&pixels))
+        unit(&self.vision.forward(&pixels, pass))
     }
 
     /// Maps tokens (n, at most context_length) to unit features (n, embed_dim) in fp32, or in fp64 if the model is.

@@ -15,7 +15,18 @@ pub enum Init {
     Uniform(f64),
 }
 
-/// A parameter before it exists.
+/// What changes a tensor of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The optimizer.
+    Parameter,
+    /// Training passes, which gather statistics in it.
+    Statistic,
+    /// Training passes, which count themselves in it; a 64-bit integer.
+    Count,
+}
+
+/// A tensor of a model before it exists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParameterSpec {
     /// Name in OpenCLIP's state dict.
@@ -24,12 +35,19 @@ pub struct ParameterSpec {
     pub shape: Vec<i64>,
     /// Its first values.
     pub init: Init,
+    /// What changes it.
+    pub role: Role,
 }
 
 impl ParameterSpec {
-    /// Describes a parameter.
+    /// Describes a parameter that is trained.
     pub fn new(name: impl Into<String>, shape: &[i64], init: Init) -> Self {
-        Self { name: name.into(), shape: shape.to_vec(), init }
+        Self { name: name.into(), shape: shape.to_vec(), init, role: Role::Parameter }
+    }
+
+    /// Gives it to another role.
+    pub fn role(self, role: Role) -> Self {
+        Self { role, ..self }
     }
 
     /// Returns the number of values.
@@ -81,55 +99,75 @@ fn normal_pair(generator: &mut ChaCha8Rng) -> [f32; 2] {
     [radius * cos, radius * sin]
 }
 
-/// A parameter of a model. Cloning it clones the handle; both see the same values.
+/// A named tensor of a model.
 #[derive(Debug)]
 pub struct Parameter {
     /// Name in OpenCLIP's state dict.
     pub name: String,
-    /// A leaf of the graph that asks for gradients.
+    /// Its values: if it is trained, a leaf of the graph that asks for gradients.
     pub tensor: Tensor,
 }
 
-/// All parameters of a model, in the order of OpenCLIP's state dict.
+/// All parameters of a model, in the order of OpenCLIP's state dict, and beside them what training passes gather.
 #[derive(Debug)]
-pub struct Parameters(Vec<Parameter>);
+pub struct Parameters {
+    trained: Vec<Parameter>,
+    buffers: Vec<Parameter>,
+}
 
 impl Parameters {
     /// Draws new parameters as `specs` say.
     pub fn draw(specs: &[ParameterSpec], seed: u64, kind: Kind, device: Device) -> Self {
-        let parameter = |spec: &ParameterSpec| Parameter {
-            name: spec.name.clone(),
-            tensor: spec.draw(seed).to_device(device).to_kind(kind).set_requires_grad(true),
-        };
-        Self(specs.iter().map(parameter).collect())
+        let (mut trained, mut buffers) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let (name, tensor) = (spec.name.clone(), spec.draw(seed).to_device(device));
+            match spec.role {
+                Role::Parameter => {
+                    trained.push(Parameter { name, tensor: tensor.to_kind(kind).set_requires_grad(true) });
+                }
+                Role::Statistic => buffers.push(Parameter { name, tensor: tensor.to_kind(kind) }),
+                Role::Count => buffers.push(Parameter { name, tensor: tensor.to_kind(Kind::Int64) }),
+            }
+        }
+        Self { trained, buffers }
     }
 
-    /// Returns the parameters in order.
+    /// Returns the trained parameters in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
-        self.0.iter()
+        self.trained.iter()
     }
 
-    /// Returns how many there are.
+    /// Returns what training passes gather: statistics in the kind of the parameters, and counts.
+    pub fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+
+    /// Returns the whole state dict: trained parameters, then buffers.
+    pub fn state(&self) -> impl Iterator<Item = &Parameter> {
+        self.trained.iter().chain(&self.buffers)
+    }
+
+    /// Returns how many are trained.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.trained.len()
     }
 
-    /// Returns whether there are none.
+    /// Returns whether none is trained.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.trained.is_empty()
     }
 
-    /// Returns the number of values in all of them.
+    /// Returns the number of trained values.
     pub fn numel(&self) -> usize {
-        self.0.iter().map(|parameter| parameter.tensor.numel()).sum()
+        self.trained.iter().map(|parameter| parameter.tensor.numel()).sum()
     }
 
-    /// Finds a parameter by name.
+    /// Finds a parameter or buffer by name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.iter().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
+        self.state().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
     }
 
-    /// Returns a handle to a parameter that the layout is known to have.
+    /// Returns a handle to a tensor that the layout is known to have.
     pub(super) fn handle(&self, name: &str) -> Tensor {
         self.get(name).expect("towers ask for the names that their own layout lists").shallow_clone()
     }

@@ -61,7 +61,7 @@ fn features_have_unit_length() {
     let model = toy();
     let images = Tensor::arange(2 * 3 * 48 * 48, (Kind::Int64, Device::Cpu)).remainder(251);
     let images = images.to_kind(Kind::Uint8).view([2, 3, 48, 48]);
-    for features in [model.encode_image(&images), model.encode_text(&captions())] {
+    for features in [model.encode_image(&images, Pass::Evaluation), model.encode_text(&captions())] {
         assert_eq!(features.size(), [2, 96]);
         let lengths = features.norm_scalaropt_dim(2, [1i64], false);
         assert!(largest_difference(&lengths, &lengths.ones_like()) < 1e-12);
@@ -84,19 +84,49 @@ fn bytes_are_normalised_with_the_channel_statistics() {
     let bytes = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
     let statistic = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
     let pixels = (bytes.to_kind(Kind::Double) / 255.0 - statistic(IMAGE_MEAN)) / statistic(IMAGE_STD);
-    assert!(largest_difference(&model.encode_image(&bytes), &model.encode_image(&pixels)) < 1e-12);
+    assert!(
+        largest_difference(
+            &model.encode_image(&bytes, Pass::Evaluation),
+            &model.encode_image(&pixels, Pass::Evaluation)
+        ) < 1e-12
+    );
 }
 
 #[test]
 fn every_parameter_but_the_scale_receives_a_gradient() {
     let model = toy();
     let images = Tensor::full([2, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
-    let sum =
-        (model.encode_image(&images) + model.encode_text(&captions())).cumsum(1, Kind::Double).sum(None);
+    let sum = (model.encode_image(&images, Pass::Evaluation) + model.encode_text(&captions()))
+        .cumsum(1, Kind::Double)
+        .sum(None);
     sum.backward();
     for Parameter { name, tensor } in model.parameters() {
         assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");
     }
+}
+
+#[test]
+fn a_repeated_pass_gives_the_same_and_gathers_nothing() {
+    let text = r#"{
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": null},
+        "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+    }"#;
+    let config = ModelConfig::from_json("test", text).unwrap();
+    let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
+    let images = Tensor::arange(3 * 3 * 32 * 32, (Kind::Int64, Device::Cpu)).remainder(251);
+    let images = images.to_kind(Kind::Uint8).view([3, 3, 32, 32]);
+    let gathered = || -> Vec<Tensor> {
+        model.parameters().buffers().iter().map(|buffer| buffer.tensor.copy()).collect()
+    };
+    let new = gathered();
+    let before = model.encode_image(&images, Pass::Evaluation);
+    let first = model.encode_image(&images, Pass::Training);
+    let after_first = gathered();
+    assert!(new.iter().zip(&after_first).all(|(new, after)| !new.equal(after)));
+    assert!(first.equal(&model.encode_image(&images, Pass::Repetition)));
+    assert!(after_first.iter().zip(gathered()).all(|(first, repeated)| first.equal(&repeated)));
+    assert!(largest_difference(&before, &model.encode_image(&images, Pass::Evaluation)) > 1e-3);
 }
 
 #[test]
@@ -105,6 +135,11 @@ fn quick_gelu_is_an_option_of_both_towers() {
     config.quick_gelu = true;
     let quick = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
     let images = Tensor::full([1, 3, 48, 48], 51, (Kind::Uint8, Device::Cpu));
-    assert!(largest_difference(&quick.encode_image(&images), &toy().encode_image(&images)) > 1e-6);
+    assert!(
+        largest_difference(
+            &quick.encode_image(&images, Pass::Evaluation),
+            &toy().encode_image(&images, Pass::Evaluation)
+        ) > 1e-6
+    );
     assert!(largest_difference(&quick.encode_text(&captions()), &toy().encode_text(&captions())) > 1e-6);
 }

@@ -28,6 +28,7 @@ fn block_shape(config: &ModelConfig) -> BlockShape {
         mlp_width: text.mlp_width(),
         is_causal: true,
         quick_gelu: config.quick_gelu,
+        layer_scale: text.ls_init_value,
     }
 }
 

@@ -56,12 +56,16 @@ pub(super) struct BlockShape {
     pub(super) mlp_width: i64,
     pub(super) is_causal: bool,
     pub(super) quick_gelu: bool,
+    /// First value of the factors γ on what is added to the residual stream, if there are any.
+    pub(super) layer_scale: Option<f64>,
 }
 
-/// x += attention(ln_1 x); x += c_proj(gelu(c_fc(ln_2 x)))
+/// x += γ₁ attention(ln_1 x); x += γ₂ c_proj(gelu(c_fc(ln_2 x)))
 #[derive(Debug)]
 pub(super) struct Block {
     shape: BlockShape,
+    /// γ₁ and γ₂.
+    scales: Option<[Tensor; 2]>,
     ln_1: LayerNorm,
     in_proj: Linear,
     out_proj: Linear,
@@ -70,18 +74,19 @@ pub(super) struct Block {
     c_proj: Linear,
 }
 
+/// x·Wᵀ + bias.
 #[derive(Debug)]
-struct Linear {
+pub(super) struct Linear {
     weight: Tensor,
     bias: Tensor,
 }
 
 impl Linear {
-    fn new(parameters: &Parameters, weight: &str, bias: &str) -> Self {
+    pub(super) fn new(parameters: &Parameters, weight: &str, bias: &str) -> Self {
         Self { weight: parameters.handle(weight), bias: parameters.handle(bias) }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))
     }
 }
@@ -91,16 +96,21 @@ impl Block {
         let BlockShape { width, mlp_width, .. } = shape;
         let spec =
             |part: &str, shape: &[i64], init| ParameterSpec::new(format!("{name}.{part}"), shape, init);
+        let scale = |part: &str| {
+            shape.layer_scale.map(|value| spec(&format!("{part}.gamma"), &[width], Init::Constant(value)))
+        };
         let mut specs = LayerNorm::layout(&format!("{name}.ln_1"), width).to_vec();
         specs.push(spec("attn.in_proj_weight", &[3 * width, width], init.in_proj));
         specs.push(spec("attn.in_proj_bias", &[3 * width], Init::Constant(0.0)));
         specs.push(spec("attn.out_proj.weight", &[width, width], init.out_proj));
         specs.push(spec("attn.out_proj.bias", &[width], Init::Constant(0.0)));
+        specs.extend(scale("ls_1"));
         specs.extend(LayerNorm::layout(&format!("{name}.ln_2"), width));
         specs.push(spec("mlp.c_fc.weight", &[mlp_width, width], init.c_fc));
         specs.push(spec("mlp.c_fc.bias", &[mlp_width], linear_default(width)));
         specs.push(spec("mlp.c_proj.weight", &[width, mlp_width], init.c_proj));
         specs.push(spec("mlp.c_proj.bias", &[width], linear_default(mlp_width)));
+        specs.extend(scale("ls_2"));
         specs
     }
 
@@ -108,8 +118,10 @@ impl Block {
         let linear = |weight: &str, bias: &str| {
             Linear::new(parameters, &format!("{name}.{weight}"), &format!("{name}.{bias}"))
         };
+        let scale = |part: &str| parameters.handle(&format!("{name}.{part}.gamma"));
         Self {
             shape,
+            scales: shape.layer_scale.map(|_| ["ls_1", "ls_2"].map(scale)),
             ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1")),
             in_proj: linear("attn.in_proj_weight", "attn.in_proj_bias"),
             out_proj: linear("attn.out_proj.weight", "attn.out_proj.bias"),
@@ -120,11 +132,18 @@ impl Block {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attention(&self.ln_1.forward(x));
+        let x = x + self.scaled(0, self.attention(&self.ln_1.forward(x)));
         let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
         let hidden =
             if self.shape.quick_gelu { &hidden * (&hidden * 1.702).sigmoid() } else { hidden.gelu("none") };
-        x + self.c_proj.forward(&hidden)
+        x + self.scaled(1, self.c_proj.forward(&hidden))
+    }
+
+    fn scaled(&self, which: usize, added: Tensor) -> Tensor {
+        match &self.scales {
+            Some(scales) => added * &scales[which],
+            None => added,
+        }
     }
 
     fn attention(&self, x: &Tensor) -> Tensor {

@@ -153,7 +153,7 @@ impl Clip {
         files::replace(&path, &text).map_err(|source| WeightsError::Io { action: "write", path, source })?;
         let named: Vec<(&str, Tensor)> = self
             .parameters
-            .iter()
+            .state()
             .map(|parameter| (parameter.name.as_str(), parameter.tensor.detach().to_device(Device::Cpu)))
             .collect();
         write_tensors(&folder.join(WEIGHTS_FILE), &named)
@@ -175,7 +175,7 @@ impl Clip {
                 (name.strip_prefix(WRAPPER_PREFIX).map(str::to_owned).unwrap_or(name), tensor)
             })
             .collect();
-        for parameter in &self.parameters {
+        for parameter in self.parameters.state() {
             let name = &parameter.name;
             let found = saved.remove(name).ok_or_else(|| refuse(name, "is missing".to_owned()))?;
             if found.size() != parameter.tensor.size() {

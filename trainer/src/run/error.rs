@@ -64,6 +64,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// Ranks could not agree on what batch norms gathered.
+    #[error("could not average the statistics of batch norms over ranks")]
+    Statistics(#[source] CommError),
     /// The asynchronous runtime for reading could not be made.
     #[error("could not start reading")]
     Runtime(#[source] io::Error),

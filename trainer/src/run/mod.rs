@@ -118,12 +118,17 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         drop(batch); // Its memory goes back to the loader before anything slow happens.
 
         recorder.step(&state, &report, due.log(&state), &mut watch)?;
-        if let Some(evaluation) = due.evaluation(&state) {
+        let evaluation = due.evaluation(&state);
+        let saves = due.checkpoint(&state) || report.stop.is_some();
+        if evaluation.is_some() || saves {
+            trainer.average_statistics(comm).map_err(RunError::Statistics)?;
+        }
+        if let Some(evaluation) = evaluation {
             let found = evaluate(&trainer.model, evaluation, config, around)?;
             recorder.evaluation(&state, &found)?;
             evaluated = Some(found);
         }
-        if due.checkpoint(&state) || report.stop.is_some() {
+        if saves {
             recorder.sync()?;
             let checkpoint = checkpoints.save(&trainer, &state, comm)?;
             tracing::info!("checkpoint of step {} is in {}", state.steps, checkpoint.display());

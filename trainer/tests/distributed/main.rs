@@ -16,7 +16,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Output};
 use std::time::Duration;
 
-use fastclip_trainer::distributed::{CommError, Communicator, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{
+    Agreement, CommError, Communicator, ConnectOptions, Environment, connect,
+};
 use processes::{run_worker, worker_command, written};
 use tch::{Device, Kind, Tensor};
 
@@ -68,9 +70,10 @@ pub(crate) fn outputs(children: Vec<Child>) -> Vec<Output> {
     children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
-pub(crate) fn try_join(timeout: Duration, agreement: &str) -> Result<Box<dyn Communicator>, CommError> {
+pub(crate) fn try_join(timeout: Duration, configuration: &str) -> Result<Box<dyn Communicator>, CommError> {
+    let agreement = Agreement { configuration: configuration.to_owned(), ..Agreement::default() };
     let environment = Environment::detect(|name| env::var(name).ok()).unwrap();
-    let options = ConnectOptions { timeout, agreement: agreement.to_owned(), device: Device::Cpu };
+    let options = ConnectOptions { timeout, agreement, device: Device::Cpu };
     connect(&environment, &options)
 }
 

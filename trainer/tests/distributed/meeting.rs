@@ -56,8 +56,8 @@ fn libtorch_does_not_bury_our_message_under_its_own() {
 
 pub(crate) fn differs() {
     let rank = env::var("RANK").unwrap();
-    let agreement = if rank == "1" { "config 77" } else { "config 42" };
-    tell(&try_join(TIMEOUT, agreement).map(drop).unwrap_err());
+    let configuration = if rank == "1" { "config 77" } else { "config 42" };
+    tell(&try_join(TIMEOUT, configuration).map(drop).unwrap_err());
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_rank_started_with_other_settings_is_named_with_both_values() {
     for output in outputs(children) {
         let told = told(&output);
         assert!(told.starts_with(&format!("rank 1 (process {pid} on ")), "{told}");
-        assert!(told.ends_with("has the configuration `config 77`, rank 0 has `config 42`"), "{told}");
+        assert!(told.ends_with("has the setting `config 77`, rank 0 has `config 42`"), "{told}");
     }
 }
 

@@ -8,8 +8,9 @@ use fastclip_loader::{Loader, Order, Tail, Tokenizer, Transform};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
 use fastclip_testkit::{Pair, free_port};
-use fastclip_trainer::distributed::{Alone, ConnectOptions, Environment, connect};
+use fastclip_trainer::distributed::{Agreement, Alone, ConnectOptions, Environment, connect};
 use fastclip_trainer::eval::{EvalError, EvalOptions, EvalReport, evaluate};
+use fastclip_trainer::model::Pass;
 use tch::{Device, Tensor};
 
 use crate::pairs::{NUM_PAIRS, dataset, model, options};
@@ -30,7 +31,7 @@ fn on_ranks(world_size: usize, dataset: &Dataset, options: &EvalOptions) -> Vec<
                     });
                     let together = ConnectOptions {
                         timeout: Duration::from_secs(60),
-                        agreement: "evaluation".to_owned(),
+                        agreement: Agreement::default(),
                         device: Device::Cpu,
                     };
                     let comm = connect(&environment.unwrap(), &together).unwrap();
@@ -64,7 +65,9 @@ fn plain(dataset: &Dataset) -> Plain {
     let num = i64::from(NUM_PAIRS);
     let rows = |tensor: &Tensor| Vec::<Vec<f64>>::try_from(&tensor.to_kind(tch::Kind::Double)).unwrap();
     let _guard = tch::no_grad_guard();
-    let images = rows(&model.encode_image(&Tensor::from_slice(batch.images()).view([num, 3, 32, 32])));
+    let images = rows(
+        &model.encode_image(&Tensor::from_slice(batch.images()).view([num, 3, 32, 32]), Pass::Evaluation),
+    );
     let texts = rows(&model.encode_text(&Tensor::from_slice(batch.tokens()).view([num, 24])));
 
     let tokenizer = Tokenizer::clip();

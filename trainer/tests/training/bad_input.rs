@@ -1,8 +1,9 @@
 //! Input that is refused: exit code 1, and an error that says what and where.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use fastclip_testkit::run;
+use fastclip_testkit::{Ranks, run};
 
 use crate::setting::Setting;
 
@@ -55,4 +56,60 @@ fn a_model_that_is_not_known_lists_those_that_are() {
     let setting = Setting::new();
     let mut command = setting.alone("run");
     run(command.args(["--model", "ViT-Z-1"])).assert_code(1).assert_says(&["`ViT-Z-1`", "`ViT-B-32`"]);
+}
+
+#[test]
+fn a_rank_with_another_setting_is_named_with_both_values() {
+    let setting = Setting::new();
+    let ranks = Ranks::new(2).start(|rank| {
+        let mut command = setting.train("run");
+        command.args(setting.flags("run", 2)).args(["--lr", ["0.25", "0.5"][rank]]);
+        command
+    });
+    for finished in ranks.wait() {
+        let said = "has the setting `lr = 0.5`, rank 0 has `lr = 0.25`";
+        finished.assert_code(1).assert_says(&["rank 1 (process ", said, "start all ranks with the same"]);
+    }
+}
+
+#[test]
+fn a_rank_of_another_version_is_named_with_both_versions() {
+    let setting = Setting::new();
+    let version = version_of(Path::new(env!("CARGO_BIN_EXE_train")));
+    let (other, other_version) = program_of_another_version(&setting, &version);
+    assert_eq!(version_of(&other), other_version);
+    let ranks = Ranks::new(2).start(|rank| {
+        let mut command = match rank {
+            0 => setting.train("run"),
+            _ => setting.command(&other, "run"),
+        };
+        command.args(setting.flags("run", 2));
+        command
+    });
+    for finished in ranks.wait() {
+        let said = format!("has the program `{other_version}`, rank 0 has `{version}`");
+        finished.assert_code(1).assert_says(&["rank 1 (process ", &said, "start all ranks with the same"]);
+    }
+}
+
+fn version_of(program: &Path) -> String {
+    run(std::process::Command::new(program).arg("--version")).assert_code(0).stdout.trim().to_owned()
+}
+
+/// Copies the program and changes the version in the copy.
+fn program_of_another_version(setting: &Setting, version: &str) -> (PathBuf, String) {
+    let (head, _) = version.split_once(", libtorch").unwrap();
+    let text = head.strip_prefix("train ").unwrap();
+    let other_text = format!("X{}", &text[1..]);
+    let mut program = fs::read(env!("CARGO_BIN_EXE_train")).unwrap();
+    let places: Vec<usize> = (0..=program.len() - text.len())
+        .filter(|&at| program[at] == text.as_bytes()[0] && program[at..].starts_with(text.as_bytes()))
+        .collect();
+    for at in places {
+        program[at..at + text.len()].copy_from_slice(other_text.as_bytes());
+    }
+    let path = setting.path("train");
+    fs::copy(env!("CARGO_BIN_EXE_train"), &path).unwrap();
+    fs::write(&path, program).unwrap();
+    (path, version.replacen(text, &other_text, 1))
 }

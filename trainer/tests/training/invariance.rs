@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastclip_schemas::SampleId;
 use fastclip_testkit::free_port;
 use fastclip_trainer::distributed::{
-    Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
+    Agreement, Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::gradients::{Contribution, Gradients};
@@ -171,7 +171,7 @@ pub(crate) fn on_ranks<T: Send>(world_size: usize, body: impl Fn(&dyn Communicat
         });
         let options = ConnectOptions {
             timeout: Duration::from_secs(60),
-            agreement: "invariance".to_owned(),
+            agreement: Agreement::default(),
             device: Device::Cpu,
         };
         body(&*connect(&environment.unwrap(), &options).unwrap())

@@ -51,6 +51,33 @@ fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
 }
 
 #[test]
+fn a_killed_resnet_continues_with_what_its_batch_norms_gathered() {
+    let setting = Setting::new();
+    let with_resnet = |mut command: Command| {
+        command.args([
+            "--model",
+            "resnet.json",
+            "--batch-size",
+            "2",
+            "--accum-freq",
+            "2",
+            "--save-every-steps",
+            "3",
+        ]);
+        command
+    };
+    succeed(with_resnet(setting.launched("whole", 2)));
+    let mut ranks = Ranks::new(2).start(|_| with_resnet(rank(&setting, "killed")));
+    let checkpoint = setting.of_run("killed", "checkpoints/step_00000006");
+    ranks.wait_until("the checkpoint", || checkpoint.exists());
+    ranks.kill_all();
+    ranks.wait();
+    assert!(!setting.of_run("killed", "summary.json").exists(), "the run must not end before it is killed");
+    succeed(with_resnet(setting.launched("killed", 2)));
+    assert_same_run(&setting, "whole", "killed");
+}
+
+#[test]
 fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
     let setting = Setting::new();
     let mut whole = setting.launched("whole", 2);

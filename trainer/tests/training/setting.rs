@@ -1,7 +1,7 @@
 //! A folder with a tiny dataset, a tiny model and the runs over them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fastclip_testkit::{Finished, TinyDataset, run};
@@ -20,6 +20,13 @@ const MODEL: &str = r#"{
   "text_cfg": {"width": 16, "heads": 2, "layers": 1}
 }"#;
 
+/// A model whose batch norms gather statistics.
+const RESNET: &str = r#"{
+  "embed_dim": 16,
+  "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": null},
+  "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+}"#;
+
 pub(crate) struct Setting {
     folder: TempDir,
     pub(crate) data: TinyDataset,
@@ -29,6 +36,7 @@ impl Setting {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("tiny.json"), MODEL).unwrap();
+        fs::write(folder.path().join("resnet.json"), RESNET).unwrap();
         Self { folder, data: TinyDataset::new(NUM_SAMPLES, 10) }
     }
 
@@ -38,7 +46,12 @@ impl Setting {
 
     /// A command of `train`, without what the test's own environment says about ranks.
     pub(crate) fn train(&self, command: &str) -> Command {
-        let mut train = Command::new(env!("CARGO_BIN_EXE_train"));
+        self.command(Path::new(env!("CARGO_BIN_EXE_train")), command)
+    }
+
+    /// The same of a copy of the program.
+    pub(crate) fn command(&self, program: &Path, command: &str) -> Command {
+        let mut train = Command::new(program);
         for variable in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "RUST_LOG"] {
             train.env_remove(variable);
         }

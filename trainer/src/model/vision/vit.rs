@@ -1,14 +1,14 @@
-//! The image tower.
+//! A vision transformer.
 
 use tch::Tensor;
 
-use super::config::ModelConfig;
-use super::parameters::{Init, ParameterSpec, Parameters};
-use super::transformer::{Block, BlockInit, BlockShape, LayerNorm, linear_default};
+use crate::model::config::ModelConfig;
+use crate::model::parameters::{Init, ParameterSpec, Parameters};
+use crate::model::transformer::{Block, BlockInit, BlockShape, LayerNorm, linear_default};
 
 /// A vision transformer: patches, class token, blocks; read at the class token.
 #[derive(Debug)]
-pub(super) struct VisionTower {
+pub(crate) struct VisionTransformer {
     patch_size: i64,
     class_embedding: Tensor,
     positional_embedding: Tensor,
@@ -31,13 +31,14 @@ fn block_shape(config: &ModelConfig) -> BlockShape {
         mlp_width: vision.mlp_width(),
         is_causal: false,
         quick_gelu: config.quick_gelu,
+        layer_scale: vision.ls_init_value,
     }
 }
 
-impl VisionTower {
-    pub(super) fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
+impl VisionTransformer {
+    pub(super) fn layout(config: &ModelConfig, layers: i64) -> Vec<ParameterSpec> {
         let vision = &config.vision_cfg;
-        let (width, patch) = (vision.width, vision.patch_size);
+        let (width, patch) = (vision.width, vision.stride());
         let embedding = Init::Normal((width as f64).powf(-0.5));
         let mut specs = vec![
             ParameterSpec::new("visual.class_embedding", &[width], embedding),
@@ -57,23 +58,23 @@ impl VisionTower {
             c_fc: linear_default(width),
             c_proj: linear_default(vision.mlp_width()),
         };
-        for index in 0..vision.layers {
+        for index in 0..layers {
             specs.extend(Block::layout(&block_name(index), block_shape(config), init));
         }
         specs.extend(LayerNorm::layout("visual.ln_post", width));
         specs
     }
 
-    pub(super) fn new(config: &ModelConfig, parameters: &Parameters) -> Self {
+    pub(super) fn new(config: &ModelConfig, layers: i64, parameters: &Parameters) -> Self {
         let block = |index| Block::new(parameters, &block_name(index), block_shape(config));
         Self {
-            patch_size: config.vision_cfg.patch_size,
+            patch_size: config.vision_cfg.stride(),
             class_embedding: parameters.handle("visual.class_embedding"),
             positional_embedding: parameters.handle("visual.positional_embedding"),
             proj: parameters.handle("visual.proj"),
             conv1: parameters.handle("visual.conv1.weight"),
             ln_pre: LayerNorm::new(parameters, "visual.ln_pre"),
-            blocks: (0..config.vision_cfg.layers).map(block).collect(),
+            blocks: (0..layers).map(block).collect(),
             ln_post: LayerNorm::new(parameters, "visual.ln_post"),
         }
     }

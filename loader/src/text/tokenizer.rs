@@ -3,6 +3,10 @@ use std::sync::Arc;
 
 use instant_clip_tokenizer::{Token, Tokenizer as Bpe};
 
+use super::clean::{mend, words};
+#[cfg(feature = "tokenizer-json")]
+use super::file::{FileTokenizer, TokenizerError, TokenizerFile};
+
 /// Tokens that every caption has: start and end.
 pub(crate) const MIN_CONTEXT_LENGTH: usize = 2;
 
@@ -10,12 +14,15 @@ pub(crate) const MIN_CONTEXT_LENGTH: usize = 2;
 /// any usual context, so cutting it changes no token that would be kept.
 const LONGEST_WORD_BYTES: usize = 4096;
 
-/// CLIP's byte pair encoding with its vocabulary of 49,408 tokens, which is built in.
+/// Turns captions into token ids: CLIP's own, or any that a `tokenizer.json` describes.
 ///
-/// Captions are cleaned as OpenCLIP does it: HTML entities are resolved twice, space is collapsed, letters are made
-/// small. What OpenCLIP's `ftfy` would do besides is not done: straightening curly quotes, normalising ligatures,
-/// full-width and combining characters, and repairing text that was decoded wrongly. Entities without a semicolon are
-/// left as they are. Words longer than 4,096 bytes are cut.
+/// CLIP's byte pair encoding with its vocabulary of 49,408 tokens is built in. Its ids are those of OpenCLIP's
+/// `SimpleTokenizer`, including the cleaning by [`Cleaning::Lower`](crate::Cleaning), with these exceptions:
+///
+/// * Text that was decoded wrongly ("schÃ¶n") is not repaired, as `ftfy` would try to.
+/// * A long s after an apostrophe is a letter, no contraction, and an iota subscript that stands alone is none.
+/// * Characters that are new in Unicode are letters and have small forms as soon as Rust knows them.
+/// * Words longer than 4,096 bytes are cut, which changes no token within the first 77.
 ///
 /// Cheap to clone.
 ///
@@ -31,57 +38,73 @@ const LONGEST_WORD_BYTES: usize = 4096;
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
-    bpe: Arc<Bpe>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Clip(Arc<Bpe>),
+    #[cfg(feature = "tokenizer-json")]
+    File(Arc<FileTokenizer>),
 }
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokenizer").finish_non_exhaustive()
+        let name = match &self.kind {
+            Kind::Clip(_) => "clip",
+            #[cfg(feature = "tokenizer-json")]
+            Kind::File(_) => "file",
+        };
+        f.debug_tuple("Tokenizer").field(&name).finish()
     }
 }
 
 impl Tokenizer {
-    /// The first token of every caption.
+    /// The first token of every caption of [`clip`](Self::clip).
     pub const START: i32 = 49_406;
-    /// The last token of every caption.
+    /// The last token of every caption of [`clip`](Self::clip).
     pub const END: i32 = 49_407;
-    /// Size of the vocabulary.
+    /// Size of the vocabulary of [`clip`](Self::clip).
     pub const VOCABULARY: usize = 49_408;
 
     /// The tokenizer of OpenAI's and OpenCLIP's models. Takes some ten milliseconds to build.
     pub fn clip() -> Self {
-        Self { bpe: Arc::new(Bpe::new()) }
+        Self { kind: Kind::Clip(Arc::new(Bpe::new())) }
     }
 
-    /// Writes the tokens of a caption, from start to end, and zeros behind them. Returns how many are not padding.
+    /// The tokenizer that a file of Hugging Face describes.
     ///
-    /// A caption with more tokens than there is room is cut, and still ends with [`Tokenizer::END`].
+    /// # Errors
+    /// When the file cannot be read or used, or does not say which token fills rows up.
+    #[cfg(feature = "tokenizer-json")]
+    pub fn from_file(file: &TokenizerFile) -> Result<Self, TokenizerError> {
+        Ok(Self { kind: Kind::File(Arc::new(FileTokenizer::open(file)?)) })
+    }
+
+    /// Ids that there are: all lie below.
+    pub fn vocabulary(&self) -> usize {
+        match &self.kind {
+            Kind::Clip(_) => Self::VOCABULARY,
+            #[cfg(feature = "tokenizer-json")]
+            Kind::File(file) => file.vocabulary(),
+        }
+    }
+
+    /// Writes the tokens of a caption and fills the rest of the row up. Returns how many are not padding.
+    ///
+    /// CLIP's rows begin with [`START`](Self::START), end with [`END`](Self::END), and are filled with zeros. A file says
+    /// itself what is put around a caption and behind it. A caption with more tokens than there is room is cut, and what
+    /// belongs around it stays.
     ///
     /// # Panics
     /// When there is no room for start and end.
     pub fn encode_into(&self, text: &str, out: &mut [i32]) -> usize {
         assert!(out.len() >= MIN_CONTEXT_LENGTH, "no room for start and end in {} tokens", out.len());
-        out.fill(0);
-        out[0] = Self::START;
-        let room = out.len() - MIN_CONTEXT_LENGTH;
-        let mut length = 1;
-        let mut tokens = Vec::new();
-        let text = html_escape::decode_html_entities(text);
-        let text = html_escape::decode_html_entities(&text);
-        // Tokens never cross space, so that words can be taken one by one, and no more of them than fit.
-        for word in text.split(is_space).filter(|word| !word.is_empty()) {
-            if length > room {
-                break;
-            }
-            tokens.clear();
-            self.bpe.encode(shorten(word), &mut tokens);
-            for (place, token) in out[length..=room].iter_mut().zip(&tokens) {
-                *place = i32::from(Token::to_u16(*token));
-                length += 1;
-            }
+        match &self.kind {
+            Kind::Clip(bpe) => encode_clip(bpe, text, out),
+            #[cfg(feature = "tokenizer-json")]
+            Kind::File(file) => file.encode_into(text, out),
         }
-        out[length] = Self::END;
-        length + 1
     }
 
     /// Returns the tokens of a caption in a row of the given length.
@@ -95,9 +118,27 @@ impl Tokenizer {
     }
 }
 
-/// What Python's `str.split` takes for space: Unicode's white space and four separators of ASCII.
-fn is_space(character: char) -> bool {
-    character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
+fn encode_clip(bpe: &Bpe, text: &str, out: &mut [i32]) -> usize {
+    out.fill(0);
+    out[0] = Tokenizer::START;
+    let room = out.len() - MIN_CONTEXT_LENGTH;
+    let mut length = 1;
+    let mut tokens = Vec::new();
+    // Tokens never cross space, so that words can be taken one by one, and no more of them than fit. Letters are made
+    // small by the encoder.
+    for word in words(&mend(text)) {
+        if length > room {
+            break;
+        }
+        tokens.clear();
+        bpe.encode(shorten(word), &mut tokens);
+        for (place, token) in out[length..=room].iter_mut().zip(&tokens) {
+            *place = i32::from(Token::to_u16(*token));
+            length += 1;
+        }
+    }
+    out[length] = Tokenizer::END;
+    length + 1
 }
 
 fn shorten(word: &str) -> &str {
@@ -131,7 +172,7 @@ mod tests {
             "  A Photo\tof a\n\nCAT & a dog ",
             "a photo of a cat &amp; a dog",
             "a photo of a cat &amp;amp; a dog",
-            "a photo\u{a0}of\u{1f}a cat &#38; a dog",
+            "a photo\u{a0}of\u{3000}a c\u{1f}at &#38; a dog",
         ] {
             assert_eq!(ids(same), plain, "{same:?}");
         }

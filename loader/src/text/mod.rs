@@ -1,0 +1,30 @@
+//! Captions: which one of a sample, cleaned, as token ids.
+//!
+//! OpenCLIP cleans captions with `ftfy` and Python's `html` before it encodes them, and models were trained on what came
+//! out. So the same is done here, function by function; the test `open_clip` compares ids with the original.
+//!
+//! | module | is what Python calls |
+//! |---|---|
+//! | `entity` | `html.unescape`, and `ftfy`'s more careful one |
+//! | `fix` | `ftfy.fix_text` |
+//! | `clean` | OpenCLIP's `get_clean_fn` |
+//! | `tokenizer` | `SimpleTokenizer`, and `HFTokenizer` for files |
+//! | `caption` | nothing: webdataset's users write it themselves |
+
+mod caption;
+mod clean;
+mod entity;
+#[cfg(feature = "tokenizer-json")]
+mod file;
+mod fix;
+#[cfg(test)]
+mod open_clip;
+mod tokenizer;
+
+pub(crate) use caption::CaptionFault;
+pub use caption::{CaptionSource, Captions};
+pub use clean::Cleaning;
+#[cfg(feature = "tokenizer-json")]
+pub use file::{TokenizerError, TokenizerFile};
+pub use tokenizer::Tokenizer;
+pub(crate) use tokenizer::MIN_CONTEXT_LENGTH;

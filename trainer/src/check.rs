@@ -1,0 +1,157 @@
+//! What a run will take, before it takes anything: size, memory, operations, traffic and time.
+
+use serde::Serialize;
+
+use crate::config::{ObjectiveChoice, OptimizerChoice, RunConfig};
+use crate::gradients::NUM_STOPS;
+use crate::model::ModelCost;
+use crate::objective::{FeaturePrecision, Global, Individual, NUM_VALUES};
+
+/// Bytes of a number in fp32, which parameters, gradients, estimators and activations are.
+const NUMBER_BYTES: u64 = 4;
+
+/// Bytes of an id.
+const ID_BYTES: u64 = 8;
+
+/// What the objectives with one temperature remember of a sample: an estimate for each modality.
+const NUM_ESTIMATES: u64 = Global::INITIAL_ROW.len() as u64;
+
+/// What a run over so many ranks and samples will take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    /// Number of ranks.
+    pub num_ranks: u64,
+    /// Pairs of the training set.
+    pub num_samples: u64,
+    /// Trained numbers.
+    pub parameters: u64,
+    /// Those of the image tower.
+    pub image_parameters: u64,
+    /// Samples of all ranks in a step.
+    pub global_batch: u64,
+    /// Steps of an epoch; what does not fill a last one is left out.
+    pub steps_per_epoch: u64,
+    /// Steps of the run.
+    pub total_steps: u64,
+    /// Samples of all steps.
+    pub samples_seen: u64,
+    /// Floating point operations of training on one pair, with a caption of full length.
+    pub flops_per_sample: u64,
+    /// Memory of a rank, in bytes.
+    pub memory: Memory,
+    /// What a rank receives in a step, by the ring algorithm.
+    pub traffic: StepTraffic,
+    /// Hours of training at the rate that was given.
+    pub hours: Option<f64>,
+}
+
+/// Bytes that a rank receives in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StepTraffic {
+    /// Features, ids and what individual temperatures need: (K−1) times what a rank has.
+    pub all_gather: u64,
+    /// Gradients, estimators and what ranks agree on: 2(K−1)/K of all that.
+    pub all_reduce: u64,
+}
+
+/// Memory of a rank, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// The parameters.
+    pub parameters: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// What the optimizer remembers.
+    pub optimizer: u64,
+    /// This rank's part of what is remembered of samples.
+    pub estimators: u64,
+    /// What forward keeps for backward of a micro-batch; an estimate.
+    pub activations: u64,
+    /// Similarities, at most.
+    pub similarities: u64,
+}
+
+impl Memory {
+    /// Returns the sum.
+    pub fn total(&self) -> u64 {
+        let Self { parameters, gradients, optimizer, estimators, activations, similarities } = self;
+        parameters + gradients + optimizer + estimators + activations + similarities
+    }
+}
+
+impl Check {
+    /// Works out what a run over so many ranks and samples takes; `samples_per_second` is of all ranks together.
+    pub fn of(config: &RunConfig, num_ranks: u64, num_samples: u64, samples_per_second: Option<f64>) -> Self {
+        let micro_batch = config.data.batch_size.get() as u64;
+        let local_batch = micro_batch * config.data.accum_freq.get() as u64;
+        let global_batch = local_batch * num_ranks;
+        let steps_per_epoch = num_samples / global_batch;
+        let total_steps = steps_per_epoch * config.rates.epochs;
+        let samples_seen = total_steps * global_batch;
+        let cost = ModelCost::of(&config.model);
+        let bytes = cost.parameters * NUMBER_BYTES;
+        let similarities = 2 * local_batch * global_batch * NUMBER_BYTES;
+        Self {
+            num_ranks,
+            num_samples,
+            parameters: cost.parameters,
+            image_parameters: cost.image_parameters,
+            global_batch,
+            steps_per_epoch,
+            total_steps,
+            samples_seen,
+            flops_per_sample: cost.training_flops(),
+            memory: Memory {
+                parameters: bytes,
+                gradients: bytes,
+                optimizer: bytes * optimizer_moments(config),
+                estimators: num_samples.div_ceil(num_ranks) * remembered(config) * NUMBER_BYTES,
+                activations: micro_batch * (cost.image.kept + cost.text.kept) * NUMBER_BYTES,
+                similarities: similarities.min((2 * config.settings.loss_block_mib.get() as u64) << 20),
+            },
+            traffic: traffic(config, num_ranks, local_batch, cost.parameters),
+            hours: samples_per_second.map(|rate| samples_seen as f64 / rate / 3600.0),
+        }
+    }
+}
+
+/// Numbers that the optimizer keeps of each parameter.
+fn optimizer_moments(config: &RunConfig) -> u64 {
+    match config.settings.optimizer {
+        OptimizerChoice::AdamW | OptimizerChoice::Lamb => 2,
+        OptimizerChoice::Lion | OptimizerChoice::Sgd => 1,
+    }
+}
+
+/// Numbers that are remembered of each sample.
+fn remembered(config: &RunConfig) -> u64 {
+    use ObjectiveChoice as Choice;
+    match config.settings.objective {
+        Choice::OpenClip | Choice::SigLip => 0,
+        Choice::SogClr | Choice::FastClipV0 | Choice::FastClipV1 | Choice::FastClipV3 => NUM_ESTIMATES,
+        Choice::ISogClr | Choice::FastClipV2 => Individual::initial_row(1.0).len() as u64,
+    }
+}
+
+/// The formulas of the FastCLIP paper for this implementation: features and ids in one all-gather, estimators in one
+/// all-reduce, nothing scattered.
+fn traffic(config: &RunConfig, num_ranks: u64, local_batch: u64, parameters: u64) -> StepTraffic {
+    let feature_bytes = match config.settings.feature_precision {
+        FeaturePrecision::Full => NUMBER_BYTES,
+        FeaturePrecision::Bf16 => NUMBER_BYTES / 2,
+    };
+    let features = 2 * config.model.embed_dim as u64 * feature_bytes;
+    // Bytes of a sample that go to all ranks, and numbers of a sample that come from the owner of its row.
+    let (gathered, table) = match (remembered(config), config.settings.objective) {
+        (0, ObjectiveChoice::OpenClip) => (features + 2 * NUMBER_BYTES, 0),
+        (0, _) => (features, 0),
+        (NUM_ESTIMATES, _) => (features + ID_BYTES, 2 * NUM_ESTIMATES),
+        (row, _) => (features + ID_BYTES + row * NUMBER_BYTES, row),
+    };
+    let agreement = (NUM_VALUES + NUM_STOPS) as u64 + num_ranks;
+    let reduced = parameters + table * local_batch * num_ranks + agreement;
+    StepTraffic {
+        all_gather: (num_ranks - 1) * local_batch * gathered,
+        all_reduce: 2 * (num_ranks - 1) * reduced * NUMBER_BYTES / num_ranks,
+    }
+}

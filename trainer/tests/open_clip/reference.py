@@ -1,0 +1,101 @@
+"""What open_clip makes of a model of ours: features, gradients, a trajectory, initial distributions."""
+
+import json
+import sys
+
+import torch
+from open_clip import ClipLoss, get_model_config
+from open_clip.model import CLIP
+from safetensors.torch import load_file, save_file
+
+
+def model_of(name, config):
+    """Makes the model that a config of open_clip's own names, or that the given JSON describes."""
+    config = dict(get_model_config(name) or json.loads(config))
+    config.pop("custom_text", None)
+    return CLIP(**config)
+
+
+def compare(folder, name, config):
+    """Writes features in evaluation, and loss, gradients and statistics of a training pass."""
+    inputs = load_file(f"{folder}/inputs.safetensors")
+    images, tokens = inputs["images"], inputs["tokens"]
+    model = model_of(name, config)
+    model.load_state_dict(load_file(f"{folder}/open_clip_model.safetensors"), strict=True)
+    with torch.no_grad():
+        model.eval()
+        found = {"image": model.encode_image(images, normalize=True), "text": model.encode_text(tokens, normalize=True)}
+    model.train()
+    loss = ClipLoss()(*model(images, tokens))
+    loss.backward()
+    found["loss"] = loss.detach()
+    found |= {f"gradient {name}": parameter.grad for name, parameter in model.named_parameters()}
+    found |= {f"buffer {name}": buffer for name, buffer in model.named_buffers() if name != "attn_mask"}
+    save_file({name: tensor.contiguous() for name, tensor in found.items()}, f"{folder}/reference.safetensors")
+
+
+def trajectory(folder, name, config):
+    """Trains as OpenCLIP does, with constant rates, and writes the parameters. In fp64: Adam's first steps are the signs of
+    gradients, which rounding decides where a gradient is almost zero."""
+    inputs = load_file(f"{folder}/inputs.safetensors")
+    model = model_of(name, config).double()
+    model.load_state_dict(load_file(f"{folder}/open_clip_model.safetensors"), strict=True)
+    model.train()
+    excluded = lambda name, p: p.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if excluded(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in model.named_parameters() if not excluded(n, p)], "weight_decay": 0.2},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), eps=1e-6)
+    for images, tokens in zip(inputs["images"], inputs["tokens"]):
+        optimizer.zero_grad()
+        ClipLoss()(*model(images, tokens)).backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, 4.605170185988092)
+    save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, f"{folder}/reference.safetensors")
+
+
+def initial(folder, name, config):
+    """Prints mean, standard deviation, least and largest value of every tensor of a new model."""
+    torch.manual_seed(0)
+    statistics = {}
+    for name, tensor in model_of(name, config).state_dict().items():
+        values = tensor.double()
+        spread = values.std(correction=0).item()
+        statistics[name] = [values.mean().item(), spread, values.min().item(), values.max().item()]
+    print(json.dumps(statistics))
+
+
+def flops(folder, name, config):
+    """Prints the operations of a forward pass over one image and one caption, as PyTorch counts them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = model_of(name, config).eval()
+    size, length = model.visual.image_size, model.context_length
+    found = []
+    for encode, value in (
+        (model.encode_image, torch.zeros(1, 3, *((size, size) if isinstance(size, int) else size))),
+        (model.encode_text, torch.zeros(1, length, dtype=torch.long)),
+    ):
+        # Attention in one operation is not counted on CPUs; nor is that of evaluation without gradients.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            encode(value)
+        found.append(counter.get_total_flops())
+    print(json.dumps(found))
+
+
+def configs(names):
+    """Prints the configs of open_clip's models that are made of plain towers."""
+    found = {}
+    for name in names:
+        found[name] = get_model_config(name)
+    print(json.dumps(found))
+
+
+torch.set_num_threads(1)
+if sys.argv[1] == "configs":
+    configs(sys.argv[2:])
+else:
+    globals()[sys.argv[1]](*sys.argv[2:])
