@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::hint;
 use std::thread;
 
 use common::{Toy, at, count};
@@ -23,7 +24,7 @@ fn dropping_at_any_moment_leaves_no_thread_and_no_buffer() {
         let mut batches = loader.stream(at(0, round % 10), at(5, 0)).unwrap();
         // Moments: before anything, after some batches, and anywhere in between.
         let taken: Vec<_> = batches.by_ref().take((round % 7) as usize).map(Result::unwrap).collect();
-        (0..round * 37 % 4000).for_each(|_| thread::yield_now());
+        (0..round * 7919 % 100_000).for_each(|_| hint::spin_loop());
         if round % 2 == 0 {
             drop(taken);
             drop(batches);

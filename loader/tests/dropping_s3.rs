@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::hint;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -66,7 +67,7 @@ fn dropping_at_any_moment_leaves_no_thread_and_no_buffer_over_a_slow_server_with
             thread::yield_now();
         }
         let taken: Vec<_> = batches.by_ref().take(below(4) as usize).map(Result::unwrap).collect();
-        (0..below(4000)).for_each(|_| thread::yield_now());
+        (0..below(100_000)).for_each(|_| hint::spin_loop());
         drop(batches);
         assert_eq!(loader.stats().buffers_lent, taken.len(), "round {round}");
         drop(taken);
