@@ -34,7 +34,8 @@
 //!   batch. Every rank has the same number of steps.
 //! * The global batches are a function of manifest, seed, epoch and global batch, explained in [`plan`]. Number of
 //!   ranks, threads and timing change nothing, and neither does stopping and resuming at any batch.
-//! * What a sample looks like in an epoch depends on seed, epoch and its [`SampleId`](fastclip_schemas::SampleId) only.
+//! * What a sample looks like in an epoch depends on seed, epoch and its [`SampleId`](fastclip_schemas::SampleId) only; where
+//!   datasets are mixed, the pass over its dataset takes the place of the epoch.
 //! * Bytes in flight stay below [`max_bytes_in_flight`](LoaderBuilder::max_bytes_in_flight).
 //! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, and replaced by the next good
 //!   one of the same run, or left out under [`Tail::Keep`]. [`BadSampleBudget`] bounds how many may be lost.

@@ -61,13 +61,14 @@ fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
     Ok(sources)
 }
 
-/// Expands `{00000..00331}` and `{a,b}`, any number of them and within one another. Other braces stand for themselves.
+/// Expands `{00000..00331}`, `{a..f}`, `{0..100..10}` and `{a,b}`, any number of them and within one another. Other braces
+/// stand for themselves.
 fn expand(text: &str) -> Result<Vec<String>, StoreError> {
     let Some((before, inner, after)) = first_braces(text) else { return Ok(vec![text.to_owned()]) };
     let too_many =
         || StoreError::location(format!("the braces of `{text}` stand for more than {MAX_NAMES} names"));
     let middles = match range(inner) {
-        Some(Range { first, last, .. }) if first.abs_diff(last) >= MAX_NAMES as u64 => return Err(too_many()),
+        Some(range) if range.len() >= MAX_NAMES as u64 => return Err(too_many()),
         Some(range) => range.names(),
         None => {
             let mut middles = Vec::new();
@@ -124,31 +125,59 @@ fn alternatives(inner: &str) -> Vec<&str> {
     parts
 }
 
+/// What two dots stand between.
 struct Range {
+    /// The first and the last, as numbers.
     first: u64,
     last: u64,
-    /// Digits of each number; 0 where they are not filled up.
-    width: usize,
+    step: u64,
+    show: Show,
+}
+
+#[derive(Clone, Copy)]
+enum Show {
+    Letter,
+    /// With so many digits at least.
+    Number(usize),
 }
 
 impl Range {
+    fn len(&self) -> u64 {
+        self.first.abs_diff(self.last) / self.step
+    }
+
     fn names(&self) -> Vec<String> {
-        let Self { first, last, width } = *self;
-        let name = |number: u64| format!("{number:0width$}");
-        if first <= last {
-            (first..=last).map(name).collect()
-        } else {
-            (last..=first).rev().map(name).collect()
-        }
+        let item = |i: u64| match self.first <= self.last {
+            true => self.first + i * self.step,
+            false => self.first - i * self.step,
+        };
+        let name = |item: u64| match self.show {
+            Show::Letter => char::from(item as u8).to_string(),
+            Show::Number(width) => format!("{item:0width$}"),
+        };
+        (0..=self.len()).map(|i| name(item(i))).collect()
     }
 }
 
+/// Reads `00..11`, `a..f` or, with a step, `0..100..10`.
 fn range(inner: &str) -> Option<Range> {
-    let (first, last) = inner.split_once("..")?;
+    let parts: Vec<&str> = inner.split("..").collect();
+    let (first, last, step) = match parts[..] {
+        [first, last] => (first, last, "1"),
+        [first, last, step] => (first, last, step),
+        _ => return None,
+    };
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    let step = number(step).filter(|&step| step > 0)?;
+    if let ([first], [last]) = (first.as_bytes(), last.as_bytes())
+        && first.is_ascii_alphabetic()
+        && last.is_ascii_alphabetic()
+    {
+        return Some(Range { first: u64::from(*first), last: u64::from(*last), step, show: Show::Letter });
+    }
     let is_filled = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
     let width = if is_filled { first.len().max(last.len()) } else { 0 };
-    Some(Range { first: number(first)?, last: number(last)?, width })
+    Some(Range { first: number(first)?, last: number(last)?, step, show: Show::Number(width) })
 }
 
 #[cfg(test)]
@@ -164,13 +193,18 @@ mod tests {
         assert_eq!(expanded("a{08..11}.tar"), ["a08.tar", "a09.tar", "a10.tar", "a11.tar"]);
         assert_eq!(expanded("{9..11}"), ["9", "10", "11"]);
         assert_eq!(expanded("{2..0}"), ["2", "1", "0"]);
+        assert_eq!(expanded("{c..a}"), ["c", "b", "a"]);
+        assert_eq!(expanded("{00..10..5}"), ["00", "05", "10"]);
+        assert_eq!(expanded("{7..0..3}"), ["7", "4", "1"]);
         assert_eq!(expanded("{a,b}/{0..1}"), ["a/0", "a/1", "b/0", "b/1"]);
         assert_eq!(expanded("x{a,b{0..1}}"), ["xa", "xb0", "xb1"]);
     }
 
     #[test]
     fn other_braces_stand_for_themselves() {
-        for text in ["a{b}c", "{", "}{", "{a..b}", "{-1..2}", "plain", "{}"] {
+        for text in
+            ["a{b}c", "{", "}{", "{a..bc}", "{a..3}", "{-1..2}", "{1..2..0}", "{1..2..3..4}", "plain", "{}"]
+        {
             assert_eq!(expanded(text), [text]);
         }
         assert_eq!(expanded("{x}{1,2}"), ["{x}1", "{x}2"]);

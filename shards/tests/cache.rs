@@ -250,6 +250,24 @@ async fn files_of_others_in_the_folder_are_left_alone() {
     assert!(strangers.iter().all(|stranger| fs::read(stranger).unwrap() == b"precious"));
 }
 
+#[tokio::test]
+async fn a_cache_that_somebody_keeps_locked_is_read_and_else_done_without() {
+    let (server, folder) = (server(2).await, TempDir::new().unwrap());
+    let dataset = open(&server, cache(&folder)).await;
+    read_shard(&dataset, 0, 8).await;
+    let kept = entries(folder.path());
+    let ledger = File::open(folder.path().join("fastclip-cache")).unwrap();
+    ledger.lock().unwrap();
+    let before = server.requests().len();
+    read_shard(&dataset, 0, 8).await;
+    assert_eq!(server.requests()[before..], []);
+    read(&dataset, 2).await;
+    assert_eq!(entries(folder.path()), kept);
+    ledger.unlock().unwrap();
+    read(&dataset, 8).await;
+    assert_eq!(entries(folder.path()).len(), 2 * kept.len());
+}
+
 /// Name of the variable that tells a process that it is the child of its test, and has this folder for a cache.
 const CACHE_OF_CHILD: &str = "CACHE_OF_CHILD";
 

@@ -252,6 +252,12 @@ async fn joined_datasets_are_read_one_after_the_other_with_ids_of_their_own() {
     let expected = (0..6).map(|i| (i, format!("6 {i}"))).chain((0..9).map(|i| (6 + i, format!("9 {i}"))));
     assert_eq!(captions(&joined).await, expected.collect::<Vec<_>>());
     assert_eq!(joined.manifest().shards[2].name, format!("{b}/00000.tar"));
+    let index = joined.index(2).await.unwrap();
+    let run = joined.fetch(2, &index, 0..1).await.unwrap();
+    assert_eq!(run.shard_name(), format!("{b}/00000.tar"), "messages tell shards of the same name apart");
+    let twice = captions(&Dataset::open(&format!("{a}::{a}")).await.unwrap()).await;
+    assert_eq!(twice.iter().map(|(id, _)| *id).collect::<Vec<_>>(), Vec::from_iter(0..12));
+    assert!(twice[..6].iter().map(|(_, caption)| caption).eq(twice[6..].iter().map(|(_, caption)| caption)));
     let other_order = Dataset::open(&format!("{b}::{a}")).await.unwrap();
     assert_ne!(joined.manifest_digest(), other_order.manifest_digest());
     assert_eq!(Dataset::open(a).await.unwrap().manifest_digest(), {

@@ -2,7 +2,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::CacheError;
@@ -23,6 +23,8 @@ pub(super) struct Folder {
     max_bytes: u64,
     /// Files of this process that were to become entries.
     num_started: AtomicU64,
+    /// Whether the lock was not to be had in time when it was last wanted.
+    is_busy: AtomicBool,
 }
 
 /// Why an entry was not read.
@@ -49,7 +51,12 @@ impl Folder {
         }
         // Whether files can be written and locked here is known before a run starts, not in its middle.
         Ledger::lock(&ledger, PATIENCE).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), max_bytes, num_started: AtomicU64::new(0) })
+        Ok(Self {
+            path: path.to_owned(),
+            max_bytes,
+            num_started: AtomicU64::new(0),
+            is_busy: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -98,7 +105,11 @@ impl Folder {
     /// Makes room for an entry, and its file under another name, which has its full size from the start: so it counts.
     fn begin(&self, path: &Path, num_bytes: u64) -> io::Result<Option<(File, PathBuf)>> {
         fs::create_dir_all(path.parent().unwrap_or(&self.path))?;
-        let Some(mut ledger) = Ledger::lock(&self.path.join(LEDGER), PATIENCE)? else { return Ok(None) };
+        // Waited for once, not for every entry: whoever holds it may have been stopped for good.
+        let patience = if self.is_busy.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+        let ledger = Ledger::lock(&self.path.join(LEDGER), patience)?;
+        self.is_busy.store(ledger.is_none(), Ordering::Relaxed);
+        let Some(mut ledger) = ledger else { return Ok(None) };
         let Some(most) = self.max_bytes.checked_sub(num_bytes).filter(|_| !path.exists()) else {
             return Ok(None);
         };
