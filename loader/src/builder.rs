@@ -11,8 +11,8 @@ use crate::plan::{Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
 use crate::text::MIN_CONTEXT_LENGTH;
 use crate::{
-    BadSampleBudget, Captions, Content, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
-    UnreadableShards, World,
+    BadSampleBudget, Captions, Content, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail,
+    Tokenizer, Transform, UnreadableShards, World,
 };
 
 /// Twice what the windows of all lanes hold by default: one half is being used, the other is being read.

@@ -5,7 +5,7 @@ use fastclip_shards::Dataset;
 
 use crate::pipeline::StreamSettings;
 use crate::plan::Plan;
-use crate::{Batches, LoadError, MemoryBound, LoaderBuilder, LoaderStats, Order, Tail};
+use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, MemoryBound, Order, Tail};
 
 /// Turns a dataset into streams of batches.
 ///

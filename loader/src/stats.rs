@@ -75,9 +75,12 @@ impl Total {
 impl Default for Meters {
     /// Registers everything with the recorder that is installed now.
     fn default() -> Self {
-        let stage = |stage: &'static str| Meter::new(histogram!("fastclip_loader_stage_seconds", "stage" => stage));
-        let wait = |edge: &'static str| Meter::new(histogram!("fastclip_loader_wait_seconds", "edge" => edge));
-        let bad = |reason: BadReason| counter!("fastclip_loader_bad_samples_total", "reason" => reason.to_string());
+        let stage =
+            |stage: &'static str| Meter::new(histogram!("fastclip_loader_stage_seconds", "stage" => stage));
+        let wait =
+            |edge: &'static str| Meter::new(histogram!("fastclip_loader_wait_seconds", "edge" => edge));
+        let bad =
+            |reason: BadReason| counter!("fastclip_loader_bad_samples_total", "reason" => reason.to_string());
         Self {
             fetch: stage("fetch"),
             decode: stage("decode"),

@@ -31,7 +31,7 @@ fn builder(location: &str) -> fastclip_loader::LoaderBuilder {
         .global_batch(count(BATCH))
         .transform(Transform::train(224))
         .threads(NonZeroUsize::new(2).unwrap())
-        .max_bytes_in_flight(24 << 20)
+        .max_bytes_in_flight(64 << 20)
         .segment_samples(2)
         .window_samples(2)
 }
@@ -44,7 +44,8 @@ fn reads_with_several_loaders() {
     let before = status("VmRSS:");
     let loaders: Vec<Loader> = (0..num_loaders).map(|_| builder(&location).build().unwrap()).collect();
     let bound: u64 = loaders.iter().map(|loader| loader.memory_bound((SIZE.0 * SIZE.1) as u64).total()).sum();
-    let mut streams: Vec<_> = loaders.iter().map(|loader| loader.stream(at(0, 0), at(1, 0)).unwrap()).collect();
+    let mut streams: Vec<_> =
+        loaders.iter().map(|loader| loader.stream(at(0, 0), at(1, 0)).unwrap()).collect();
     let mut num_samples = 0;
     for _ in 0..2 {
         for stream in &mut streams {

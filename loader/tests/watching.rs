@@ -103,7 +103,8 @@ fn a_stream_logs_a_line_that_names_the_bottleneck_as_often_as_asked() {
         let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
             let builder = toy.loader(8);
-            let builder = if let Some(interval) = interval { builder.report_every(interval) } else { builder };
+            let builder =
+                if let Some(interval) = interval { builder.report_every(interval) } else { builder };
             read(&builder.build().unwrap(), at(0, 0), at(1, 0));
         });
         let bytes = log.0.lock().unwrap().clone();

@@ -155,7 +155,11 @@ impl Runtime {
 
     #[expect(unsafe_code, reason = "functions of a C library have the types that its header says")]
     fn of(library: Library, name: String) -> Result<Self, PinnedError> {
-        fn function<T: Copy>(library: &Library, in_library: &str, name: &'static str) -> Result<T, PinnedError> {
+        fn function<T: Copy>(
+            library: &Library,
+            in_library: &str,
+            name: &'static str,
+        ) -> Result<T, PinnedError> {
             // SAFETY: the callers below ask for the types that `cuda_runtime_api.h` has given these functions since
             // CUDA 4; `Runtime` keeps the library for as long as it keeps them.
             let found = unsafe { library.get::<T>(name) };
@@ -209,11 +213,13 @@ impl Pinned {
         let asked = num_bytes.max(1);
         // SAFETY: `start` is a place for a pointer, which the function fills if it returns 0.
         let code = unsafe { (runtime.host_alloc)(&raw mut start, asked, PORTABLE) };
-        let refused = |code, message| PinnedError::Refused { library: runtime.name.clone(), num_bytes, message, code };
+        let refused =
+            |code, message| PinnedError::Refused { library: runtime.name.clone(), num_bytes, message, code };
         if code != 0 {
             return Err(refused(code, runtime.words(code)));
         }
-        let start = NonNull::new(start.cast::<u8>()).ok_or_else(|| refused(0, "a null pointer".to_owned()))?;
+        let start =
+            NonNull::new(start.cast::<u8>()).ok_or_else(|| refused(0, "a null pointer".to_owned()))?;
         let memory = Self { start, num_bytes, runtime: Arc::clone(runtime) };
         if !start.addr().get().is_multiple_of(ALIGNMENT) {
             // Freed by dropping it.

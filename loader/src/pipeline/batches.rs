@@ -143,7 +143,15 @@ impl Batches {
         until: Position,
     ) -> Result<Self, LoadError> {
         let running = if from < until { Some(settings.start(from, until)?) } else { None };
-        Ok(Self { settings, running, until, next: from, ledger: Ledger::default(), handed_over: None, reported: Instant::now() })
+        Ok(Self {
+            settings,
+            running,
+            until,
+            next: from,
+            ledger: Ledger::default(),
+            handed_over: None,
+            reported: Instant::now(),
+        })
     }
 
     fn receive(&mut self) -> Option<Result<Batch, LoadError>> {
