@@ -1,17 +1,20 @@
-//! Measures a loader. Prints one line of JSON; the time to open the dataset and build the loader does not count.
+//! Measures a loader, or several at a time. Prints one line of JSON; the time to open the dataset and build the loaders does
+//! not count.
 //!
 //! ```sh
-//! cargo run --release -p fastclip-examples --example loader_throughput -- --data data/toy/train --samples 10000
+//! cargo run --release -p fastclip-examples --example loader_throughput -- --data data/toy/train --samples 10000 --progress
 //! ```
 
 #![allow(clippy::print_stdout, reason = "a tool prints what it has measured")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Parser;
-use fastclip_examples::{LayoutArgument, LoaderArguments, cpu_seconds, peak_rss_bytes};
-use fastclip_loader::{LoaderStats, Output, Timing};
+use fastclip_examples::{LayoutArgument, LoaderArguments, cpu_seconds, peak_rss_bytes, rss_bytes};
+use fastclip_loader::{DecodeOptions, Loader, LoaderStats, Output, Timing};
 use fastclip_schemas::Position;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 #[derive(Parser)]
@@ -25,11 +28,23 @@ struct Arguments {
     /// In what order the values of an image come.
     #[arg(long, value_enum, default_value_t = LayoutArgument::Nchw)]
     output_layout: LayoutArgument,
+    /// Loaders that read at the same time, each with its own threads and as many samples.
+    #[arg(long, default_value_t = 1)]
+    loaders: usize,
+    /// Most bytes of shards that a loader may hold at a time.
+    #[arg(long)]
+    max_bytes_in_flight: Option<u64>,
+    /// Most pixels of an image; larger ones are bad samples.
+    #[arg(long, default_value_t = DecodeOptions::default().max_pixels)]
+    max_pixels: u64,
+    /// Show on standard error how it goes, and which stage holds the others up.
+    #[arg(long)]
+    progress: bool,
 }
 
 /// Mean and 99th percentile of each stage, in microseconds.
 fn stages(stats: &LoaderStats) -> Value {
-    let micros = |duration: std::time::Duration| (duration.as_secs_f64() * 1e7).round() / 10.0;
+    let micros = |duration: Duration| (duration.as_secs_f64() * 1e7).round() / 10.0;
     let stage = |timing: Timing| json!({ "count": timing.count, "mean_us": micros(timing.mean()), "p99_us": micros(timing.p99) });
     json!({
         "fetch": stage(stats.fetch),
@@ -44,20 +59,42 @@ fn stages(stats: &LoaderStats) -> Value {
     })
 }
 
+/// A bar with the rate, and the first loader's bottleneck.
+fn bar(num_samples: u64, is_shown: bool) -> anyhow::Result<ProgressBar> {
+    if !is_shown {
+        return Ok(ProgressBar::hidden());
+    }
+    let template = "{bar:32} {human_pos}/{human_len} samples, {per_sec}, {eta} left; bottleneck: {msg}";
+    Ok(ProgressBar::new(num_samples).with_style(ProgressStyle::with_template(template)?))
+}
+
 fn main() -> anyhow::Result<()> {
-    let Arguments { loader: arguments, samples, output_layout } = Arguments::parse();
-    let output = Output { layout: output_layout.into(), ..Output::default() };
-    let loader = arguments.builder()?.output(output).build()?;
+    let arguments = Arguments::parse();
+    let rss_before = rss_bytes();
+    let loaders = (0..arguments.loaders).map(|_| build(&arguments)).collect::<anyhow::Result<Vec<_>>>()?;
+    let loader = loaders.first().context("there must be at least one loader")?;
     let num_steps = loader.steps_per_epoch();
-    let num_batches = samples.map_or(num_steps, |samples| samples.div_ceil(loader.batch_size() as u64));
+    let batch_size = loader.batch_size() as u64;
+    let num_batches = arguments.samples.map_or(num_steps, |samples| samples.div_ceil(batch_size));
     let until = Position { epoch: num_batches / num_steps, step: num_batches % num_steps };
+    let bar = bar(num_batches * batch_size * arguments.loaders as u64, arguments.progress)?;
 
     let (start, start_cpu) = (Instant::now(), cpu_seconds());
     let mut num_samples = 0;
-    for batch in loader.stream(Position::default(), until)? {
-        num_samples += batch?.len();
+    let mut streams = loaders
+        .iter()
+        .map(|loader| loader.stream(Position::default(), until))
+        .collect::<Result<Vec<_>, _>>()?;
+    for _ in 0..num_batches {
+        for stream in &mut streams {
+            num_samples += stream.next().context("a stream ended before its end")??.len();
+        }
+        bar.set_position(num_samples as u64);
+        bar.set_message(loader.stats().bottleneck().to_string());
     }
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - start_cpu);
+    bar.finish();
+    let peak = peak_rss_bytes();
     let stats = loader.stats();
     let cache = loader.dataset().cache().map(|cache| {
         let cache = cache.stats();
@@ -71,7 +108,10 @@ fn main() -> anyhow::Result<()> {
             "images_per_second": num_samples as f64 / seconds,
             "cpu_seconds": cpu,
             "images_per_cpu_second": num_samples as f64 / cpu,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": peak,
+            "taken_bytes": peak.zip(rss_before).map(|(peak, before)| peak - before),
+            "memory_bound_bytes":
+                loaders.iter().map(|loader| loader.memory_bound(arguments.max_pixels).total()).sum::<u64>(),
             "bad_samples": stats.num_bad(),
             "cache": cache,
             "bottleneck": stats.bottleneck().to_string(),
@@ -79,4 +119,14 @@ fn main() -> anyhow::Result<()> {
         })
     );
     Ok(())
+}
+
+fn build(arguments: &Arguments) -> anyhow::Result<Loader> {
+    let output = Output { layout: arguments.output_layout.into(), ..Output::default() };
+    let decoding = DecodeOptions { max_pixels: arguments.max_pixels, ..DecodeOptions::default() };
+    let mut builder = arguments.loader.builder()?.output(output).decoding(decoding);
+    if let Some(num_bytes) = arguments.max_bytes_in_flight {
+        builder = builder.max_bytes_in_flight(num_bytes);
+    }
+    builder.build().context("could not build the loader")
 }

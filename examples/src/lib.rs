@@ -7,6 +7,7 @@
 //! | `loader_basic` | reading a dataset batch by batch, and how fast that is |
 //! | `loader_mixing` | several datasets in one stream, each as often as one likes |
 //! | `loader_resume` | stopping anywhere and going on with the very next batch |
+//! | `loader_custom_decode` | another modality than images, by a decoder of one's own |
 //!
 //! Three more are tools:
 //!
@@ -22,4 +23,4 @@ mod process;
 
 pub use arguments::{LayoutArgument, LoaderArguments, QualityArgument, open};
 pub use npy::NpyFile;
-pub use process::{cpu_seconds, peak_rss_bytes};
+pub use process::{cpu_seconds, peak_rss_bytes, rss_bytes};

@@ -43,7 +43,8 @@ fn write_seeds(folder: &Path) -> std::io::Result<()> {
 }
 
 fn damage(name: &str, seconds: &str, number: &str) -> Result<(), String> {
-    let target = Target::ALL.into_iter().find(|target| target.name() == name).ok_or(format!("no target `{name}`"))?;
+    let target =
+        Target::ALL.into_iter().find(|target| target.name() == name).ok_or(format!("no target `{name}`"))?;
     let seconds = seconds.parse().map_err(|error| format!("`{seconds}`: {error}"))?;
     let mut number: u64 = number.parse().map_err(|error| format!("`{number}`: {error}"))?;
     let (start, first) = (Instant::now(), number);

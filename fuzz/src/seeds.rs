@@ -69,10 +69,12 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn images() -> Vec<Vec<u8>> {
-    let picture = RgbaImage::from_fn(37, 23, |x, y| Rgba([(x * 6) as u8, (y * 9) as u8, (x * y) as u8, 255 - x as u8]));
+    let picture =
+        RgbaImage::from_fn(37, 23, |x, y| Rgba([(x * 6) as u8, (y * 9) as u8, (x * y) as u8, 255 - x as u8]));
     let picture = DynamicImage::ImageRgba8(picture);
     let plain = DynamicImage::ImageRgb8(picture.to_rgb8());
-    let formats = [ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff];
+    let formats =
+        [ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff];
     let others = formats.map(|format| {
         let mut bytes = Cursor::new(Vec::new());
         picture.write_to(&mut bytes, format).expect(EXPECTED);

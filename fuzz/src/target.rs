@@ -2,7 +2,8 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use fastclip_loader::{
-    Augmentation, CaptionSource, DecodeOptions, ImageDecoder, ImageTransformer, RgbImage, Tokenizer, Transform,
+    Augmentation, CaptionSource, DecodeOptions, ImageDecoder, ImageTransformer, RgbImage, Tokenizer,
+    Transform,
 };
 use fastclip_schemas::{Manifest, SampleId};
 use fastclip_shards::ShardIndex;
@@ -79,7 +80,10 @@ fn tar(bytes: &[u8]) {
         match entry {
             Ok(entry) => {
                 let start = scanned.last().map_or(0, |before| before.end);
-                assert!(start <= entry.start && entry.start < entry.data_start, "{entry:?} begins before {start}");
+                assert!(
+                    start <= entry.start && entry.start < entry.data_start,
+                    "{entry:?} begins before {start}"
+                );
                 assert!(entry.data_start + entry.num_bytes <= entry.end, "{entry:?} ends within its data");
                 assert!(entry.end <= bytes.len() as u64, "{entry:?} ends beyond {}", bytes.len());
                 split_name(&entry.name);
@@ -97,13 +101,17 @@ fn tar(bytes: &[u8]) {
     let mut stream = StreamScanner::new();
     let size = 1 + usize::from(bytes.first().copied().unwrap_or(0)) * 7;
     let result = bytes.chunks(size).try_for_each(|piece| {
-        stream.push(piece, |entry| entry.num_bytes < 1000, |entry, data| {
-            if let Some(data) = data {
-                let start = entry.data_start as usize;
-                assert_eq!(data, &bytes[start..start + data.len()], "data of {entry:?}");
-            }
-            streamed.push(entry.clone());
-        })
+        stream.push(
+            piece,
+            |entry| entry.num_bytes < 1000,
+            |entry, data| {
+                if let Some(data) = data {
+                    let start = entry.data_start as usize;
+                    assert_eq!(data, &bytes[start..start + data.len()], "data of {entry:?}");
+                }
+                streamed.push(entry.clone());
+            },
+        )
     });
     assert_eq!(scanned, streamed, "members of a whole tar and of pieces");
     if !is_sound {
@@ -170,7 +178,10 @@ fn image(bytes: &[u8]) {
     DECODERS.with_borrow_mut(|decoders| {
         let Ok(image) = decoders[usize::from(choice % 4)].decode(bytes) else { return };
         let RgbImage { width, height, pixels } = image;
-        assert!(u64::from(*width) * u64::from(*height) <= MAX_PIXELS, "{width} by {height} pixels were allowed");
+        assert!(
+            u64::from(*width) * u64::from(*height) <= MAX_PIXELS,
+            "{width} by {height} pixels were allowed"
+        );
         assert_eq!(pixels.len() as u64, u64::from(*width) * u64::from(*height) * 3);
         let transform = if choice & 4 == 0 { Transform::train(16) } else { Transform::eval(16) };
         let mut planes = vec![0; transform.image_bytes()];

@@ -11,8 +11,8 @@ use crate::plan::{Part, Plan, PlanSizes, slots_of};
 use crate::sample::SampleSettings;
 use crate::text::MIN_CONTEXT_LENGTH;
 use crate::{
-    BadSampleBudget, Captions, Content, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail, Tokenizer, Transform,
-    UnreadableShards, World,
+    BadSampleBudget, Captions, Content, DecodeOptions, LoadError, Loader, Order, Output, Quality, Tail,
+    Tokenizer, Transform, UnreadableShards, World,
 };
 
 /// Twice what the windows of all lanes hold by default: one half is being used, the other is being read.
@@ -56,6 +56,7 @@ pub struct LoaderBuilder {
     budget: BadSampleBudget,
     unreadable_shards: UnreadableShards,
     stall_timeout: Duration,
+    report_every: Option<Duration>,
     allocator: Arc<dyn HostAllocator>,
 }
 
@@ -84,6 +85,7 @@ impl LoaderBuilder {
             budget: BadSampleBudget::default(),
             unreadable_shards: UnreadableShards::default(),
             stall_timeout: DEFAULT_STALL_TIMEOUT,
+            report_every: None,
             allocator: Arc::new(PageableAllocator),
         }
     }
@@ -200,9 +202,8 @@ impl LoaderBuilder {
 
     /// Bytes of shards that a stream may hold at a time; 512 MiB unless set.
     ///
-    /// Counted are the bytes of samples as they are stored, from before they are requested until they are decoded. In
-    /// addition a stream takes memory for its batches (`prefetch_batches` + 2, three values a pixel), and each thread one
-    /// decoded image. With a [cache](Dataset::with_cache), each request in flight takes another 2 MiB.
+    /// Counted are the bytes of samples as they are stored, from before they are requested until they are decoded. What a
+    /// stream takes in addition is in [`Loader::memory_bound`].
     pub fn max_bytes_in_flight(mut self, num_bytes: u64) -> Self {
         self.max_bytes_in_flight = num_bytes;
         self
@@ -226,6 +227,13 @@ impl LoaderBuilder {
     /// [`LoadError::Stalled`]. Retries of a store are not progress, so this should be longer than they take.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = timeout;
+        self
+    }
+
+    /// How often a stream logs its [`LoaderStats`](crate::LoaderStats) in one line, through `tracing` at level `info`;
+    /// never unless set.
+    pub fn report_every(mut self, interval: Duration) -> Self {
+        self.report_every = Some(interval);
         self
     }
 
@@ -282,6 +290,7 @@ impl LoaderBuilder {
             budget: self.budget,
             unreadable_shards: self.unreadable_shards,
             stall_timeout: self.stall_timeout,
+            report_every: self.report_every,
         }))
     }
 

@@ -53,7 +53,8 @@ pub struct Members {
 
 impl Members {
     pub(crate) fn of(sample: &Sample<'_>) -> Self {
-        let members = sample.members().map(|(extension, bytes)| (extension.to_owned(), bytes.into())).collect();
+        let members =
+            sample.members().map(|(extension, bytes)| (extension.to_owned(), bytes.into())).collect();
         Self { key: sample.key().to_owned(), members }
     }
 

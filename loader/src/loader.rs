@@ -5,7 +5,7 @@ use fastclip_shards::Dataset;
 
 use crate::pipeline::StreamSettings;
 use crate::plan::Plan;
-use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, Order, Tail};
+use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, MemoryBound, Order, Tail};
 
 /// Turns a dataset into streams of batches.
 ///
@@ -52,6 +52,10 @@ impl Loader {
         &self.settings.plan
     }
 
+    pub(crate) fn settings(&self) -> &StreamSettings {
+        &self.settings
+    }
+
     fn slots(&self) -> &Range<u64> {
         &self.settings.slots
     }
@@ -83,6 +87,11 @@ impl Loader {
     /// What all streams of this loader have done so far.
     pub fn stats(&self) -> LoaderStats {
         self.settings.meters.read(self.settings.pool.num_lent())
+    }
+
+    /// The most memory that reading takes, where no image has more pixels than this.
+    pub fn memory_bound(&self, max_pixels: u64) -> MemoryBound {
+        MemoryBound::new(self, max_pixels)
     }
 
     /// Digest of all that determines which samples a global batch holds: the manifest, and the settings of the order.

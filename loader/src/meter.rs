@@ -2,21 +2,24 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use metrics::Histogram;
+
 /// Buckets of an octave, so that a percentile is right within an eighth.
 const BUCKETS_PER_OCTAVE: u32 = 8;
 /// From 8 ns on, up to what 64 bits hold.
 const NUM_BUCKETS: usize = 62 * BUCKETS_PER_OCTAVE as usize;
 
 /// Counts something that takes time, from any number of threads.
-#[derive(Debug)]
 pub(crate) struct Meter {
+    /// Where programs collect what all their parts measure; nowhere unless they do.
+    exported: Histogram,
     nanoseconds: AtomicU64,
     buckets: [AtomicU64; NUM_BUCKETS],
 }
 
-impl Default for Meter {
-    fn default() -> Self {
-        Self { nanoseconds: AtomicU64::new(0), buckets: [const { AtomicU64::new(0) }; NUM_BUCKETS] }
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meter").field(&self.read()).finish()
     }
 }
 
@@ -62,9 +65,14 @@ fn largest(bucket: usize) -> u64 {
 }
 
 impl Meter {
+    pub(crate) fn new(exported: Histogram) -> Self {
+        Self { exported, nanoseconds: AtomicU64::new(0), buckets: [const { AtomicU64::new(0) }; NUM_BUCKETS] }
+    }
+
     pub(crate) fn add(&self, time: Duration) {
         // Wraps after 584 years of work.
         let nanoseconds = time.as_nanos() as u64;
+        self.exported.record(time.as_secs_f64());
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         self.buckets[bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
     }
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn one_of_a_hundred_is_beyond_the_percentile() {
-        let meter = Meter::default();
+        let meter = Meter::new(Histogram::noop());
         assert_eq!(meter.read(), Timing::default());
         (0..990).for_each(|_| meter.add(Duration::from_micros(100)));
         (0..10).for_each(|_| meter.add(Duration::from_millis(50)));

@@ -112,7 +112,12 @@ impl SamplePreparer {
     }
 
     /// Makes of a sample what the batch shall hold.
-    fn fill(&mut self, sample: &Sample<'_>, augmentation: Augmentation, out: &mut [u8]) -> Finding<Option<Members>> {
+    fn fill(
+        &mut self,
+        sample: &Sample<'_>,
+        augmentation: Augmentation,
+        out: &mut [u8],
+    ) -> Finding<Option<Members>> {
         match &self.settings.content {
             Content::Images => {
                 let image = image(sample)?;
@@ -121,7 +126,10 @@ impl SamplePreparer {
             }
             Content::Decoded(decoder) => {
                 let decode = || decoder.decode(sample, augmentation, out);
-                self.meters.decode.time(decode).map_err(|error| (BadReason::Content, with_causes(&*error)))?;
+                self.meters
+                    .decode
+                    .time(decode)
+                    .map_err(|error| (BadReason::Content, with_causes(&*error)))?;
                 Ok(None)
             }
             Content::Members => Ok(Some(Members::of(sample))),
@@ -169,7 +177,9 @@ fn caption<'a>(
     let draws = || Draws::new(Purpose::Caption, seed, epoch, id.0);
     match settings.captions.choose(sample, draws) {
         Ok(Some(caption)) => Ok(caption),
-        Ok(None) if class != NO_CLASS || !matches!(settings.content, Content::Images) => Ok(Cow::Borrowed("")),
+        Ok(None) if class != NO_CLASS || !matches!(settings.content, Content::Images) => {
+            Ok(Cow::Borrowed(""))
+        }
         Ok(None) => Err((BadReason::MissingCaption, format!("its members are {}", extensions(sample)))),
         Err(CaptionFault::NotUtf8(detail)) => Err((BadReason::CaptionNotUtf8, detail)),
         Err(CaptionFault::Malformed(detail)) => Err((BadReason::MalformedCaption, detail)),

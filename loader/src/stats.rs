@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use metrics::{Counter, Gauge, counter, gauge, histogram};
+
 use crate::BadReason;
 use crate::meter::{Meter, Timing};
 
@@ -27,8 +29,8 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What all streams of a loader count.
-#[derive(Debug, Default)]
+/// What all streams of a loader count, for themselves and for the recorder of the program.
+#[derive(Debug)]
 pub(crate) struct Meters {
     pub(crate) fetch: Meter,
     pub(crate) decode: Meter,
@@ -39,34 +41,98 @@ pub(crate) struct Meters {
     pub(crate) job_wait: Meter,
     pub(crate) batch_wait: Meter,
     pub(crate) caller: Meter,
-    pub(crate) num_batches: AtomicU64,
-    pub(crate) num_samples: AtomicU64,
-    pub(crate) bytes_read: AtomicU64,
+    num_batches: Total,
+    num_samples: Total,
+    bytes_read: Total,
     bytes_in_flight: AtomicU64,
+    exported_bytes_in_flight: Gauge,
     peak_bytes_in_flight: AtomicU64,
-    bad: [AtomicU64; BadReason::ALL.len()],
+    bad: [Total; BadReason::ALL.len()],
+}
+
+/// A count that only grows.
+#[derive(Debug)]
+struct Total {
+    count: AtomicU64,
+    exported: Counter,
+}
+
+impl Total {
+    fn new(exported: Counter) -> Self {
+        Self { count: AtomicU64::new(0), exported }
+    }
+
+    fn add(&self, number: u64) {
+        self.count.fetch_add(number, Ordering::Relaxed);
+        self.exported.increment(number);
+    }
+
+    fn read(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Meters {
+    /// Registers everything with the recorder that is installed now.
+    fn default() -> Self {
+        let stage =
+            |stage: &'static str| Meter::new(histogram!("fastclip_loader_stage_seconds", "stage" => stage));
+        let wait =
+            |edge: &'static str| Meter::new(histogram!("fastclip_loader_wait_seconds", "edge" => edge));
+        let bad =
+            |reason: BadReason| counter!("fastclip_loader_bad_samples_total", "reason" => reason.to_string());
+        Self {
+            fetch: stage("fetch"),
+            decode: stage("decode"),
+            transform: stage("transform"),
+            tokenize: stage("tokenize"),
+            run_wait: wait("dispatcher_for_run"),
+            decoder_wait: wait("dispatcher_for_decoder"),
+            job_wait: wait("decoder_for_work"),
+            batch_wait: wait("caller_for_batch"),
+            caller: Meter::new(histogram!("fastclip_loader_caller_seconds")),
+            num_batches: Total::new(counter!("fastclip_loader_batches_total")),
+            num_samples: Total::new(counter!("fastclip_loader_samples_total")),
+            bytes_read: Total::new(counter!("fastclip_loader_bytes_read_total")),
+            bytes_in_flight: AtomicU64::new(0),
+            exported_bytes_in_flight: gauge!("fastclip_loader_bytes_in_flight"),
+            peak_bytes_in_flight: AtomicU64::new(0),
+            bad: BadReason::ALL.map(|reason| Total::new(bad(reason))),
+        }
+    }
 }
 
 impl Meters {
+    pub(crate) fn deliver(&self, num_samples: u64) {
+        self.num_batches.add(1);
+        self.num_samples.add(num_samples);
+    }
+
+    pub(crate) fn add_bytes_read(&self, num_bytes: u64) {
+        self.bytes_read.add(num_bytes);
+    }
+
     pub(crate) fn hold_bytes(&self, num_bytes: u64) {
         let held = self.bytes_in_flight.fetch_add(num_bytes, Ordering::Relaxed) + num_bytes;
         self.peak_bytes_in_flight.fetch_max(held, Ordering::Relaxed);
+        self.exported_bytes_in_flight.increment(num_bytes as f64);
     }
 
     pub(crate) fn free_bytes(&self, num_bytes: u64) {
         self.bytes_in_flight.fetch_sub(num_bytes, Ordering::Relaxed);
+        self.exported_bytes_in_flight.decrement(num_bytes as f64);
     }
 
     pub(crate) fn count_bad(&self, reason: BadReason) {
-        self.bad[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.bad[reason as usize].add(1);
     }
 
     pub(crate) fn read(&self, buffers_lent: usize) -> LoaderStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LoaderStats {
-            num_batches: count(&self.num_batches),
-            num_samples: count(&self.num_samples),
-            bytes_read: count(&self.bytes_read),
+            num_batches: self.num_batches.read(),
+            num_samples: self.num_samples.read(),
+            bytes_read: self.bytes_read.read(),
             bytes_in_flight: count(&self.bytes_in_flight),
             peak_bytes_in_flight: count(&self.peak_bytes_in_flight),
             buffers_lent,
@@ -81,7 +147,7 @@ impl Meters {
             caller: self.caller.read(),
             bad_samples: BadReason::ALL
                 .into_iter()
-                .map(|reason| (reason, count(&self.bad[reason as usize])))
+                .map(|reason| (reason, self.bad[reason as usize].read()))
                 .filter(|&(_, count)| count > 0)
                 .collect(),
         }
@@ -199,7 +265,7 @@ mod tests {
     #[test]
     fn statistics_fit_on_a_line_that_names_the_slowest_stage() {
         let meters = Meters::default();
-        meters.num_samples.store(64, Ordering::Relaxed);
+        meters.deliver(64);
         meters.decode.add(Duration::from_millis(4));
         meters.batch_wait.add(Duration::from_millis(9));
         meters.count_bad(BadReason::TruncatedImage);

@@ -15,7 +15,8 @@ fn source(text: &str) -> CaptionSource {
 
 /// Samples with a caption of their own, two in a list, one in a field, and one that some lack.
 fn several(number: u32) -> Members {
-    let json = format!(r#"{{"short": "short {number}", "all": ["one", null, "two"], "none": null, "size": 3}}"#);
+    let json =
+        format!(r#"{{"short": "short {number}", "all": ["one", null, "two"], "none": null, "size": 3}}"#);
     let mut members = vec![
         ("jpg", jpeg(number, (20, 20))),
         ("txt", format!("plain {number}").into_bytes()),
@@ -79,7 +80,10 @@ fn a_field_that_is_no_caption_makes_a_bad_sample_and_a_setting_without_sources_i
     let Err(LoadError::NoGoodSample { first, .. }) = try_read(&loader, at(0, 0), at(1, 0)) else {
         panic!("no sample has a caption there");
     };
-    assert_eq!((first.reason, &first.detail[..]), (BadReason::MalformedCaption, "`json:size`: 3 is not text"));
+    assert_eq!(
+        (first.reason, &first.detail[..]),
+        (BadReason::MalformedCaption, "`json:size`: 3 is not text")
+    );
     for captions in [Captions::Random(Vec::new()), Captions::Weighted(vec![(source("txt"), 0.0)])] {
         let error = toy.loader(16).captions(captions).build().unwrap_err().to_string();
         assert!(error.starts_with("captions cannot be "), "{error}");

@@ -15,7 +15,8 @@ const NUM_VALUES: usize = 7;
 
 /// Sound as numbers of 16 bits, of which each sample has its own many.
 fn sound(number: u32) -> Members {
-    let values = (0..number % 11).flat_map(|value| (value as u16 * 3 + number as u16).to_le_bytes()).collect();
+    let values =
+        (0..number % 11).flat_map(|value| (value as u16 * 3 + number as u16).to_le_bytes()).collect();
     vec![("pcm", values), ("cls", (number % 3).to_string().into_bytes())]
 }
 
@@ -70,7 +71,8 @@ fn members_come_as_they_are_stored_and_in_the_order_of_the_plan() {
         assert_eq!((batch.members().len(), batch.images().len()), (8, 0));
         for ((id, members), class) in batch.sample_ids().iter().zip(batch.members()).zip(batch.classes()) {
             let expected = sound(id.0 as u32);
-            let expected: Vec<(&str, &[u8])> = expected.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+            let expected: Vec<(&str, &[u8])> =
+                expected.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
             assert_eq!(members.iter().collect::<Vec<_>>(), expected, "{id}");
             assert_eq!(members.get("pcm"), Some(expected[0].1));
             assert_eq!(*class, (id.0 % 3) as i32);

@@ -52,6 +52,10 @@ fn damage_reaches_beyond_the_first_check_of_each_reader() {
     };
     let num_tars = count(Target::Tar, |bytes| Scanner::new(bytes).flatten().count() > 1);
     let num_manifests = count(Target::Manifest, |bytes| Manifest::from_json(bytes).is_ok());
-    let num_indexes = count(Target::Index, |bytes| bytes.get(1..).is_some_and(|index| ShardIndex::decode(index).is_ok()));
-    assert!(num_tars > 200 && num_manifests > 20 && num_indexes > 10, "{num_tars}, {num_manifests}, {num_indexes}");
+    let num_indexes =
+        count(Target::Index, |bytes| bytes.get(1..).is_some_and(|index| ShardIndex::decode(index).is_ok()));
+    assert!(
+        num_tars > 200 && num_manifests > 20 && num_indexes > 10,
+        "{num_tars}, {num_manifests}, {num_indexes}"
+    );
 }

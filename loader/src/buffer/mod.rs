@@ -6,9 +6,13 @@
 //! again only when every slot is gone.
 
 mod memory;
+#[cfg(feature = "cuda")]
+mod pinned;
 mod pool;
 
 pub use memory::{ALIGNMENT, HostAllocator, HostMemory, Pageable, PageableAllocator};
+#[cfg(feature = "cuda")]
+pub use pinned::{PinnedAllocator, PinnedError, WithoutCuda, page_locked};
 pub(crate) use pool::{Loan, Pool};
 
 use std::sync::Arc;

@@ -2,7 +2,6 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -51,6 +50,7 @@ pub(crate) struct StreamSettings {
     pub(crate) budget: BadSampleBudget,
     pub(crate) unreadable_shards: UnreadableShards,
     pub(crate) stall_timeout: Duration,
+    pub(crate) report_every: Option<Duration>,
 }
 
 /// The batches of a stream, in order.
@@ -71,6 +71,8 @@ pub struct Batches {
     ledger: Ledger,
     /// When the caller got the last batch.
     handed_over: Option<Instant>,
+    /// When statistics were last logged.
+    reported: Instant,
 }
 
 #[derive(Debug)]
@@ -141,7 +143,15 @@ impl Batches {
         until: Position,
     ) -> Result<Self, LoadError> {
         let running = if from < until { Some(settings.start(from, until)?) } else { None };
-        Ok(Self { settings, running, until, next: from, ledger: Ledger::default(), handed_over: None })
+        Ok(Self {
+            settings,
+            running,
+            until,
+            next: from,
+            ledger: Ledger::default(),
+            handed_over: None,
+            reported: Instant::now(),
+        })
     }
 
     fn receive(&mut self) -> Option<Result<Batch, LoadError>> {
@@ -242,6 +252,16 @@ impl Batches {
         Ok(samples)
     }
 
+    /// Logs what all streams have done, when it is time for that.
+    fn report(&mut self, now: Instant) {
+        let Some(interval) = self.settings.report_every else { return };
+        if now - self.reported >= interval {
+            self.reported = now;
+            let stats = self.settings.meters.read(self.settings.pool.num_lent());
+            tracing::info!(samples = stats.num_samples, bottleneck = %stats.bottleneck(), "{stats}");
+        }
+    }
+
     fn assemble(&self, position: Position, frames: Lent, samples: Vec<Option<Prepared>>) -> Batch {
         let image_bytes = self.settings.sample.num_bytes();
         let context_length = self.settings.sample.context_length;
@@ -273,8 +293,7 @@ impl Batches {
             batch.members.extend(sample.members);
         }
         let meters = &self.settings.meters;
-        meters.num_batches.fetch_add(1, Ordering::Relaxed);
-        meters.num_samples.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        meters.deliver(batch.len() as u64);
         batch
     }
 }
@@ -300,6 +319,7 @@ impl Iterator for Batches {
         let end = Instant::now();
         self.settings.meters.batch_wait.add(end - start);
         self.handed_over = Some(end);
+        self.report(end);
         Some(result)
     }
 }

@@ -34,6 +34,13 @@ impl IndexCache {
         Self { dataset, entries: Mutex::default() }
     }
 
+    /// Most samples whose entries are kept.
+    pub(crate) fn max_samples(&self) -> u64 {
+        let shards = &self.dataset.manifest().shards;
+        let largest = shards.iter().map(|shard| u64::from(shard.num_samples)).max().unwrap_or(0);
+        MAX_SAMPLES.max(largest).min(self.dataset.manifest().num_samples)
+    }
+
     pub(super) async fn get(&self, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
         let cell = self.entry(shard);
         cell.get_or_try_init(|| self.dataset.index(shard)).await.cloned()

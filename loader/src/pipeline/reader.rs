@@ -1,7 +1,6 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fastclip_schemas::Position;
@@ -137,7 +136,7 @@ impl Reader {
             Err(source) => return self.lose(request, source).map(Err),
         };
         self.meters.fetch.add(start.elapsed());
-        self.meters.bytes_read.fetch_add(samples.num_bytes() as u64, Ordering::Relaxed);
+        self.meters.add_bytes_read(samples.num_bytes() as u64);
         Ok(Ok(samples))
     }
 

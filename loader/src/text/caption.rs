@@ -101,7 +101,9 @@ impl Captions {
             return Some("it must name at least one source");
         }
         match self {
-            Self::Weighted(sources) if !sources.iter().all(|(_, weight)| weight.is_finite() && *weight > 0.0) => {
+            Self::Weighted(sources)
+                if !sources.iter().all(|(_, weight)| weight.is_finite() && *weight > 0.0) =>
+            {
                 Some("weights must be above 0")
             }
             _ => None,
@@ -169,7 +171,8 @@ impl CaptionSource {
         let Some(bytes) = sample.member(member) else { return Ok(Vec::new()) };
         let field = match self {
             Self::Member(_) => {
-                let text = std::str::from_utf8(bytes).map_err(|error| CaptionFault::NotUtf8(error.to_string()))?;
+                let text =
+                    std::str::from_utf8(bytes).map_err(|error| CaptionFault::NotUtf8(error.to_string()))?;
                 return Ok(vec![Cow::Borrowed(text)]);
             }
             Self::Field { field, .. } => field,

@@ -25,7 +25,8 @@ impl Cleaning {
             Self::Whitespace => collapse(&text),
             Self::Lower => collapse(&text).to_lowercase(),
             Self::Canonicalize => {
-                let text = text.replace('_', " ").replace(|character: char| character.is_ascii_punctuation(), "");
+                let text =
+                    text.replace('_', " ").replace(|character: char| character.is_ascii_punctuation(), "");
                 collapse(&text.to_lowercase())
             }
         }

@@ -79,15 +79,18 @@ pub(super) struct FileTokenizer {
 
 impl fmt::Debug for FileTokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileTokenizer").field("cleaning", &self.cleaning).field("pad", &self.pad).finish_non_exhaustive()
+        f.debug_struct("FileTokenizer")
+            .field("cleaning", &self.cleaning)
+            .field("pad", &self.pad)
+            .finish_non_exhaustive()
     }
 }
 
 impl FileTokenizer {
     pub(super) fn open(file: &TokenizerFile) -> Result<Self, TokenizerError> {
         let path = || file.path.clone();
-        let mut tokenizer =
-            Tokenizer::from_file(&file.path).map_err(|source| TokenizerError::Read { path: path(), source })?;
+        let mut tokenizer = Tokenizer::from_file(&file.path)
+            .map_err(|source| TokenizerError::Read { path: path(), source })?;
         let num_tokens = tokenizer.get_vocab_size(true);
         if i32::try_from(num_tokens).is_err() {
             return Err(TokenizerError::TooManyTokens { path: path(), num_tokens });
@@ -215,7 +218,8 @@ mod tests {
         assert_eq!(tokenizer.encode_into("a cat", &mut row), 4);
         assert_eq!(row, [2, 4, 7, 3, 0, 0, 0, 0]);
         assert_eq!(tokenizer.encode("a photo of a cat", 4), [2, 4, 5, 3]);
-        let tokenizer = Tokenizer::from_file(&TokenizerFile { cleaning: Cleaning::Canonicalize, ..file }).unwrap();
+        let tokenizer =
+            Tokenizer::from_file(&TokenizerFile { cleaning: Cleaning::Canonicalize, ..file }).unwrap();
         assert_eq!(tokenizer.encode("A Photo, of_a CAT!", 8), [2, 4, 5, 6, 4, 7, 3, 0]);
     }
 

@@ -26,5 +26,5 @@ pub use caption::{CaptionSource, Captions};
 pub use clean::Cleaning;
 #[cfg(feature = "tokenizer-json")]
 pub use file::{TokenizerError, TokenizerFile};
-pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::MIN_CONTEXT_LENGTH;
+pub use tokenizer::Tokenizer;

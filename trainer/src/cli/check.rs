@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use fastclip_trainer::check::Check;
 use fastclip_trainer::config::RunConfig;
-use fastclip_trainer::run::open_dataset;
+use fastclip_trainer::run::{open_dataset, training_loader};
 use indicatif::HumanCount;
 
 use super::run::{SharedArgs, machine};
@@ -47,7 +47,7 @@ impl CheckArgs {
         let config = RunConfig::resolve(options, machine(self.ranks.get()))?;
         let num_samples = match self.samples {
             Some(number) => number.get(),
-            None => open_dataset(&config.data.location)?.manifest().num_samples,
+            None => training_loader(&config.data, 0, self.ranks.get())?.num_samples(),
         };
         if let Some(evaluation) = config.evaluation.as_ref().filter(|_| self.samples.is_none()) {
             open_dataset(&evaluation.location)?;

@@ -65,6 +65,16 @@ impl ObjectiveChoice {
     }
 }
 
+/// Which caption is taken where a sample has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptionChoice {
+    /// The first of the first source that has one.
+    First,
+    /// Any, drawn anew for each sample and epoch.
+    Random,
+}
+
 /// The inner learning rate at the end of its schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -5,6 +5,7 @@
 //! written to the run's folder, and can be fed back through `--config`.
 
 mod choices;
+mod data;
 mod file;
 mod objective;
 mod optimization;
@@ -21,8 +22,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use choices::{
-    Auto, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+    Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice,
+    Precision, Resume,
 };
+pub use data::DataConfig;
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 
@@ -54,27 +57,6 @@ pub struct RunConfig {
     pub checkpoints: CheckpointConfig,
     /// When the model is evaluated, and on what.
     pub evaluation: Option<EvaluationConfig>,
-}
-
-/// What is read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DataConfig {
-    /// Dataset to train on.
-    pub location: String,
-    /// Samples of a rank that are encoded at once.
-    pub batch_size: NonZeroUsize,
-    /// How many times that many a rank has in a step.
-    pub accum_freq: NonZeroUsize,
-    /// Decides the order and the crops.
-    pub seed: u64,
-    /// Decoding threads of a rank.
-    pub threads: NonZeroUsize,
-    /// Least fraction of an image's area that a crop keeps.
-    pub crop_scale: f32,
-    /// Side of the images.
-    pub image_size: u32,
-    /// Token ids of a caption.
-    pub context_length: usize,
 }
 
 /// How fast parameters move; a schedule once the number of steps is known.
@@ -211,6 +193,7 @@ fn name_of(value: impl clap::ValueEnum) -> String {
 }
 
 const MIB: NonZeroUsize = NonZeroUsize::new(1 << 20).expect("2^20 is not 0");
+const GIB: u64 = 1 << 30;
 
 fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
@@ -258,6 +241,12 @@ impl RunConfig {
         Ok(Self {
             data: DataConfig {
                 location,
+                upsampling_factors: data::upsampling_factors(&settings)?,
+                captions: data::captions(&settings)?,
+                cache: settings
+                    .data_cache
+                    .clone()
+                    .map(|folder| (folder, settings.data_cache_gib.get().saturating_mul(GIB))),
                 batch_size: settings.batch_size,
                 accum_freq: settings.accum_freq,
                 seed: settings.seed,
@@ -315,10 +304,12 @@ impl RunConfig {
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
 /// known.
-const FREE_TO_CHANGE: [&str; 21] = [
+const FREE_TO_CHANGE: [&str; 23] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
+    "data_cache",
+    "data_cache_gib",
     "device",
     "dist_timeout",
     "estimator_memory",

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::choices::{
-    DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision, Resume,
+    CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision,
+    Resume,
 };
 use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
 use crate::schedule::{ModelSchedule, TemperatureSchedule};
@@ -92,6 +93,15 @@ options! {
         /// Micro-batches of --batch-size samples in a step of each rank; more than one encodes twice, to contrast all of them in the memory of one [default: 1]
         #[arg(help_heading = "Data", value_name = "N", alias = "accum_freq")]
         accum_freq: NonZeroUsize = non_zero(1),
+        /// Where captions are found: extensions of members, or fields of a JSON member as in json:alt; several are separated by commas, and may have weights as in txt=2,json:alt=1 [default: txt]
+        #[arg(help_heading = "Data", value_name = "SOURCES")]
+        captions: String = "txt".to_owned(),
+        /// Which caption is taken where a sample has several, unless sources have weights [default: first]
+        #[arg(help_heading = "Data")]
+        caption_choice: CaptionChoice = CaptionChoice::First,
+        /// Most that --data-cache holds, in GiB [default: 64]
+        #[arg(help_heading = "Data", value_name = "N")]
+        data_cache_gib: NonZeroU64 = NonZeroU64::new(64).expect("64 is not 0"),
         /// Least fraction of an image's area that the random crop keeps [default: 0.9]
         #[arg(help_heading = "Data", value_name = "FRACTION")]
         crop_scale: f64 = 0.9,
@@ -221,6 +231,12 @@ options! {
         /// Pairs of the held-out dataset that retrieval chooses among [default: all]
         #[arg(help_heading = "Data", value_name = "N")]
         val_retrieval_pool: NonZeroU64,
+        /// Folder on a local disk that keeps what was read of the training set, shared by all ranks of a machine [default: none]
+        #[arg(help_heading = "Data", value_name = "FOLDER")]
+        data_cache: PathBuf,
+        /// How often an epoch holds each of several training sets joined by `::`, as in 1::2.5 [default: once each]
+        #[arg(help_heading = "Data", value_name = "FACTORS")]
+        train_data_upsampling_factors: String,
         /// Height and width of the images, instead of the model config's
         #[arg(help_heading = "Model", value_name = "PIXELS", alias = "force-image-size")]
         image_size: i64,

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use fastclip_loader::{CaptionSource, Captions};
+
 use super::*;
 use crate::objective::GammaDecay;
 use crate::optimizer::{AdamOptions, Rule};
@@ -58,6 +60,36 @@ fn every_recipe_of_the_repository_resolves_and_survives_being_printed() {
         found.push(file);
     }
     assert!(found.len() >= 14, "{found:?}");
+}
+
+#[test]
+fn captions_are_sources_by_rule_or_by_weight() {
+    let captions = |text: &str| resolve(text).map(|config| config.data.captions);
+    let (txt, alt) = (CaptionSource::member("txt"), CaptionSource::json("alt"));
+    assert_eq!(captions("").unwrap(), Captions::First(vec![txt.clone()]));
+    let both = vec![alt.clone(), txt.clone()];
+    assert_eq!(captions("captions = \"json:alt, txt\"").unwrap(), Captions::First(both.clone()));
+    let random = "captions = \"json:alt,txt\"\ncaption_choice = \"random\"";
+    assert_eq!(captions(random).unwrap(), Captions::Random(both));
+    let weighted = Captions::Weighted(vec![(txt, 2.0), (alt, 0.5)]);
+    assert_eq!(captions("captions = \"txt=2,json:alt=0.5\"").unwrap(), weighted);
+    for (text, rule) in [
+        ("txt=2,json:alt", "either all sources have weights or none"),
+        ("txt=-1", "weights must be numbers above 0"),
+        ("txt,,cap", "separated by commas"),
+    ] {
+        let error = captions(&format!("captions = \"{text}\"")).unwrap_err().to_string();
+        assert!(error.contains(rule) && error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn factors_are_joined_as_in_open_clip() {
+    let factors = |text: &str| resolve(text).map(|config| config.data.upsampling_factors);
+    assert_eq!(factors("").unwrap(), None);
+    assert_eq!(factors("train_data_upsampling_factors = \"1::2.5\"").unwrap(), Some(vec![1.0, 2.5]));
+    let error = factors("train_data_upsampling_factors = \"1:2\"").unwrap_err().to_string();
+    assert!(error.contains("`1:2`") && error.contains("one for each dataset"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use fastclip_loader::{Batch, Loader, Order, Tail, Transform, World};
 use fastclip_schemas::Position;
-use fastclip_shards::Dataset;
+use fastclip_shards::{Cache, Dataset};
 use tch::{Device, Kind, Tensor};
 
 use super::RunError;
@@ -32,33 +32,41 @@ pub fn open(location: &str) -> Result<Dataset, RunError> {
     runtime.block_on(Dataset::open(location)).map_err(|error| RunError::Dataset(Box::new(error)))
 }
 
+/// Describes how this rank reads the training set.
+///
+/// # Errors
+/// When the dataset cannot be read, or the settings do not fit it.
+pub fn training_loader(config: &DataConfig, rank: usize, world_size: usize) -> Result<Loader, RunError> {
+    let num_ranks = NonZeroUsize::new(world_size).expect("a run has at least one rank");
+    let global_batch = config.batch_size.saturating_mul(config.accum_freq).saturating_mul(num_ranks);
+    let mut dataset = open(&config.location)?;
+    if let Some((folder, max_bytes)) = &config.cache {
+        dataset = dataset.with_cache(Cache::open(folder, *max_bytes).map_err(RunError::Cache)?);
+    }
+    let mut builder = Loader::builder(dataset)
+        .global_batch(global_batch)
+        .world(World::new(rank, world_size)?)
+        .order(Order::Shuffled { seed: config.seed })
+        .tail(Tail::Drop)
+        .transform(Transform::train_with(config.image_size, (config.crop_scale, 1.0), (3.0 / 4.0, 4.0 / 3.0)))
+        .captions(config.captions.clone())
+        .context_length(config.context_length)
+        .threads(config.threads);
+    if let Some(factors) = &config.upsampling_factors {
+        builder = builder.upsampling_factors(factors.clone());
+    }
+    Ok(builder.build()?)
+}
+
 impl TrainingData {
     pub(super) fn open(
         config: &DataConfig,
         comm: &dyn Communicator,
         device: Device,
     ) -> Result<Self, RunError> {
-        let world_size = NonZeroUsize::new(comm.world_size()).expect("a communicator has at least this rank");
-        let global_batch = config.batch_size.saturating_mul(config.accum_freq).saturating_mul(world_size);
-        let loader = Loader::builder(open(&config.location)?)
-            .global_batch(global_batch)
-            .world(World::new(comm.rank(), comm.world_size())?)
-            .order(Order::Shuffled { seed: config.seed })
-            .tail(Tail::Drop)
-            .transform(Transform::train_with(
-                config.image_size,
-                (config.crop_scale, 1.0),
-                (3.0 / 4.0, 4.0 / 3.0),
-            ))
-            .context_length(config.context_length)
-            .threads(config.threads)
-            .build()?;
-        Ok(Self {
-            loader,
-            global_batch: global_batch.get() as u64,
-            image_size: config.image_size.into(),
-            device,
-        })
+        let loader = training_loader(config, comm.rank(), comm.world_size())?;
+        let global_batch = loader.plan().layout().global_batch();
+        Ok(Self { loader, global_batch, image_size: config.image_size.into(), device })
     }
 
     /// Copies a batch into tensors on the device, without the columns of tokens that are padding in all rows.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fastclip_loader::LoadError;
-use fastclip_shards::ReadError;
+use fastclip_shards::{CacheError, ReadError};
 use fastclip_torch_ext::TorchError;
 
 use crate::checkpoint::CheckpointError;
@@ -21,6 +21,9 @@ pub enum RunError {
     /// A dataset could not be opened.
     #[error(transparent)]
     Dataset(Box<ReadError>),
+    /// The folder that keeps what was read cannot be used.
+    #[error("could not use `--data-cache`")]
+    Cache(#[source] CacheError),
     /// Training data could not be loaded.
     #[error("could not load training data")]
     Load(#[from] LoadError),
@@ -97,6 +100,7 @@ impl RunError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Dataset(source) => lies_in_the_data(source),
+            Self::Cache(_) => true,
             Self::Load(error) => match error {
                 LoadError::WorldSize { .. }
                 | LoadError::NoSamples

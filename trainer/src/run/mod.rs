@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use fastclip_schemas::{Position, RunSummary};
 use tch::Device;
 
-pub use data::open as open_dataset;
+pub use data::{open as open_dataset, training_loader};
 pub use error::RunError;
 
 use self::data::TrainingData;

@@ -46,6 +46,25 @@ fn one_seed_gives_one_result_on_two_ranks_with_either_objective() {
 }
 
 #[test]
+fn joined_datasets_are_weighed_and_read_through_a_cache() {
+    let setting = Setting::new();
+    let both = format!("{0}::{0}", setting.data.location());
+    let mut command = setting.launched("run", 2);
+    command.args(["--train-data", &both, "--train-data-upsampling-factors", "1::1.5", "--epochs", "2"]);
+    command.args(["--data-cache", "cache", "--data-cache-gib", "1"]);
+    succeed(command);
+    // 43 samples once and 64 or 65 of another 43, in steps of 8.
+    let steps = setting.metrics("run").iter().filter(|record| record["kind"] == "train").count();
+    assert_eq!(steps, 2 * 13);
+    assert!(setting.path("cache").read_dir().unwrap().count() > 1, "nothing was kept");
+
+    let mut command = setting.launched("other", 2);
+    command.args(["--train-data", &both, "--train-data-upsampling-factors", "1::1::1"]);
+    let finished = fastclip_testkit::run(&mut command).assert_code(1);
+    finished.assert_says(&["upsampling_factors cannot be [1.0, 1.0, 1.0]", "one for each dataset"]);
+}
+
+#[test]
 fn one_two_and_four_ranks_learn_the_same_from_the_same_batches() {
     let setting = Setting::new();
     succeed(setting.alone("1"));
