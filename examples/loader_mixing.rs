@@ -1,7 +1,7 @@
 //! Mixes several datasets, and shows how much of each an epoch and its first batches hold.
 //!
-//! An epoch holds each dataset as often as its factor says. Whatever the factor, no sample of a dataset comes again before
-//! all others of it have come: half of a dataset is one half in this epoch and the other half in the next.
+//! An epoch holds each dataset as often as its factor says: 0.5 is one half of it in this epoch and the other half in the next.
+//! After any epoch, all samples of a dataset have come equally often, or some of them once more.
 //!
 //! ```sh
 //! cargo run --release -p fastclip-examples --example loader_mixing -- \
