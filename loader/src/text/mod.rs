@@ -7,16 +7,19 @@
 //! |---|---|
 //! | `entity` | `html.unescape`, and `ftfy`'s more careful one |
 //! | `fix` | `ftfy.fix_text` |
+//! | `mojibake`, `encoding` | `ftfy.fix_encoding`, and the encodings that it knows |
 //! | `clean` | OpenCLIP's `get_clean_fn` |
 //! | `tokenizer` | `SimpleTokenizer`, and `HFTokenizer` for files |
 //! | `caption` | nothing: webdataset's users write it themselves |
 
 mod caption;
 mod clean;
+mod encoding;
 mod entity;
 #[cfg(feature = "tokenizer-json")]
 mod file;
 mod fix;
+mod mojibake;
 #[cfg(test)]
 mod open_clip;
 mod tokenizer;
