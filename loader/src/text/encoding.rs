@@ -1,7 +1,8 @@
 use std::sync::LazyLock;
 
 use encoding_rs::{
-    Encoding, ISO_8859_2, MACINTOSH, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257,
+    Encoding, ISO_8859_2, MACINTOSH, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253, WINDOWS_1254,
+    WINDOWS_1257,
 };
 
 /// The upper half of the IBM PC's characters.
@@ -102,7 +103,8 @@ pub(super) fn decode_utf8_variants(bytes: &[u8]) -> Option<String> {
             }
             [0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf, ..] => {
                 let bits = |byte: u8, mask: u8, shift: u32| u32::from(byte & mask) << shift;
-                let number = bits(a, 0x0f, 16) + bits(b, 0x3f, 10) + bits(c, 0x0f, 6) + bits(d, 0x3f, 0) + 0x1_0000;
+                let number =
+                    bits(a, 0x0f, 16) + bits(b, 0x3f, 10) + bits(c, 0x0f, 6) + bits(d, 0x3f, 0) + 0x1_0000;
                 let character = char::from_u32(number)?;
                 out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                 rest = &rest[6..];

@@ -33,7 +33,8 @@ mod class {
 /// Finds what hardly anybody writes.
 static UNLIKELY: LazyLock<Regex> = LazyLock::new(|| {
     use class::{
-        BAD, BOX, COMMON, COMMON_LOWER, COMMON_UPPER, CONTROL, CURRENCY, END, FACES, LAW, LOWER, NUMERIC, START, UPPER,
+        BAD, BOX, COMMON, COMMON_LOWER, COMMON_UPPER, CONTROL, CURRENCY, END, FACES, LAW, LOWER, NUMERIC,
+        START, UPPER,
     };
     let space = r"\s\x1c-\x1f";
     let letter = r"\p{L}\p{N}_";
@@ -81,7 +82,8 @@ static UNLIKELY: LazyLock<Regex> = LazyLock::new(|| {
         &[&["ΒΓΞΟ"], &[CONTROL, BAD, START, END, CURRENCY, "°"], &["ΒΓΞΟ"]],
         &[&["ā"], &["€"]],
     ];
-    let classes = |row: &&[&[&str]]| row.iter().map(|parts| format!("[{}]", parts.concat())).collect::<String>();
+    let classes =
+        |row: &&[&[&str]]| row.iter().map(|parts| format!("[{}]", parts.concat())).collect::<String>();
     let mut alternatives: Vec<String> = rows.iter().map(classes).collect();
     alternatives.extend([
         "ГўВЂВ.[A-Za-z ]".to_owned(),
@@ -106,7 +108,8 @@ const HARMLESS: &str = " –—―‘’‚“”„•…";
 
 static CLUES: LazyLock<Clues> = LazyLock::new(|| {
     let become_of = |first: u8, last: u8| -> HashSet<char> {
-        let usual = SINGLE_BYTE.iter().filter(|encoding| matches!(encoding.kind, Kind::Latin1 | Kind::Windows));
+        let usual =
+            SINGLE_BYTE.iter().filter(|encoding| matches!(encoding.kind, Kind::Latin1 | Kind::Windows));
         usual.flat_map(|encoding| encoding.characters(first..=last)).copied().collect()
     };
     let mut continuation = become_of(0x80, 0xbf);
@@ -186,7 +189,8 @@ fn step(text: &str) -> Option<String> {
     }
     let is_control = |character: char| matches!(character, '\u{80}'..='\u{9f}');
     let is_undefined = |character: char| is_control(character) && windows_1252(character as u8) == character;
-    let of_windows = || text.chars().map(|c| if is_control(c) { windows_1252(c as u8) } else { c }).collect::<String>();
+    let of_windows =
+        || text.chars().map(|c| if is_control(c) { windows_1252(c as u8) } else { c }).collect::<String>();
     if is_latin1 && text.contains(is_control) && !text.contains(is_undefined) {
         return Some(of_windows());
     }
@@ -263,7 +267,17 @@ mod tests {
         ] {
             assert_eq!(decode_again(text).as_deref(), Some(expected), "{text}");
         }
-        for sound in ["schön", "Ærøskøbing", "naïve café", "写真", "“quoted”", "À la carte", "¿Qué?", "50 £", "ÁRVÍZTŰRŐ"] {
+        for sound in [
+            "schön",
+            "Ærøskøbing",
+            "naïve café",
+            "写真",
+            "“quoted”",
+            "À la carte",
+            "¿Qué?",
+            "50 £",
+            "ÁRVÍZTŰRŐ",
+        ] {
             assert_eq!(decode_again(sound), None, "{sound}");
         }
     }
