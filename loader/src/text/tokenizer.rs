@@ -17,7 +17,7 @@ const LONGEST_WORD_BYTES: usize = 4096;
 /// Turns captions into token ids: CLIP's own, or any that a `tokenizer.json` describes.
 ///
 /// CLIP's byte pair encoding with its vocabulary of 49,408 tokens is built in. Its ids are those of OpenCLIP's
-/// `SimpleTokenizer`, including the cleaning by [`Cleaning::Lower`](crate::Cleaning), with these exceptions:
+/// `SimpleTokenizer`, including its cleaning, with these exceptions:
 ///
 /// * A long s after an apostrophe is a letter, no contraction, and an iota subscript that stands alone is none.
 /// * Characters that are new in Unicode are letters and have small forms as soon as Rust knows them.
