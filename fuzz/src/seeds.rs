@@ -59,8 +59,10 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
     let index = |num_samples: u64| {
         let mut builder = IndexBuilder::default();
         for sample in 0..num_samples {
-            let bytes = sample * 2048..sample * 2048 + 1536;
-            assert!(builder.push(SampleId(sample), &format!("{sample:05}"), bytes), "small samples fit");
+            assert!(
+                builder.push(SampleId(sample), &format!("{sample:05}"), sample * 2048..sample * 2048 + 1536),
+                "{EXPECTED}"
+            );
         }
         builder.finish(num_samples * 2048 + 1024).encode()
     };

@@ -119,9 +119,9 @@ pub use order::{Order, Tail};
 pub use output::{Layout, Output, Values};
 pub use pipeline::Batches;
 pub use stats::{Bottleneck, LoaderStats, Stage};
-pub use text::{CaptionSource, Captions, Cleaning, Tokenizer};
+pub use text::{CaptionSource, Captions, Tokenizer};
 #[cfg(feature = "tokenizer-json")]
-pub use text::{TokenizerError, TokenizerFile};
+pub use text::{Cleaning, TokenizerError, TokenizerFile};
 pub use transform::{
     Augmentation, ColourJitter, EvalTransform, ImageTransformer, Quality, RandomErasing, ResizeMode,
     TrainTransform, Transform,

@@ -5,11 +5,13 @@ use regex::Regex;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use super::entity::{unescape_certain, windows_1252};
+use super::mojibake::decode_again;
 
-/// Mends text as `ftfy.fix_text` does: references, ligatures, full-width letters, curly quotes, line breaks, terminal
-/// escapes, control characters, combining marks.
-///
-/// What is not done is guessing that text was decoded wrongly (`fix_encoding`): "schÃ¶n" stays as it is.
+/// Mistakes within mistakes that are mended. `ftfy` knows no end, and `&amp;amp;amp;…` would take it hours.
+const MOST_PASSES: usize = 64;
+
+/// Mends text as `ftfy.fix_text` does: references, wrong decoding, ligatures, full-width letters, curly quotes, line breaks,
+/// terminal escapes, control characters, combining marks.
 pub(super) fn fix_text(text: &str) -> Cow<'_, str> {
     if text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
@@ -32,17 +34,19 @@ fn is_plain(byte: u8) -> bool {
 fn fix_line(line: &str, is_markup: bool) -> Cow<'_, str> {
     let mut line = Cow::Borrowed(line);
     // One mistake may hide another: `&amp;amp;`.
-    loop {
+    for _ in 0..MOST_PASSES {
         let fixed = fix_once(&line, is_markup);
         if fixed == line {
-            return line;
+            break;
         }
         line = Cow::Owned(fixed.into_owned());
     }
+    line
 }
 
 fn fix_once(line: &str, is_markup: bool) -> Cow<'_, str> {
     let text = if is_markup { Cow::Borrowed(line) } else { unescape_certain(line) };
+    let text = then(text, decode_again);
     let text = then(text, fix_characters);
     let text = then(text, remove_terminal_escapes);
     let text = then(text, remove_control_characters);
@@ -164,6 +168,13 @@ mod tests {
         ] {
             assert_eq!(fix_text(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn mistakes_within_mistakes_without_end_are_left_in_time() {
+        let nested = format!("&{}lt;", "amp;".repeat(1 << 16));
+        let fixed = fix_text(&nested);
+        assert_eq!(fixed.len(), nested.len() - 4 * MOST_PASSES);
     }
 
     #[test]

@@ -217,10 +217,14 @@ fn ids_are_open_clips_on_captions_of_every_kind() {
     for ((caption, theirs), undecoded) in captions.iter().zip(&theirs).zip(&undecoded) {
         let ours = tokenizer.encode(caption, CONTEXT_LENGTH);
         num_undecoded += usize::from(theirs != undecoded);
-        if ours != undecoded {
+        if ours != *theirs {
             differing.push(caption);
         }
     }
+    assert!(
+        num_undecoded > 1000,
+        "the captions hold too little text that was decoded wrongly: {num_undecoded}"
+    );
     println!("{} captions, {num_undecoded} of them decoded wrongly before", captions.len());
     let shown: Vec<String> = differing.iter().take(20).map(|caption| format!("{caption:?}")).collect();
     assert!(differing.is_empty(), "{} captions differ, first\n{}", differing.len(), shown.join("\n"));

@@ -1,7 +1,9 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use instant_clip_tokenizer::{Token, Tokenizer as Bpe};
+use instant_clip_tokenizer::Tokenizer as Bpe;
 
 use super::clean::{mend, words};
 #[cfg(feature = "tokenizer-json")]
@@ -14,15 +16,19 @@ pub(crate) const MIN_CONTEXT_LENGTH: usize = 2;
 /// any usual context, so cutting it changes no token that would be kept.
 const LONGEST_WORD_BYTES: usize = 4096;
 
+/// Words that a thread remembers, of at most this length: 2 MB.
+const MOST_KNOWN: usize = 1 << 14;
+const LONGEST_KNOWN_BYTES: usize = 32;
+
 /// Turns captions into token ids: CLIP's own, or any that a `tokenizer.json` describes.
 ///
 /// CLIP's byte pair encoding with its vocabulary of 49,408 tokens is built in. Its ids are those of OpenCLIP's
-/// `SimpleTokenizer`, including the cleaning by [`Cleaning::Lower`](crate::Cleaning), with these exceptions:
+/// `SimpleTokenizer`, including its cleaning, with these exceptions:
 ///
-/// * Text that was decoded wrongly ("schÃ¶n") is not repaired, as `ftfy` would try to.
 /// * A long s after an apostrophe is a letter, no contraction, and an iota subscript that stands alone is none.
 /// * Characters that are new in Unicode are letters and have small forms as soon as Rust knows them.
-/// * Words longer than 4,096 bytes are cut, which changes no token within the first 77.
+/// * Words longer than 4,096 bytes are cut, which changes no token within the first 77, and references within references
+///   are resolved 64 times.
 ///
 /// Cheap to clone.
 ///
@@ -123,22 +129,47 @@ fn encode_clip(bpe: &Bpe, text: &str, out: &mut [i32]) -> usize {
     out[0] = Tokenizer::START;
     let room = out.len() - MIN_CONTEXT_LENGTH;
     let mut length = 1;
-    let mut tokens = Vec::new();
     // Tokens never cross space, so that words can be taken one by one, and no more of them than fit. Letters are made
     // small by the encoder.
     for word in words(&mend(text)) {
         if length > room {
             break;
         }
-        tokens.clear();
-        bpe.encode(shorten(word), &mut tokens);
-        for (place, token) in out[length..=room].iter_mut().zip(&tokens) {
-            *place = i32::from(Token::to_u16(*token));
-            length += 1;
-        }
+        with_tokens(bpe, word, |tokens| {
+            let kept = &tokens[..tokens.len().min(room + 1 - length)];
+            out[length..length + kept.len()].copy_from_slice(kept);
+            length += kept.len();
+        });
     }
     out[length] = Tokenizer::END;
     length + 1
+}
+
+/// Encodes a word, or remembers it: captions say the same few thousand words again and again, and merging takes most of
+/// the time. A thread's memory needs no lock.
+fn with_tokens<T>(bpe: &Bpe, word: &str, take: impl FnOnce(&[i32]) -> T) -> T {
+    thread_local! {
+        static KNOWN: RefCell<HashMap<Box<str>, Box<[i32]>>> = RefCell::default();
+    }
+    let encode = || {
+        let mut tokens = Vec::new();
+        bpe.encode(shorten(word), &mut tokens);
+        tokens.into_iter().map(|token| i32::from(token.to_u16())).collect::<Box<[i32]>>()
+    };
+    if word.len() > LONGEST_KNOWN_BYTES {
+        return take(&encode());
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(tokens) = known.get(word) {
+            return take(tokens);
+        }
+        let tokens = encode();
+        let result = take(&tokens);
+        if known.len() < MOST_KNOWN {
+            known.insert(word.into(), tokens);
+        }
+        result
+    })
 }
 
 fn shorten(word: &str) -> &str {
