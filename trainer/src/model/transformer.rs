@@ -34,6 +34,11 @@ impl LayerNorm {
     }
 }
 
+/// softmax(query·keyᵀ/√width)·value; all are [samples, heads, tokens, width]. Causal: no token sees those after it.
+pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor, is_causal: bool) -> Tensor {
+    Tensor::scaled_dot_product_attention(query, key, value, None::<Tensor>, 0.0, is_causal, None, false)
+}
+
 /// The initial distributions in which the two towers differ.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockInit {
@@ -155,16 +160,7 @@ impl Block {
             .view([samples, tokens, 3, heads, width / heads])
             .permute([2, 0, 3, 1, 4]); // [3, samples, heads, tokens, head width]
         let (query, key, value) = (qkv.get(0), qkv.get(1), qkv.get(2));
-        let mixed = Tensor::scaled_dot_product_attention(
-            &query,
-            &key,
-            &value,
-            None::<Tensor>,
-            0.0,
-            is_causal,
-            None,
-            false,
-        );
+        let mixed = attend(&query, &key, &value, is_causal);
         self.out_proj.forward(&mixed.transpose(1, 2).reshape([samples, tokens, width]))
     }
 }

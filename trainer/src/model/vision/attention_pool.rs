@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::model::config::ModelConfig;
 use crate::model::parameters::{Init, ParameterSpec, Parameters};
-use crate::model::transformer::{Linear, linear_default};
+use crate::model::transformer::{Linear, attend, linear_default};
 
 /// Attention of the mean over all places, and itself.
 ///
@@ -62,16 +62,7 @@ impl AttentionPool {
         let heads = |rows: Tensor| rows.view([samples, -1, self.heads, width / self.heads]).transpose(1, 2);
         let query = heads(self.q_proj.forward(&tokens.narrow(1, 0, 1)));
         let (key, value) = (heads(self.k_proj.forward(&tokens)), heads(self.v_proj.forward(&tokens)));
-        let mixed = Tensor::scaled_dot_product_attention(
-            &query,
-            &key,
-            &value,
-            None::<Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        ); // [n, heads, 1, head width]
+        let mixed = attend(&query, &key, &value, false); // [n, heads, 1, head width]
         self.c_proj.forward(&mixed.reshape([samples, width]))
     }
 }
