@@ -205,8 +205,8 @@ impl ShardIndex {
     fn check(&self) -> Result<(), IndexError> {
         let mut allowed_start = 0;
         for (sample, record) in (0..).zip(&self.samples) {
-            let end = record.offset.saturating_add(u64::from(record.length));
-            if record.offset < allowed_start || end > self.shard_bytes {
+            let (end, is_beyond) = record.offset.overflowing_add(u64::from(record.length));
+            if record.offset < allowed_start || is_beyond || end > self.shard_bytes {
                 let (start, allowed_end) = (record.offset, self.shard_bytes);
                 return Err(IndexError::Span { sample, start, end, allowed_start, allowed_end });
             }
@@ -283,6 +283,14 @@ mod tests {
         assert!(builder.push(SampleId(7), "000000000", 0..2048));
         assert!(builder.push(SampleId(9), "000000001", 2560..4096));
         builder.finish(10_240)
+    }
+
+    #[test]
+    fn a_sample_that_ends_beyond_all_numbers_is_refused() {
+        let sample = Record { offset: u64::MAX, id: SampleId(0), length: 7, key_hash: 0 };
+        let index = ShardIndex { shard_bytes: u64::MAX, samples: vec![sample] };
+        let error = ShardIndex::decode(&index.encode()).unwrap_err();
+        assert!(matches!(error, IndexError::Span { sample: 0, .. }), "{error}");
     }
 
     #[test]
