@@ -8,10 +8,11 @@ use tempfile::TempDir;
 
 use super::Tokenizer;
 use super::entity::windows_1252;
+use super::fix::fix_text;
 use crate::plan::{Draws, Purpose};
 
 const SCRIPT: &str = include_str!("../../testdata/open_clip_tokens.py");
-const NUM_CAPTIONS: u64 = 20_000;
+const NUM_CAPTIONS: u64 = 21_000;
 const CONTEXT_LENGTH: usize = 77;
 
 const WORDS: [&str; 36] = [
@@ -214,10 +215,15 @@ fn ids_are_open_clips_on_captions_of_every_kind() {
     let tokenizer = Tokenizer::clip();
     let mut differing = Vec::new();
     let mut num_undecoded = 0;
+    // Newer tables of Unicode than ours may know such characters, and call them letters.
+    let unknown = regex::Regex::new(r"\p{Cn}").unwrap();
+    let mut num_unknown = 0;
     for ((caption, theirs), undecoded) in captions.iter().zip(&theirs).zip(&undecoded) {
         let ours = tokenizer.encode(caption, CONTEXT_LENGTH);
         num_undecoded += usize::from(theirs != undecoded);
-        if ours != *theirs {
+        if unknown.is_match(&fix_text(caption)) {
+            num_unknown += 1;
+        } else if ours != *theirs {
             differing.push(caption);
         }
     }
@@ -225,7 +231,11 @@ fn ids_are_open_clips_on_captions_of_every_kind() {
         num_undecoded > 1000,
         "the captions hold too little text that was decoded wrongly: {num_undecoded}"
     );
-    println!("{} captions, {num_undecoded} of them decoded wrongly before", captions.len());
+    assert!(num_unknown < captions.len() / 20, "{num_unknown} captions are not compared");
+    println!(
+        "{} captions, {num_undecoded} of them decoded wrongly before, {num_unknown} not compared",
+        captions.len()
+    );
     let shown: Vec<String> = differing.iter().take(20).map(|caption| format!("{caption:?}")).collect();
     assert!(differing.is_empty(), "{} captions differ, first\n{}", differing.len(), shown.join("\n"));
 }
