@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::config::{ObjectiveChoice, OptimizerChoice, RunConfig};
 use crate::gradients::NUM_STOPS;
 use crate::model::ModelCost;
-use crate::objective::{FeaturePrecision, Global, Individual, NUM_VALUES};
+use crate::objective::{FeaturePrecision, Global, NUM_VALUES};
 
 /// Bytes of a number in fp32, which parameters, gradients, estimators and activations are.
 const NUMBER_BYTES: u64 = 4;
@@ -105,7 +105,9 @@ impl Check {
                 parameters: bytes,
                 gradients: bytes,
                 optimizer: bytes * optimizer_moments(config),
-                estimators: num_samples.div_ceil(num_ranks) * remembered(config) * NUMBER_BYTES,
+                estimators: num_samples.div_ceil(num_ranks)
+                    * config.objective.numbers_per_sample() as u64
+                    * NUMBER_BYTES,
                 activations: micro_batch * (cost.image.kept + cost.text.kept) * NUMBER_BYTES,
                 similarities: similarities.min((2 * config.settings.loss_block_mib.get() as u64) << 20),
             },
@@ -123,16 +125,6 @@ fn optimizer_moments(config: &RunConfig) -> u64 {
     }
 }
 
-/// Numbers that are remembered of each sample.
-fn remembered(config: &RunConfig) -> u64 {
-    use ObjectiveChoice as Choice;
-    match config.settings.objective {
-        Choice::OpenClip | Choice::SigLip => 0,
-        Choice::SogClr | Choice::FastClipV0 | Choice::FastClipV1 | Choice::FastClipV3 => NUM_ESTIMATES,
-        Choice::ISogClr | Choice::FastClipV2 => Individual::initial_row(1.0).len() as u64,
-    }
-}
-
 /// The formulas of the FastCLIP paper for this implementation: features and ids in one all-gather, estimators in one
 /// all-reduce, nothing scattered.
 fn traffic(config: &RunConfig, num_ranks: u64, local_batch: u64, parameters: u64) -> StepTraffic {
@@ -142,7 +134,7 @@ fn traffic(config: &RunConfig, num_ranks: u64, local_batch: u64, parameters: u64
     };
     let features = 2 * config.model.embed_dim as u64 * feature_bytes;
     // Bytes of a sample that go to all ranks, and numbers of a sample that come from the owner of its row.
-    let (gathered, table) = match (remembered(config), config.settings.objective) {
+    let (gathered, table) = match (config.objective.numbers_per_sample() as u64, config.settings.objective) {
         (0, ObjectiveChoice::OpenClip) => (features + 2 * NUMBER_BYTES, 0),
         (0, _) => (features, 0),
         (NUM_ESTIMATES, _) => (features + ID_BYTES, 2 * NUM_ESTIMATES),

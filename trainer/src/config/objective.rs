@@ -101,6 +101,15 @@ impl ObjectiveConfig {
         Ok(Self { loss, memory: settings.estimator_memory, initial_temperature: temperature })
     }
 
+    /// Returns how many numbers are remembered of each sample.
+    pub fn numbers_per_sample(&self) -> usize {
+        match self.loss {
+            Loss::OpenClip(_) | Loss::SigLip(_) => 0,
+            Loss::Global(_) => Global::INITIAL_ROW.len(),
+            Loss::Individual(_) => Individual::initial_row(self.initial_temperature).len(),
+        }
+    }
+
     /// Makes the objective; `table` makes what it remembers of samples, given the row that each begins with.
     pub fn build(&self, table: impl FnOnce(&[f64]) -> EstimatorTable) -> Box<dyn Objective> {
         match self.loss {

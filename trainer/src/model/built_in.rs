@@ -24,7 +24,18 @@ struct Size {
     text: (i64, i64, i64),
 }
 
-/// A ViT of `layers` blocks of `width` channels, in heads of 64, over patches of `patch` pixels.
+/// A model with heads of 64 channels, MLPs of four times the width, and no layer scale.
+const fn plain(
+    (name, embed_dim, image_size): (&'static str, i64, i64),
+    layers: Layers,
+    (width, patch_size): (i64, Option<i64>),
+    text: (i64, i64, i64),
+) -> Size {
+    let (head_width, mlp_ratio, layer_scale) = (64, 4.0, None);
+    Size { name, embed_dim, image_size, layers, width, patch_size, head_width, mlp_ratio, layer_scale, text }
+}
+
+/// A ViT of `layers` blocks of `width` channels over patches of `patch` pixels.
 const fn vit(
     name: &'static str,
     embed_dim: i64,
@@ -32,9 +43,7 @@ const fn vit(
     (layers, width, patch): (i64, i64, i64),
     text: (i64, i64, i64),
 ) -> Size {
-    let (layers, patch_size) = (Layers::Blocks(layers), Some(patch));
-    let (head_width, mlp_ratio, layer_scale) = (64, 4.0, None);
-    Size { name, embed_dim, image_size, layers, width, patch_size, head_width, mlp_ratio, layer_scale, text }
+    plain((name, embed_dim, image_size), Layers::Blocks(layers), (width, Some(patch)), text)
 }
 
 /// A ViT with other heads and MLPs.
@@ -49,9 +58,7 @@ const fn resnet(
     (stages, width): ([i64; 4], i64),
     text: (i64, i64, i64),
 ) -> Size {
-    let (layers, patch_size) = (Layers::Stages(stages), None);
-    let (head_width, mlp_ratio, layer_scale) = (64, 4.0, None);
-    Size { name, embed_dim, image_size, layers, width, patch_size, head_width, mlp_ratio, layer_scale, text }
+    plain((name, embed_dim, image_size), Layers::Stages(stages), (width, None), text)
 }
 
 /// Every model of OpenCLIP 3.3 that is a plain ViT or ResNet with the plain text transformer, and the toy.
