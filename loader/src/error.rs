@@ -2,6 +2,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use fastclip_images::DecoderError;
 use fastclip_schemas::Position;
 use fastclip_shards::ReadError;
 
@@ -119,8 +120,8 @@ pub enum LoadError {
         first: Box<BadSample>,
     },
     /// The JPEG library could not be set up.
-    #[error("could not set up the JPEG decoder")]
-    Decoder(#[source] turbojpeg::Error),
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
     /// The system refused a thread or the reader's event loop.
     #[error("could not start the {stage} stage")]
     Start {

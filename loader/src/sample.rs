@@ -6,13 +6,13 @@ use fastclip_schemas::SampleId;
 use fastclip_schemas::zero_shot::CLASS_MEMBER;
 use fastclip_shards::{Sample, SampleRun};
 
-use crate::decode::{DecodeError, DecodeOptions, ImageDecoder};
 use crate::output::{Finisher, Output};
 use crate::plan::{Draws, Purpose};
 use crate::stats::Meters;
 use crate::text::{CaptionFault, Captions};
 use crate::transform::{Augmentation, ImageTransformer, Quality, Transform};
 use crate::{BadReason, Content, LoadError, Members, Tokenizer};
+use fastclip_images::{DecodeError, DecodeOptions, ImageDecoder};
 
 const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
 /// Class of samples without one.
@@ -204,9 +204,7 @@ fn reason(error: &DecodeError) -> BadReason {
     match error {
         DecodeError::Truncated { .. } => BadReason::TruncatedImage,
         DecodeError::Oversized { .. } | DecodeError::TooManyBytes { .. } => BadReason::OversizedImage,
-        DecodeError::Empty | DecodeError::UnknownFormat | DecodeError::Damaged { .. } => {
-            BadReason::UndecodableImage
-        }
+        _ => BadReason::UndecodableImage,
     }
 }
 

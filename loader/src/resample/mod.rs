@@ -34,6 +34,7 @@ mod weights;
 pub(crate) use axis::{Axis, Taps};
 pub(crate) use kernel::Kernel;
 
+use fastclip_images::Window;
 use weights::{TAPS, Weights};
 
 /// Channels of a pixel.
@@ -44,21 +45,6 @@ const STRIP_ROWS: usize = TAPS;
 const COLUMNS: usize = 16;
 /// Bytes that kernels read at a time from a row.
 const READ_BYTES: usize = 16;
-
-/// Pixels of a part of an image, red, green and blue of each side by side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Window<'a> {
-    /// Rows one after another, each `3 * width` bytes.
-    pub(crate) bytes: &'a [u8],
-    /// Where in the image the part begins.
-    pub(crate) left: u32,
-    /// Where in the image the part begins.
-    pub(crate) top: u32,
-    /// Pixels of a row.
-    pub(crate) width: u32,
-    /// Rows.
-    pub(crate) height: u32,
-}
 
 /// Where resized pixels go: three planes with gaps.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 use super::Quality;
 use super::crop::Crop;
 use super::eval::{EvalTransform, ResizeMode};
-use crate::decode::Part;
 use crate::resample::{Axis, Taps};
+use fastclip_images::Part;
 
 /// Sizes at which JPEGs can be decoded in less time, smallest first. The others that libjpeg knows have no vector code and
 /// take longer than decoding in full.

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::colour::{self, Planes};
 use super::crop::random_resized_crop;
 use super::*;
-use crate::decode::ImageDecoder;
 use crate::plan::{Draws, Purpose};
+use fastclip_images::ImageDecoder;
 
 const SCRIPT: &str = include_str!("../../testdata/pillow.py");
 const SIZE: u32 = 224;

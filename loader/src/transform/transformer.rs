@@ -4,9 +4,9 @@ use super::colour::{self, Planes};
 use super::crop::random_resized_crop;
 use super::frame::Frame;
 use super::{EvalTransform, Quality, TrainTransform, Transform};
-use crate::decode::{Part, RgbImage};
 use crate::plan::{Draws, Purpose};
-use crate::resample::{self, Resampler, Taps, Window};
+use crate::resample::{self, Resampler, Taps};
+use fastclip_images::{Part, RgbImage, Window};
 
 /// Transforms images one after another, keeping its memory between them.
 #[derive(Debug)]

@@ -235,7 +235,7 @@ proptest! {
         let part = part.unwrap();
         for y in rows {
             for x in columns.clone() {
-                let at = |window: crate::resample::Window<'_>| {
+                let at = |window: Window<'_>| {
                     let at = ((y - window.top) * window.width + x - window.left) * 3;
                     window.bytes[at as usize..][..3].to_vec()
                 };

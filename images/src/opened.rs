@@ -1,10 +1,9 @@
 use super::jpeg::OpenedJpeg;
-use super::{DecodeError, ImageDecoder, Part};
-use crate::resample::Window;
+use super::{DecodeError, ImageDecoder, Part, Window};
 
 /// An image of which as much has been read as must be to know its size.
 #[derive(Debug)]
-pub(crate) struct OpenedImage<'a> {
+pub struct OpenedImage<'a> {
     pub(super) decoder: &'a mut ImageDecoder,
     /// Nothing where the image has been decoded already.
     pub(super) jpeg: Option<OpenedJpeg<'a>>,
@@ -12,7 +11,7 @@ pub(crate) struct OpenedImage<'a> {
 
 impl<'a> OpenedImage<'a> {
     /// Width and height.
-    pub(crate) fn size(&self) -> (u32, u32) {
+    pub fn size(&self) -> (u32, u32) {
         match &self.jpeg {
             Some(jpeg) => jpeg.size(),
             None => (self.decoder.image.width, self.decoder.image.height),
@@ -20,12 +19,15 @@ impl<'a> OpenedImage<'a> {
     }
 
     /// Whether it can be decoded at a fraction of its size, in less time.
-    pub(crate) fn is_scalable(&self) -> bool {
+    pub fn is_scalable(&self) -> bool {
         self.jpeg.as_ref().is_some_and(OpenedJpeg::has_parts)
     }
 
     /// Decodes a window around a part, which lies in the image.
-    pub(crate) fn decode(self, part: &Part) -> Result<Window<'a>, DecodeError> {
+    ///
+    /// # Errors
+    /// When the image is damaged.
+    pub fn decode(self, part: &Part) -> Result<Window<'a>, DecodeError> {
         let Self { decoder, jpeg } = self;
         let (left, top) = match jpeg {
             Some(jpeg) => {

@@ -31,16 +31,16 @@ mod options;
 mod other;
 mod part;
 mod turbo;
+mod window;
 
 pub use options::DecodeOptions;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer};
 use jpeg::JpegDecoder;
-pub(crate) use opened::OpenedImage;
-pub(crate) use part::Part;
-
-use crate::LoadError;
+pub use opened::OpenedImage;
+pub use part::Part;
+pub use window::Window;
 
 /// An 8-bit RGB image, row after row without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,6 +114,11 @@ pub enum DecodeError {
     },
 }
 
+/// No decoder could be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("could not set up a JPEG decoder")]
+pub struct DecoderError(#[source] turbojpeg::Error);
+
 /// Decodes images one after another, keeping decoder and memory between them.
 #[derive(Debug)]
 pub struct ImageDecoder {
@@ -127,7 +132,7 @@ impl ImageDecoder {
     ///
     /// # Errors
     /// When the JPEG library has no memory for one.
-    pub fn new() -> Result<Self, LoadError> {
+    pub fn new() -> Result<Self, DecoderError> {
         Self::with_options(DecodeOptions::default())
     }
 
@@ -135,8 +140,8 @@ impl ImageDecoder {
     ///
     /// # Errors
     /// When the JPEG library has no memory for one.
-    pub fn with_options(options: DecodeOptions) -> Result<Self, LoadError> {
-        let jpeg = JpegDecoder::new().map_err(LoadError::Decoder)?;
+    pub fn with_options(options: DecodeOptions) -> Result<Self, DecoderError> {
+        let jpeg = JpegDecoder::new().map_err(DecoderError)?;
         Ok(Self { jpeg, image: RgbImage::default(), options })
     }
 
@@ -152,7 +157,10 @@ impl ImageDecoder {
     }
 
     /// Reads as much of an image as its size needs: the header of a JPEG, all of any other.
-    pub(crate) fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<OpenedImage<'a>, DecodeError> {
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<OpenedImage<'a>, DecodeError> {
         self.options.check_bytes(bytes)?;
         if !bytes.starts_with(&[0xff, 0xd8]) {
             other::decode(bytes, &self.options, &mut self.image)?;
