@@ -28,9 +28,9 @@ struct Arguments {
     /// In what order the values of an image come.
     #[arg(long, value_enum, default_value_t = LayoutArgument::Nchw)]
     output_layout: LayoutArgument,
-    /// Loaders that read at the same time, each with its own threads and as many samples.
-    #[arg(long, default_value_t = 1)]
-    loaders: usize,
+    /// Another dataset, read at the same time by a loader of its own with as many threads and samples. May be repeated.
+    #[arg(long, value_name = "DATA")]
+    beside: Vec<String>,
     /// Most bytes of shards that a loader may hold at a time.
     #[arg(long)]
     max_bytes_in_flight: Option<u64>,
@@ -71,13 +71,18 @@ fn bar(num_samples: u64, is_shown: bool) -> anyhow::Result<ProgressBar> {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let rss_before = rss_bytes();
-    let loaders = (0..arguments.loaders).map(|_| build(&arguments)).collect::<anyhow::Result<Vec<_>>>()?;
-    let loader = loaders.first().context("there must be at least one loader")?;
+    let loader = build(&arguments, &arguments.loader)?;
+    let others = arguments
+        .beside
+        .iter()
+        .map(|data| build(&arguments, &LoaderArguments { data: data.clone(), ..arguments.loader.clone() }));
+    let others = others.collect::<anyhow::Result<Vec<_>>>()?;
+    let loaders: Vec<&Loader> = std::iter::once(&loader).chain(&others).collect();
     let num_steps = loader.steps_per_epoch();
     let batch_size = loader.batch_size() as u64;
     let num_batches = arguments.samples.map_or(num_steps, |samples| samples.div_ceil(batch_size));
     let until = Position { epoch: num_batches / num_steps, step: num_batches % num_steps };
-    let bar = bar(num_batches * batch_size * arguments.loaders as u64, arguments.progress)?;
+    let bar = bar(num_batches * batch_size * loaders.len() as u64, arguments.progress)?;
 
     let (start, start_cpu) = (Instant::now(), cpu_seconds());
     let mut num_samples = 0;
@@ -121,10 +126,10 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build(arguments: &Arguments) -> anyhow::Result<Loader> {
+fn build(arguments: &Arguments, loader: &LoaderArguments) -> anyhow::Result<Loader> {
     let output = Output { layout: arguments.output_layout.into(), ..Output::default() };
     let decoding = DecodeOptions { max_pixels: arguments.max_pixels, ..DecodeOptions::default() };
-    let mut builder = arguments.loader.builder()?.output(output).decoding(decoding);
+    let mut builder = loader.builder()?.output(output).decoding(decoding);
     if let Some(num_bytes) = arguments.max_bytes_in_flight {
         builder = builder.max_bytes_in_flight(num_bytes);
     }
