@@ -7,7 +7,7 @@
 //! |---|---|
 //! | read a dataset | [`Dataset`], then [`Dataset::index`] and [`Dataset::fetch`] |
 //! | keep what comes from a slow store | [`Cache`] |
-//! | write one | [`DatasetWriter`] |
+//! | write one | [`DatasetWriter`], or shard by shard with [`ShardWriter`] |
 //! | scan tars of any origin | [`tar`] and [`SampleGrouper`] |
 //! | reach a folder or bucket | [`Store`] |
 //!
@@ -35,6 +35,7 @@ mod group;
 mod index;
 mod joint;
 mod run;
+mod shard_writer;
 mod sources;
 mod store;
 pub mod tar;
@@ -48,5 +49,6 @@ pub use group::{SampleGrouper, SampleSpan};
 pub use index::{IndexBuilder, IndexError, ShardIndex};
 pub use joint::DatasetPart;
 pub use run::{Sample, SampleRun};
+pub use shard_writer::ShardWriter;
 pub use store::{Store, StoreError, StoreErrorKind, StoreOptions, StoredObject, Upload};
 pub use writer::{Appended, DatasetWriter, WriterOptions};

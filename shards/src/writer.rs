@@ -1,16 +1,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use bytes::Bytes;
-use fastclip_schemas::{Digest, MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
+use fastclip_schemas::{MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
 
 use crate::error::WriteError;
-use crate::index::IndexBuilder;
-use crate::store::{Store, StoreError, Upload};
-use crate::tar;
-
-/// Keys have at least this many digits for the shard, and file names have as many.
-const MIN_SHARD_DIGITS: usize = 5;
+use crate::shard_writer::{MIN_SHARD_DIGITS, ShardWriter, refused};
+use crate::store::Store;
 
 /// Keys have at least this many digits for the position in the shard.
 const MIN_POSITION_DIGITS: usize = 4;
@@ -49,7 +44,7 @@ pub struct DatasetWriter {
     store: Store,
     options: WriterOptions,
     done: Vec<ShardEntry>,
-    open: Option<OpenShard>,
+    open: Option<ShardWriter>,
     next_id: SampleId,
 }
 
@@ -79,7 +74,7 @@ impl DatasetWriter {
     pub fn next_key(&self) -> String {
         let per_shard = self.options.samples_per_shard.get();
         let position_digits = (per_shard - 1).max(1).ilog10() as usize + 1;
-        let position = self.open.as_ref().map_or(0, |shard| shard.index.len());
+        let position = self.open.as_ref().map_or(0, |shard| shard.num_samples());
         let width = position_digits.max(MIN_POSITION_DIGITS);
         format!("{:0MIN_SHARD_DIGITS$}{position:0width$}", self.shard_number())
     }
@@ -94,19 +89,13 @@ impl DatasetWriter {
     /// When the store refuses, or the sample cannot be a tar member. After an error the writer must be dropped.
     pub async fn append(&mut self, members: &[(&str, &[u8])]) -> Result<Appended, WriteError> {
         let key = self.next_key();
-        let mut bytes = Vec::with_capacity(members.iter().map(|(_, data)| data.len() + 1024).sum());
-        for (extension, data) in members {
-            tar::append_member(&mut bytes, &format!("{key}.{extension}"), data)
-                .map_err(|source| WriteError::Member { key: key.clone(), source })?;
-        }
         let mut shard = match self.open.take() {
             Some(shard) => shard,
-            None => OpenShard::start(&self.store, self.shard_number(), self.next_id)?,
+            None => ShardWriter::new(&self.store, self.shard_number(), self.next_id)?,
         };
-        let sample_id = self.next_id;
-        shard.append(&self.store, sample_id, &key, bytes).await?;
+        let sample_id = shard.append(&key, members).await?;
         self.next_id.0 += 1;
-        let is_full = shard.index.len() == self.options.samples_per_shard.get();
+        let is_full = shard.num_samples() == self.options.samples_per_shard.get();
         self.open = Some(shard);
         let completed = if is_full { self.close_shard().await? } else { None };
         Ok(Appended { sample_id, completed })
@@ -118,7 +107,7 @@ impl DatasetWriter {
     /// When the store refuses.
     pub async fn close_shard(&mut self) -> Result<Option<ShardEntry>, WriteError> {
         let Some(shard) = self.open.take() else { return Ok(None) };
-        let entry = shard.finish(&self.store).await?;
+        let entry = shard.finish().await?;
         self.done.push(entry.clone());
         Ok(Some(entry))
     }
@@ -159,76 +148,8 @@ impl DatasetWriter {
     /// When the store refuses to forget.
     pub async fn abort(mut self) -> Result<(), WriteError> {
         match self.open.take() {
-            Some(shard) => shard.upload.abort().await.map_err(refused(&self.store, &shard.name)),
+            Some(shard) => shard.abort().await,
             None => Ok(()),
         }
     }
-}
-
-/// A shard on its way.
-#[derive(Debug)]
-struct OpenShard {
-    name: String,
-    index_name: String,
-    first_id: SampleId,
-    upload: Upload,
-    digest: blake3::Hasher,
-    index: IndexBuilder,
-    num_bytes: u64,
-}
-
-impl OpenShard {
-    fn start(store: &Store, number: u64, first_id: SampleId) -> Result<Self, WriteError> {
-        let name = format!("{number:0MIN_SHARD_DIGITS$}.tar");
-        let index_name = format!("{number:0MIN_SHARD_DIGITS$}.idx");
-        let upload = store.upload(&name).map_err(refused(store, &name))?;
-        let (digest, index) = (blake3::Hasher::new(), IndexBuilder::default());
-        Ok(Self { name, index_name, first_id, upload, digest, index, num_bytes: 0 })
-    }
-
-    async fn append(
-        &mut self,
-        store: &Store,
-        id: SampleId,
-        key: &str,
-        bytes: Vec<u8>,
-    ) -> Result<(), WriteError> {
-        let start = self.num_bytes;
-        let num_bytes = bytes.len() as u64;
-        if !self.index.push(id, key, start..start + num_bytes) {
-            return Err(WriteError::SampleSize { key: key.to_owned(), num_bytes });
-        }
-        self.write(store, bytes).await
-    }
-
-    async fn write(&mut self, store: &Store, bytes: Vec<u8>) -> Result<(), WriteError> {
-        self.digest.update(&bytes);
-        self.num_bytes += bytes.len() as u64;
-        self.upload.write(Bytes::from(bytes)).await.map_err(refused(store, &self.name))
-    }
-
-    async fn finish(mut self, store: &Store) -> Result<ShardEntry, WriteError> {
-        let mut end = Vec::new();
-        tar::append_end(&mut end, self.num_bytes);
-        self.write(store, end).await?;
-        self.upload.finish().await.map_err(refused(store, &self.name))?;
-        let num_samples = self.index.len();
-        let index = self.index.finish(self.num_bytes).encode();
-        let index_digest = Digest(*blake3::hash(&index).as_bytes());
-        store.put(&self.index_name, index).await.map_err(refused(store, &self.index_name))?;
-        Ok(ShardEntry {
-            name: self.name,
-            index: self.index_name,
-            num_samples,
-            num_bytes: self.num_bytes,
-            digest: Digest(*self.digest.finalize().as_bytes()),
-            index_digest,
-            first_sample_id: self.first_id,
-        })
-    }
-}
-
-fn refused(store: &Store, name: &str) -> impl FnOnce(StoreError) -> WriteError {
-    let (location, name) = (store.location().to_owned(), name.to_owned());
-    |source| WriteError::Store { location, name, source }
 }
