@@ -14,6 +14,7 @@ mod index;
 mod pack;
 mod progress;
 mod rejection;
+mod run_state;
 mod scan;
 mod source;
 mod stop;
@@ -21,9 +22,16 @@ pub mod synth;
 mod verify;
 
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
-pub use pack::{Limits, OnExisting, PackError, PackOptions, PackReport, REJECTED_FILE, SIZES_FILE, pack};
+pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use progress::Progress;
 pub use rejection::{Reason, Rejection, RejectionCounts};
+pub use run_state::{OnExisting, RunStateError};
 pub use source::{Columns, SourceError, Split};
 pub use stop::Stop;
 pub use verify::{ShardVerdict, VerifyError, VerifyReport, verify};
+
+/// Rows that did not become samples, one JSON object a line.
+pub const REJECTED_FILE: &str = "rejected.jsonl";
+
+/// Samples of each shard, in the form that OpenCLIP reads.
+pub const SIZES_FILE: &str = "sizes.json";

@@ -1,6 +1,7 @@
-use fastclip_shards::{StoreError, StoreErrorKind, WriteError};
+use fastclip_shards::WriteError;
 
 use crate::rejection::RejectionCounts;
+use crate::run_state::RunStateError;
 use crate::source::SourceError;
 
 /// Why nothing, or not everything, was packed.
@@ -13,17 +14,9 @@ pub enum PackError {
     /// A shard or the manifest cannot be written.
     #[error("could not write the dataset")]
     Write(#[from] WriteError),
-    /// A file that goes with the dataset cannot be read or written.
-    #[error("could not {action} of `{location}`")]
-    Store {
-        /// What was to be done, for example ``write `manifest.json` ``.
-        action: String,
-        /// The output without credentials.
-        location: String,
-        /// What the store said.
-        #[source]
-        source: StoreError,
-    },
+    /// What lies in the output cannot be used, or what goes with the dataset cannot be written.
+    #[error(transparent)]
+    State(#[from] RunStateError),
     /// A file that was to lie beside the shards cannot be read.
     #[error("could not read the side file `{}`", path.display())]
     SideFile {
@@ -40,34 +33,6 @@ pub enum PackError {
         what: &'static str,
         /// Why it did not.
         reason: String,
-    },
-    /// The output holds something, and nobody said what to do about it.
-    #[error("`{location}` already holds {what}")]
-    Occupied {
-        /// The output without credentials.
-        location: String,
-        /// What was found there.
-        what: String,
-        /// Whether `--resume` would do.
-        is_resumable: bool,
-    },
-    /// What lies in the output was made in another way.
-    #[error("`{location}` was packed in another way: {}", differences.join("; "))]
-    OtherSettings {
-        /// The output without credentials.
-        location: String,
-        /// Each setting that differs, with both values.
-        differences: Vec<String>,
-    },
-    /// A shard that was complete is not any more.
-    #[error("cannot resume in `{location}`: `{name}` {problem}")]
-    Changed {
-        /// The output without credentials.
-        location: String,
-        /// The file.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
     },
     /// Too many rows are unusable.
     #[error(
@@ -106,12 +71,8 @@ impl PackError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Source(source) => source.is_refusal(),
-            Self::Occupied { .. }
-            | Self::OtherSettings { .. }
-            | Self::Changed { .. }
-            | Self::Budget { .. }
-            | Self::NoSamples { .. } => true,
-            Self::Store { source, .. } => source.kind() == StoreErrorKind::Location,
+            Self::State(state) => state.is_refusal(),
+            Self::Budget { .. } | Self::NoSamples { .. } => true,
             Self::SideFile { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Self::Write(_) | Self::Start { .. } | Self::Stopped { .. } => false,
         }
@@ -121,16 +82,7 @@ impl PackError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Source(source) => source.hint(),
-            Self::Occupied { is_resumable: true, .. } => {
-                Some("continue with --resume, or replace it with --overwrite")
-            }
-            Self::Occupied { is_resumable: false, .. } => {
-                Some("choose another folder, or replace what is there with --overwrite")
-            }
-            Self::OtherSettings { .. } => {
-                Some("use the same input and settings, or replace it with --overwrite")
-            }
-            Self::Changed { .. } => Some("replace the dataset with --overwrite"),
+            Self::State(state) => state.hint(),
             Self::Budget { .. } => Some(
                 "`rejected.jsonl` in the output lists every rejected row; correct the input, or allow more with \
                  --max-bad-fraction and continue with --resume",

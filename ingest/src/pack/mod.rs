@@ -15,16 +15,16 @@
 //! | `prepare`, `image` | from a row to a sample, or to the reason why not |
 //! | `ordered` | threads in between, order at both ends |
 //! | `packer` | from outcomes to shards, with counts and budget |
-//! | `state`, `settings` | what an unfinished dataset remembers |
+//! | `records`, `settings` | what an unfinished dataset remembers |
 
 mod error;
 mod image;
 mod ordered;
 mod packer;
 mod prepare;
+mod records;
 mod report;
 mod settings;
-mod state;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -37,18 +37,12 @@ pub use error::PackError;
 pub use report::PackReport;
 
 use crate::progress::Progress;
+use crate::run_state::{OnExisting, RunState, Start};
 use crate::source::{Columns, Source};
 use crate::stop::Stop;
 use packer::Packer;
 use prepare::Preparer;
-use settings::Settings;
-use state::{Existing, State};
-
-/// Rows that did not become samples, one JSON object a line.
-pub const REJECTED_FILE: &str = "rejected.jsonl";
-
-/// Samples of each shard, in the form that OpenCLIP reads.
-pub const SIZES_FILE: &str = "sizes.json";
+use settings::{COMMAND, Settings};
 
 /// What to pack, and how.
 #[derive(Debug, Clone)]
@@ -73,17 +67,6 @@ pub struct PackOptions {
     pub threads: NonZeroUsize,
     /// Program and version, for the manifest.
     pub created_by: String,
-}
-
-/// What to do if the output is not empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnExisting {
-    /// Leave it alone and say so.
-    Refuse,
-    /// Go on where an earlier run with the same input and settings ended. Starts anew where there is none.
-    Resume,
-    /// Remove it first.
-    Overwrite,
 }
 
 /// Bounds on a single row; a row beyond them is rejected, not the run.
@@ -119,12 +102,15 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
     let source = Source::open(&options.input, &options.columns)?;
     let settings = Settings::new(options, &source);
     let runtime = runtime()?;
-    let state = State::new(&options.output);
+    let state = RunState::new(&options.output, COMMAND);
 
-    let records = match runtime.block_on(prepare_output(options, &settings, &state))? {
-        Start::At(records) => records,
-        Start::NothingToDo(report) => return Ok(report),
-    };
+    match runtime.block_on(state.start(&settings.to_json(), options.on_existing))? {
+        Start::Here => {}
+        Start::Finished(manifest) => {
+            return Ok(PackReport::of_finished(options.output.location().to_owned(), &manifest));
+        }
+    }
+    let records = runtime.block_on(records::read(&state))?;
     let side_files = read_side_files(options, &source)?;
     let writer_options = fastclip_shards::WriterOptions {
         samples_per_shard: options.samples_per_shard,
@@ -158,55 +144,6 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
             Err(error) => Err(packer.give_up(error).await),
         }
     })
-}
-
-enum Start {
-    /// Write what these records do not cover.
-    At(Vec<state::ShardRecord>),
-    /// The very dataset is there.
-    NothingToDo(PackReport),
-}
-
-async fn prepare_output(
-    options: &PackOptions,
-    settings: &Settings,
-    state: &State<'_>,
-) -> Result<Start, PackError> {
-    let location = || options.output.location().to_owned();
-    let existing = state.existing().await?;
-    let occupied = |what: &str, is_resumable| {
-        Err(PackError::Occupied { location: location(), what: what.to_owned(), is_resumable })
-    };
-    let same = |there: &serde_json::Value| match settings.differences(there) {
-        differences if differences.is_empty() => Ok(()),
-        differences => Err(PackError::OtherSettings { location: location(), differences }),
-    };
-    let records = match (existing, options.on_existing) {
-        (Existing::Nothing, _) => Vec::new(),
-        (_, OnExisting::Overwrite) => {
-            state.remove_dataset().await?;
-            Vec::new()
-        }
-        (Existing::Foreign(what), _) => return occupied(&what, false),
-        (Existing::Finished(manifest), OnExisting::Resume) => {
-            let Some(there) = state::settings_of(&manifest) else {
-                return occupied("a dataset that `ingest pack` did not make", false);
-            };
-            same(there)?;
-            // A run that ended between the manifest and its last clean-up leaves records behind.
-            state.end().await?;
-            return Ok(Start::NothingToDo(PackReport::of_finished(location(), &manifest)));
-        }
-        (Existing::Unfinished(there), OnExisting::Resume) => {
-            same(&there)?;
-            state.records().await?
-        }
-        (Existing::Finished(_), OnExisting::Refuse) => return occupied("a dataset", true),
-        (Existing::Unfinished(_), OnExisting::Refuse) => return occupied("an unfinished dataset", true),
-    };
-    options.output.remove_broken_uploads().map_err(state.failed("remove broken uploads"))?;
-    state.begin(settings).await?;
-    Ok(Start::At(records))
 }
 
 /// Name and content of a file to copy.

@@ -5,19 +5,21 @@ use fastclip_shards::DatasetWriter;
 use serde_json::{Map, Value};
 
 use super::prepare::{Outcome, Prepared};
+use super::records::ShardRecord;
 use super::report::PackReport;
-use super::settings::Settings;
-use super::state::{self, ShardRecord, State};
-use super::{PackError, PackOptions, REJECTED_FILE, SIZES_FILE, SideFile};
+use super::settings::{Settings, manifest_source};
+use super::{PackError, PackOptions, SideFile};
 use crate::rejection::{Rejection, RejectionCounts};
+use crate::run_state::RunState;
 use crate::source::{Source, SourceError};
+use crate::{REJECTED_FILE, SIZES_FILE};
 
 /// Takes outcomes in the order of the rows, writes samples and keeps the books.
 #[derive(Debug)]
 pub(super) struct Packer<'a> {
     options: &'a PackOptions,
     source: &'a Source,
-    state: State<'a>,
+    state: RunState<'a>,
     writer: DatasetWriter,
     rejections: RejectionCounts,
     num_other_split: u64,
@@ -38,7 +40,7 @@ impl<'a> Packer<'a> {
     pub(super) fn new(
         options: &'a PackOptions,
         source: &'a Source,
-        state: State<'a>,
+        state: RunState<'a>,
         writer: DatasetWriter,
         records: Vec<ShardRecord>,
     ) -> Self {
@@ -99,7 +101,7 @@ impl<'a> Packer<'a> {
         let next = OpenRows { start: self.next_row, ..OpenRows::default() };
         let OpenRows { start, num_other_split, rejected } = std::mem::replace(&mut self.open, next);
         let record = ShardRecord { shard, rows: start..self.next_row, num_other_split, rejected };
-        self.state.add(self.writer.shards().len() - 1, &record).await
+        Ok(self.state.add(self.writer.shards().len() as u64 - 1, &record).await?)
     }
 
     fn check_budget(&self, num_rows: u64) -> Result<(), PackError> {
@@ -140,7 +142,7 @@ impl<'a> Packer<'a> {
             ("num_rejected", self.rejections.total()),
             ("num_other_split", self.num_other_split),
         ];
-        let source = state::manifest_source(self.source.name(), settings, &counts);
+        let source = manifest_source(self.source.name(), settings, &counts);
         let manifest = self.writer.finish(source).await?;
         self.state.end().await?;
         let location = self.options.output.location().to_owned();
@@ -178,23 +180,19 @@ impl<'a> Packer<'a> {
 
     /// Writes the list of rejected rows, shard by shard, so that it need not fit into memory.
     async fn write_rejected(&self) -> Result<(), PackError> {
-        let store = &self.options.output;
         if self.rejections.total() == 0 {
             // An earlier session may have left one, and its rows may have been mended since.
-            return store
-                .delete(REJECTED_FILE)
-                .await
-                .map_err(self.state.failed(&format!("remove `{REJECTED_FILE}`")));
+            return Ok(self.state.delete(REJECTED_FILE).await?);
         }
         let failed = || self.state.failed(&format!("write `{REJECTED_FILE}`"));
-        let mut upload = store.upload(REJECTED_FILE).map_err(failed())?;
+        let mut upload = self.options.output.upload(REJECTED_FILE).map_err(failed())?;
         for number in 0..self.writer.shards().len() {
-            let record = self.state.record(number).await?;
+            let record = self.state.record::<ShardRecord>(number as u64).await?;
             let rejected = record.map(|record| record.rejected).unwrap_or_default();
             upload.write(lines(&rejected)).await.map_err(failed())?;
         }
         upload.write(lines(&self.open.rejected)).await.map_err(failed())?;
-        upload.finish().await.map_err(failed())
+        Ok(upload.finish().await.map_err(failed())?)
     }
 }
 

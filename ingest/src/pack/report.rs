@@ -2,8 +2,8 @@ use std::fmt;
 
 use fastclip_schemas::Manifest;
 
-use super::REJECTED_FILE;
-use super::state::count_of;
+use super::settings::count_of;
+use crate::REJECTED_FILE;
 use crate::rejection::RejectionCounts;
 
 /// What became of all rows. `num_rows` is the sum of samples, rejected rows and rows of other splits.

@@ -1,9 +1,14 @@
-use fastclip_schemas::Digest;
+use std::collections::BTreeMap;
+
+use fastclip_schemas::{Digest, Manifest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::PackOptions;
 use crate::source::Source;
+
+/// The subcommand, and key of its settings in the manifest's facts about the source.
+pub(super) const COMMAND: &str = "pack";
 
 /// Raised whenever the same rows and settings give other shards than before.
 const PACK_VERSION: u32 = 1;
@@ -45,16 +50,21 @@ impl Settings {
     pub(super) fn to_json(&self) -> Value {
         serde_json::to_value(self).expect("settings are text and numbers")
     }
+}
 
-    /// Every setting that `there` has another value for.
-    pub(super) fn differences(&self, there: &Value) -> Vec<String> {
-        let here = self.to_json();
-        let here = here.as_object().expect("settings are a struct");
-        let differing = here.iter().filter(|(name, value)| there.get(name) != Some(value));
-        let described = differing.map(|(name, value)| match name.as_str() {
-            "input-digest" => "the input has changed".to_owned(),
-            _ => format!("{name} is {} there and {value} here", there.get(name).unwrap_or(&Value::Null)),
-        });
-        described.collect()
-    }
+/// Facts for the manifest: the settings, so that a second run knows that there is nothing to do, and what became of the
+/// rows.
+pub(super) fn manifest_source(
+    input: String,
+    settings: &Settings,
+    counts: &[(&str, u64)],
+) -> BTreeMap<String, Value> {
+    let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into()));
+    let facts = [("input".to_owned(), input.into()), (COMMAND.to_owned(), settings.to_json())];
+    facts.into_iter().chain(counts).collect()
+}
+
+/// A count that [`manifest_source`] wrote.
+pub(super) fn count_of(manifest: &Manifest, name: &str) -> u64 {
+    manifest.source.get(name).and_then(Value::as_u64).unwrap_or(0)
 }

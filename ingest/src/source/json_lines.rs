@@ -32,7 +32,7 @@ pub(super) fn records(path: &Path) -> Result<Records, SourceError> {
 type Line = Result<Vec<u8>, SourceError>;
 
 /// Lines that are not blank.
-fn lines(path: &Path) -> Result<impl Iterator<Item = Line> + Send + use<>, SourceError> {
+pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Line> + Send + use<>, SourceError> {
     let file = File::open(path).map_err(|source| SourceError::read(path, source))?;
     let path = path.to_owned();
     let lines = BufReader::with_capacity(1 << 18, file).split(b'\n');

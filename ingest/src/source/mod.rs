@@ -13,6 +13,8 @@ mod folder;
 mod json_lines;
 mod parquet;
 mod record;
+mod table;
+mod urls;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,8 @@ use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
 pub use error::SourceError;
+pub(crate) use record::Record;
+pub(crate) use table::Table;
 
 use crate::rejection::Reason;
 
@@ -112,9 +116,7 @@ pub(crate) struct Source {
 #[derive(Debug)]
 enum Kind {
     Folder(folder::Listing),
-    Delimited { delimiter: u8 },
-    JsonLines,
-    Parquet,
+    Table(Table),
 }
 
 impl Source {
@@ -129,8 +131,19 @@ impl Source {
             let (num_rows, digest) = (listing.num_rows(), listing.digest());
             (Kind::Folder(listing), num_rows, digest)
         } else {
-            let (kind, num_rows) = open_table(path, columns)?;
-            (kind, num_rows, digest_of(path)?)
+            let table = Table::open(path)?;
+            let (names, num_rows) = table.survey()?;
+            let split = columns.split.as_ref().map(|split| split.column.as_str());
+            let wanted = [
+                Some(columns.image.as_str()),
+                Some(columns.caption.as_str()),
+                columns.class.as_deref(),
+                split,
+            ];
+            if num_rows > 0 {
+                table.check_columns(&names, wanted.into_iter().flatten())?;
+            }
+            (Kind::Table(table), num_rows, digest_of(path)?)
         };
         if num_rows == 0 {
             return Err(SourceError::Empty { path: path.to_owned() });
@@ -157,7 +170,7 @@ impl Source {
     pub(crate) fn folder(&self) -> &Path {
         match self.kind {
             Kind::Folder(_) => &self.path,
-            _ => self.path.parent().unwrap_or(Path::new("")),
+            Kind::Table(_) => self.path.parent().unwrap_or(Path::new("")),
         }
     }
 
@@ -165,9 +178,7 @@ impl Source {
     pub(crate) fn rows(&self, first: u64) -> Result<Rows, SourceError> {
         let records = match &self.kind {
             Kind::Folder(listing) => return Ok(listing.rows(first)),
-            Kind::Delimited { delimiter } => delimited::records(&self.path, *delimiter)?,
-            Kind::JsonLines => json_lines::records(&self.path)?,
-            Kind::Parquet => parquet::records(&self.path)?,
+            Kind::Table(table) => table.records()?,
         };
         let (folder, columns) = (self.folder().to_owned(), self.columns.clone());
         let rows = (0..).zip(records).skip_while(move |(number, record)| record.is_ok() && *number < first);
@@ -175,36 +186,8 @@ impl Source {
     }
 }
 
-fn open_table(path: &Path, columns: &Columns) -> Result<(Kind, u64), SourceError> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let (kind, names, num_rows) = match extension.to_lowercase().as_str() {
-        "csv" | "tsv" => {
-            let delimiter = if extension.eq_ignore_ascii_case("tsv") { b'\t' } else { b',' };
-            let (names, num_rows) = delimited::survey(path, delimiter)?;
-            (Kind::Delimited { delimiter }, names, num_rows)
-        }
-        "jsonl" | "ndjson" => {
-            let (names, num_rows) = json_lines::survey(path)?;
-            (Kind::JsonLines, names, num_rows)
-        }
-        "parquet" => {
-            let (names, num_rows) = parquet::survey(path)?;
-            (Kind::Parquet, names, num_rows)
-        }
-        _ => return Err(SourceError::UnknownKind { path: path.to_owned() }),
-    };
-    let split = columns.split.as_ref().map(|split| &split.column);
-    let wanted = [Some(&columns.image), Some(&columns.caption), columns.class.as_ref(), split];
-    match wanted.into_iter().flatten().find(|column| !names.contains(column)) {
-        Some(column) if num_rows > 0 => {
-            let (path, column) = (path.to_owned(), column.clone());
-            Err(SourceError::Column { path, column, found: names.join("`, `") })
-        }
-        _ => Ok((kind, num_rows)),
-    }
-}
-
-fn digest_of(path: &Path) -> Result<Digest, SourceError> {
+/// Digest of a file's bytes.
+pub(crate) fn digest_of(path: &Path) -> Result<Digest, SourceError> {
     let mut hasher = blake3::Hasher::new();
     std::fs::File::open(path)
         .and_then(|file| hasher.update_reader(file).map(|_| ()))

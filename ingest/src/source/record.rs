@@ -10,14 +10,14 @@ const DEFAULT_CLASS_COLUMN: &str = "cls";
 
 /// A row of a table before anybody asked what its columns mean.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Record {
-    pub(super) columns: Map<String, Value>,
+pub(crate) struct Record {
+    pub(crate) columns: Map<String, Value>,
     /// Columns whose bytes are not UTF-8. In `columns` they stand with replacement characters.
-    pub(super) not_utf8: Vec<String>,
+    pub(crate) not_utf8: Vec<String>,
 }
 
 /// Records in the order of the table. The inner error is about one row, as text for the report.
-pub(super) type Records = Box<dyn Iterator<Item = Result<Result<Record, String>, super::SourceError>> + Send>;
+pub(crate) type Records = Box<dyn Iterator<Item = Result<Result<Record, String>, super::SourceError>> + Send>;
 
 /// Gives the columns of a record their meaning.
 pub(super) fn row(number: u64, record: Result<Record, String>, folder: &Path, columns: &Columns) -> Row {
@@ -61,7 +61,7 @@ fn content(mut record: Record, image: &str, folder: &Path, columns: &Columns) ->
 }
 
 /// A cell as text. Empty cells and null are none.
-fn text(cell: Option<Value>) -> Option<String> {
+pub(crate) fn text(cell: Option<Value>) -> Option<String> {
     match cell? {
         Value::Null => None,
         Value::String(text) => (!text.is_empty()).then_some(text),

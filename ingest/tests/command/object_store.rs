@@ -2,8 +2,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use fastclip_ingest::{
-    Columns, IdSource, IndexOptions, Limits, OnExisting, PackError, PackOptions, Progress, Stop, index, pack,
-    verify,
+    Columns, IdSource, IndexOptions, Limits, OnExisting, PackError, PackOptions, Progress, RunStateError,
+    Stop, index, pack, verify,
 };
 use fastclip_shards::{Dataset, Store};
 use object_store::memory::InMemory;
@@ -43,7 +43,10 @@ fn an_object_store_is_an_output_like_a_folder() {
     assert_eq!(names, [&shards[..], &["manifest.json", "sizes.json"]].concat());
 
     let refused = pack(&options, &progress, &stop).unwrap_err();
-    assert!(matches!(refused, PackError::Occupied { is_resumable: true, .. }), "{refused}");
+    assert!(
+        matches!(refused, PackError::State(RunStateError::Occupied { is_resumable: true, .. })),
+        "{refused}"
+    );
     let dataset = block_on(Dataset::from_store(store.clone(), "manifest.json")).unwrap();
     let report = verify(&dataset, NonZeroUsize::MIN, &progress, &stop).unwrap();
     assert!(report.check().is_ok(), "{report}");

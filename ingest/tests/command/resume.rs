@@ -119,11 +119,11 @@ fn resuming_with_other_settings_or_another_input_is_refused_by_name() {
     scratch.pairs(20);
     scratch.ingest_well(&pack(&["--output", "out"]));
     let error = scratch.ingest_refused(&pack(&["--output", "out", "--resume", "--max-file-bytes", "9999"]));
-    let expected = "error: `out` was packed in another way: max-file-bytes is 67108864 there and 9999 here\n";
+    let expected = "error: `out` was made in another way: max-file-bytes is 67108864 there and 9999 here\n";
     assert!(error.starts_with(expected), "{error}");
     scratch.pairs(21);
     let error = scratch.ingest_refused(&pack(&["--output", "out", "--resume"]));
-    assert!(error.starts_with("error: `out` was packed in another way: the input has changed\n"), "{error}");
+    assert!(error.starts_with("error: `out` was made in another way: the input has changed\n"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,324 @@
+//! What a command remembers beside the shards while its dataset is unfinished.
+//!
+//! Settings are written before the first shard, a record after each one that is complete, and all is forgotten when the
+//! manifest says the same. So the same command can go on after any end, another is refused by the setting that differs,
+//! and nothing that is complete is done again.
+
+use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
+use fastclip_shards::{Store, StoreError, StoreErrorKind};
+use futures::TryStreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{REJECTED_FILE, SIZES_FILE};
+
+/// What to do if the output is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExisting {
+    /// Leave it alone and say so.
+    Refuse,
+    /// Go on where an earlier run with the same input and settings ended. Starts anew where there is none.
+    Resume,
+    /// Remove it first.
+    Overwrite,
+}
+
+/// Why a dataset cannot be begun, continued or written beside its shards.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunStateError {
+    /// A file that goes with the dataset cannot be read or written.
+    #[error("could not {action} of `{location}`")]
+    Store {
+        /// What was to be done, for example ``write `manifest.json` ``.
+        action: String,
+        /// The output without credentials.
+        location: String,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
+    /// The output holds something, and nobody said what to do about it.
+    #[error("`{location}` already holds {what}")]
+    Occupied {
+        /// The output without credentials.
+        location: String,
+        /// What was found there.
+        what: String,
+        /// Whether `--resume` would do.
+        is_resumable: bool,
+    },
+    /// What lies in the output was made in another way.
+    #[error("`{location}` was made in another way: {}", differences.join("; "))]
+    OtherSettings {
+        /// The output without credentials.
+        location: String,
+        /// Each setting that differs, with both values.
+        differences: Vec<String>,
+    },
+    /// A shard that was complete is not any more.
+    #[error("cannot resume in `{location}`: `{name}` {problem}")]
+    Changed {
+        /// The output without credentials.
+        location: String,
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl RunStateError {
+    /// Whether the request or the input is at fault, rather than the machine.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => source.kind() == StoreErrorKind::Location,
+            Self::Occupied { .. } | Self::OtherSettings { .. } | Self::Changed { .. } => true,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Store { .. } => None,
+            Self::Occupied { is_resumable: true, .. } => {
+                Some("continue with --resume, or replace it with --overwrite")
+            }
+            Self::Occupied { is_resumable: false, .. } => {
+                Some("choose another folder, or replace what is there with --overwrite")
+            }
+            Self::OtherSettings { .. } => {
+                Some("use the same input and settings, or replace it with --overwrite")
+            }
+            Self::Changed { .. } => Some("replace the dataset with --overwrite"),
+        }
+    }
+}
+
+/// What an output holds.
+#[derive(Debug)]
+enum Existing {
+    Nothing,
+    /// A manifest, which is written last.
+    Finished(Box<Manifest>),
+    /// The settings of a run that did not end.
+    Unfinished(serde_json::Value),
+    /// Files that cannot be continued, for example tars of another program.
+    Foreign(String),
+}
+
+/// The memory of a run, beside its shards.
+#[derive(Debug)]
+pub(crate) struct RunState<'a> {
+    store: &'a Store,
+    command: &'static str,
+}
+
+/// Where a command begins.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// After what it remembers, which may be nothing.
+    Here,
+    /// At the end: the very dataset is there.
+    Finished(Box<Manifest>),
+}
+
+impl<'a> RunState<'a> {
+    /// The memory of the subcommand of this name.
+    pub(crate) fn new(store: &'a Store, command: &'static str) -> Self {
+        Self { store, command }
+    }
+
+    /// Decides what to do about what is there, and remembers the settings.
+    pub(crate) async fn start(
+        &self,
+        settings: &Value,
+        on_existing: OnExisting,
+    ) -> Result<Start, RunStateError> {
+        let occupied = |what: &str, is_resumable| {
+            let location = self.store.location().to_owned();
+            Err(RunStateError::Occupied { location, what: what.to_owned(), is_resumable })
+        };
+        match (self.existing().await?, on_existing) {
+            (Existing::Nothing, _) => {}
+            (_, OnExisting::Overwrite) => self.remove_dataset().await?,
+            (Existing::Foreign(what), _) => return occupied(&what, false),
+            (Existing::Finished(manifest), OnExisting::Resume) => {
+                let Some(there) = manifest.source.get(self.command) else {
+                    let what = format!("a dataset that `ingest {}` did not make", self.command);
+                    return occupied(&what, false);
+                };
+                self.compare(settings, there)?;
+                // A run that ended between the manifest and its last clean-up leaves records behind.
+                self.end().await?;
+                return Ok(Start::Finished(manifest));
+            }
+            (Existing::Unfinished(there), OnExisting::Resume) => self.compare(settings, &there)?,
+            (Existing::Finished(_), OnExisting::Refuse) => return occupied("a dataset", true),
+            (Existing::Unfinished(_), OnExisting::Refuse) => return occupied("an unfinished dataset", true),
+        }
+        self.store.remove_broken_uploads().map_err(self.failed("remove broken uploads"))?;
+        let text = serde_json::to_vec_pretty(settings).expect("settings are text and numbers");
+        self.write(&self.settings_file(), text).await?;
+        Ok(Start::Here)
+    }
+
+    fn compare(&self, settings: &Value, there: &Value) -> Result<(), RunStateError> {
+        let differences = differences(settings, there);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunStateError::OtherSettings { location: self.store.location().to_owned(), differences })
+    }
+
+    /// Looks at what is there.
+    async fn existing(&self) -> Result<Existing, RunStateError> {
+        if let Some(text) = self.read(MANIFEST_FILE).await? {
+            return Ok(match Manifest::from_json(&text) {
+                Ok(manifest) => Existing::Finished(Box::new(manifest)),
+                Err(_) => Existing::Foreign(format!("a `{MANIFEST_FILE}` that cannot be read")),
+            });
+        }
+        let name = self.settings_file();
+        if let Some(text) = self.read(&name).await? {
+            return Ok(match serde_json::from_slice(&text) {
+                Ok(settings) => Existing::Unfinished(settings),
+                Err(_) => Existing::Foreign(format!("a `{name}` that cannot be read")),
+            });
+        }
+        let objects = self.store.list().await.map_err(self.failed("list the files"))?;
+        let shard = objects.into_iter().find(|object| object.name.ends_with(".tar"));
+        Ok(shard.map_or(Existing::Nothing, |shard| Existing::Foreign(format!("`{}`", shard.name))))
+    }
+
+    /// Remembers a complete shard.
+    pub(crate) async fn add(&self, number: u64, record: &impl Serialize) -> Result<(), RunStateError> {
+        let text = serde_json::to_vec(record).expect("a record is text and numbers");
+        self.write(&self.record_file(number), text).await
+    }
+
+    /// Reads what was remembered about a shard.
+    pub(crate) async fn record<R: DeserializeOwned>(&self, number: u64) -> Result<Option<R>, RunStateError> {
+        let name = self.record_file(number);
+        let Some(text) = self.read(&name).await? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|error| self.changed(&name, error.to_string()))
+    }
+
+    /// Checks that a record goes on where the one before ended.
+    pub(crate) fn check_start(&self, number: u64, found: u64, expected: u64) -> Result<(), RunStateError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(self.changed(&self.record_file(number), format!("starts at row {found}, expected {expected}")))
+    }
+
+    /// Checks the size of a complete shard and the whole of its index.
+    pub(crate) async fn check_shard(&self, entry: &ShardEntry) -> Result<(), RunStateError> {
+        let found = self.store.num_bytes(&entry.name).await.map_err(self.gone(&entry.name))?;
+        if found != entry.num_bytes {
+            let problem = format!("has {found} bytes, {} were written", entry.num_bytes);
+            return Err(self.changed(&entry.name, problem));
+        }
+        self.check_digest(&entry.index, entry.index_digest).await
+    }
+
+    /// Reads a whole file and compares it with what was written.
+    pub(crate) async fn check_digest(&self, name: &str, expected: Digest) -> Result<(), RunStateError> {
+        let stream = self.store.stream(name).await.map_err(self.gone(name))?;
+        let hasher = stream.try_fold(blake3::Hasher::new(), |mut hasher, piece| async move {
+            hasher.update(&piece);
+            Ok(hasher)
+        });
+        let found =
+            Digest(*hasher.await.map_err(self.failed(&format!("read `{name}`")))?.finalize().as_bytes());
+        if found != expected {
+            return Err(self.changed(name, format!("has digest {found}, {expected} was written")));
+        }
+        Ok(())
+    }
+
+    /// Forgets everything, once the manifest says it all.
+    pub(crate) async fn end(&self) -> Result<(), RunStateError> {
+        let prefix = format!("{}/", self.folder());
+        for object in self.store.list().await.map_err(self.failed("list the files"))? {
+            if object.name.starts_with(&prefix) {
+                self.delete(&object.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a dataset of ours, the manifest first: from then on nobody takes what is left for a dataset.
+    async fn remove_dataset(&self) -> Result<(), RunStateError> {
+        self.delete(MANIFEST_FILE).await?;
+        self.end().await?;
+        for object in self.store.list().await.map_err(self.failed("list the files"))? {
+            let is_ours = match object.name.rsplit_once('.') {
+                Some((stem, "tar" | "idx")) => {
+                    stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit())
+                }
+                _ => [SIZES_FILE, REJECTED_FILE].contains(&object.name.as_str()),
+            };
+            if is_ours {
+                self.delete(&object.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write(
+        &self,
+        name: &str,
+        bytes: impl Into<bytes::Bytes>,
+    ) -> Result<(), RunStateError> {
+        self.store.put(name, bytes).await.map_err(self.failed(&format!("write `{name}`")))
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<bytes::Bytes>, RunStateError> {
+        self.store.get_if_there(name).await.map_err(self.failed(&format!("read `{name}`")))
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), RunStateError> {
+        self.store.delete(name).await.map_err(self.failed(&format!("remove `{name}`")))
+    }
+
+    pub(crate) fn failed(&self, action: &str) -> impl FnOnce(StoreError) -> RunStateError + use<> {
+        let (location, action) = (self.store.location().to_owned(), action.to_owned());
+        |source| RunStateError::Store { action, location, source }
+    }
+
+    fn gone(&self, name: &str) -> impl FnOnce(StoreError) -> RunStateError {
+        let changed = self.changed(name, "is not there any more".to_owned());
+        let failed = self.failed(&format!("read `{name}`"));
+        |source| if source.kind() == StoreErrorKind::NotFound { changed } else { failed(source) }
+    }
+
+    fn changed(&self, name: &str, problem: String) -> RunStateError {
+        RunStateError::Changed { location: self.store.location().to_owned(), name: name.to_owned(), problem }
+    }
+
+    /// Folder in the output that exists while a dataset is unfinished.
+    fn folder(&self) -> String {
+        format!("{}-state", self.command)
+    }
+
+    fn settings_file(&self) -> String {
+        format!("{}/settings.json", self.folder())
+    }
+
+    fn record_file(&self, number: u64) -> String {
+        format!("{}/{number:05}.json", self.folder())
+    }
+}
+
+/// Every setting that `there` has another value for.
+fn differences(here: &Value, there: &Value) -> Vec<String> {
+    let here = here.as_object().expect("settings are a struct");
+    let differing = here.iter().filter(|(name, value)| there.get(name) != Some(value));
+    let described = differing.map(|(name, value)| match name.as_str() {
+        "input-digest" => "the input has changed".to_owned(),
+        _ => format!("{name} is {} there and {value} here", there.get(name).unwrap_or(&Value::Null)),
+    });
+    described.collect()
+}

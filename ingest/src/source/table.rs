@@ -1,0 +1,76 @@
+use std::path::{Path, PathBuf};
+
+use super::record::Records;
+use super::{SourceError, delimited, json_lines, parquet, urls};
+
+/// A file of rows with named columns. Its name says of which kind it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Delimited { delimiter: u8 },
+    JsonLines,
+    Parquet,
+    Urls,
+}
+
+impl Table {
+    /// Recognises the kind of a table. Nothing is read.
+    pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let kind = match extension.to_lowercase().as_str() {
+            "csv" => Kind::Delimited { delimiter: b',' },
+            "tsv" => Kind::Delimited { delimiter: b'\t' },
+            "jsonl" | "ndjson" => Kind::JsonLines,
+            "parquet" => Kind::Parquet,
+            "txt" => Kind::Urls,
+            _ => return Err(SourceError::UnknownKind { path: path.to_owned() }),
+        };
+        Ok(Self { path: path.to_owned(), kind })
+    }
+
+    /// Path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the columns and number of rows. Only of parquet both are known without reading all of it.
+    pub(crate) fn survey(&self) -> Result<(Vec<String>, u64), SourceError> {
+        match self.kind {
+            Kind::Delimited { delimiter } => delimited::survey(&self.path, delimiter),
+            Kind::JsonLines => json_lines::survey(&self.path),
+            Kind::Parquet => parquet::survey(&self.path),
+            Kind::Urls => urls::survey(&self.path),
+        }
+    }
+
+    /// Refuses a table of these columns that lacks a wanted one.
+    pub(crate) fn check_columns<'a>(
+        &self,
+        names: &[String],
+        wanted: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), SourceError> {
+        match wanted.into_iter().find(|column| names.iter().all(|name| name != column)) {
+            Some(column) => Err(SourceError::Column {
+                path: self.path.clone(),
+                column: column.to_owned(),
+                found: names.join("`, `"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the rows one after another; memory does not grow with their number.
+    pub(crate) fn records(&self) -> Result<Records, SourceError> {
+        match self.kind {
+            Kind::Delimited { delimiter } => delimited::records(&self.path, delimiter),
+            Kind::JsonLines => json_lines::records(&self.path),
+            Kind::Parquet => parquet::records(&self.path),
+            Kind::Urls => urls::records(&self.path),
+        }
+    }
+}
