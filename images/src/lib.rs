@@ -116,8 +116,8 @@ pub enum DecodeError {
 
 /// No decoder could be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("could not set up a JPEG decoder")]
-pub struct DecoderError(#[source] turbojpeg::Error);
+#[error("could not set up the JPEG library")]
+pub struct DecoderError(#[from] turbojpeg::Error);
 
 /// Decodes images one after another, keeping decoder and memory between them.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //!
 //! | function | does |
 //! |---|---|
+//! | [`download()`] | fetches images by a list of URLs, and packs them |
 //! | [`pack()`] | packs a folder or table of images and captions into shards with a manifest |
 //! | [`index()`] | makes a manifest for tars that another program wrote |
 //! | [`verify()`] | compares a dataset with its manifest, down to every member |
@@ -10,8 +11,11 @@
 //! All take a [`Progress`] to report to, and the long ones a [`Stop`] to be ended by. None reads the environment or
 //! prints; that is left to the binary.
 
+mod download;
+mod fetch;
 mod index;
 mod pack;
+mod picture;
 mod progress;
 mod rejection;
 mod run_state;
@@ -21,8 +25,11 @@ mod stop;
 pub mod synth;
 mod verify;
 
+pub use download::{DownloadCounts, DownloadError, DownloadOptions, DownloadReport, UrlColumns, download};
+pub use fetch::{ClientError, FetchOptions, FetchReason};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
+pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
 pub use progress::Progress;
 pub use rejection::{Reason, Rejection, RejectionCounts};
 pub use run_state::{OnExisting, RunStateError};

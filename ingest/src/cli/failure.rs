@@ -3,7 +3,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
-use fastclip_ingest::{IndexError, PackError, VerifyError};
+use fastclip_ingest::{DownloadError, IndexError, PackError, VerifyError};
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 
 /// The input was refused.
@@ -51,6 +51,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 fn judge(error: &anyhow::Error) -> (bool, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<PackError>() {
+        return (error.is_refusal(), error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<DownloadError>() {
         return (error.is_refusal(), error.hint());
     }
     if let Some(error) = error.downcast_ref::<IndexError>() {

@@ -1,6 +1,7 @@
 //! The command line of `ingest`: parses, calls the library, prints.
 
 mod completions;
+mod download;
 mod failure;
 mod index;
 mod pack;
@@ -41,6 +42,7 @@ const EXAMPLES: &str = "\
 Examples:
   ingest synth --output data/toy
   ingest pack --input data/toy/train/table.jsonl --output data/shards/train
+  ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
   ingest index data/img2dataset
   ingest verify data/shards/train
 
@@ -49,6 +51,7 @@ environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set th
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Download(Box<download::DownloadArgs>),
     Pack(pack::PackArgs),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
@@ -64,6 +67,7 @@ impl Cli {
     /// Runs the chosen command to its end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Download(args) => args.run(),
             Command::Pack(args) => args.run(),
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),

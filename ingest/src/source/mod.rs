@@ -22,7 +22,7 @@ use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
 pub use error::SourceError;
-pub(crate) use record::Record;
+pub(crate) use record::{Record, text};
 pub(crate) use table::Table;
 
 use crate::rejection::Reason;

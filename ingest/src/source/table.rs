@@ -33,11 +33,6 @@ impl Table {
         Ok(Self { path: path.to_owned(), kind })
     }
 
-    /// Path of the file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Names of the columns and number of rows. Only of parquet both are known without reading all of it.
     pub(crate) fn survey(&self) -> Result<(Vec<String>, u64), SourceError> {
         match self.kind {

@@ -1,0 +1,209 @@
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use fastclip_ingest::{
+    DownloadOptions, EncodeFormat, FetchOptions, OnExisting, PictureOptions, Progress, ResizeMode,
+    UrlColumns, download,
+};
+
+use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
+
+/// Fetches images by a list of URLs and packs them into shards.
+///
+/// Options, keys and files are img2dataset's where it has them: shard i holds the rows from i·n on, less those that failed, and
+/// a table beside each shard has a row for each of the list, with what became of it. The manifest is written last.
+///
+/// The same command goes on after an interruption; complete shards are not fetched again. Addresses of private networks are
+/// refused, and hosts that do not want their images used for training are heard.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
+  ingest download --input laion.parquet --url-col URL --caption-col TEXT --output s3://bucket/laion
+  ingest download --input urls.txt --output data/pictures --resize-mode no --skip-reencode")]
+pub(crate) struct DownloadArgs {
+    /// List of URLs: .csv, .tsv, .jsonl, .ndjson, .parquet, or .txt with one a line
+    #[arg(long, value_name = "PATH", value_parser = parse_existing)]
+    input: PathBuf,
+    /// Folder or URL for the dataset
+    #[arg(long, value_name = "LOCATION")]
+    output: String,
+    /// Remove the dataset that is there, instead of going on with it
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Column with the URL
+    #[arg(long, value_name = "NAME", default_value = "url", help_heading = "List")]
+    url_col: String,
+    /// Column with the caption [default: caption, where it exists]
+    #[arg(long, value_name = "NAME", help_heading = "List")]
+    caption_col: Option<String>,
+    /// Further columns to keep, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "List")]
+    save_additional_columns: Vec<String>,
+
+    /// Size that --resize-mode means, in pixels
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384), help_heading = "Images")]
+    image_size: u32,
+    /// What becomes of an image's size
+    #[arg(long, value_enum, default_value_t = Mode::Border, help_heading = "Images")]
+    resize_mode: Mode,
+    /// Leave smaller images as small as they are
+    #[arg(long, help_heading = "Images")]
+    resize_only_if_bigger: bool,
+    /// How images are stored
+    #[arg(long, value_enum, default_value_t = Format::Jpg, help_heading = "Images")]
+    encode_format: Format,
+    /// Quality of jpg and webp, from 1 to 100. Training reads 85 half as fast again as 95
+    #[arg(long, value_name = "N", default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Images")]
+    encode_quality: u8,
+    /// Keep the bytes of images that need no resizing
+    #[arg(long, help_heading = "Images")]
+    skip_reencode: bool,
+    /// Least pixels of the shorter side
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Images")]
+    min_image_size: u32,
+    /// Most pixels of an image [default: no limit but --max-image-pixels]
+    #[arg(long, value_name = "N", help_heading = "Images")]
+    max_image_area: Option<u64>,
+    /// Most times that the longer side is longer than the shorter one
+    #[arg(long, value_name = "RATIO", help_heading = "Images")]
+    max_aspect_ratio: Option<f64>,
+    /// Pixels of an image by its header, beyond which it is not decoded
+    #[arg(long, value_name = "N", default_value_t = PictureOptions::default().max_image_pixels, help_heading = "Images")]
+    max_image_pixels: u64,
+
+    /// Rows of the list in each shard
+    #[arg(long, value_name = "N", default_value_t = NonZeroU32::new(10_000).expect("not zero"), help_heading = "Shards")]
+    number_sample_per_shard: NonZeroU32,
+
+    /// Requests at a time
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("not zero"), help_heading = "Requests")]
+    thread_count: NonZeroUsize,
+    /// Seconds to wait for a connection, and for the next bytes of an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds, help_heading = "Requests")]
+    timeout: f64,
+    /// Seconds for one attempt as a whole
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = parse_seconds, help_heading = "Requests")]
+    total_timeout: f64,
+    /// Further attempts after failures that may pass
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Requests")]
+    retries: u32,
+    /// Bytes of an image file
+    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_bytes, help_heading = "Requests")]
+    max_file_bytes: u64,
+    /// Name that hosts may address in X-Robots-Tag
+    #[arg(long, value_name = "NAME", help_heading = "Requests")]
+    user_agent_token: Option<String>,
+    /// Directives of X-Robots-Tag that keep an image out, separated by commas; empty for none
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "noai,noimageai,noindex,noimageindex",
+        help_heading = "Requests"
+    )]
+    disallowed_header_directives: String,
+    /// Ask hosts in private networks and on this machine, too
+    #[arg(long, help_heading = "Requests")]
+    allow_private_hosts: bool,
+
+    /// Threads that decode, resize and encode [default: one a core]
+    #[arg(long, value_name = "N", help_heading = "Running")]
+    threads: Option<NonZeroUsize>,
+}
+
+/// [`ResizeMode`] on a command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Mode {
+    /// The longer side becomes the size, white makes a square of it
+    Border,
+    /// The shorter side becomes the size
+    KeepRatio,
+    /// The longer side becomes the size
+    KeepRatioLargest,
+    /// The shorter side becomes the size, and the middle square is taken
+    CenterCrop,
+    /// It stays
+    No,
+}
+
+/// [`EncodeFormat`] on a command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Jpg,
+    Png,
+    Webp,
+}
+
+impl DownloadArgs {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let stop = stop_on_signals()?;
+        let report = download(&self.resolve()?, &Progress::console("fetching", "rows"), &stop)?;
+        print(report)
+    }
+
+    fn resolve(self) -> anyhow::Result<DownloadOptions> {
+        let timeout = Duration::from_secs_f64(self.timeout);
+        let directives = self.disallowed_header_directives.split(',').map(str::trim);
+        Ok(DownloadOptions {
+            input: self.input,
+            output: create_store(&self.output)?,
+            on_existing: if self.overwrite { OnExisting::Overwrite } else { OnExisting::Resume },
+            columns: UrlColumns {
+                url: self.url_col,
+                caption: self.caption_col,
+                additional: self.save_additional_columns,
+            },
+            rows_per_shard: self.number_sample_per_shard,
+            picture: PictureOptions {
+                image_size: self.image_size,
+                resize_mode: match self.resize_mode {
+                    Mode::Border => ResizeMode::Border,
+                    Mode::KeepRatio => ResizeMode::KeepRatio,
+                    Mode::KeepRatioLargest => ResizeMode::KeepRatioLargest,
+                    Mode::CenterCrop => ResizeMode::CenterCrop,
+                    Mode::No => ResizeMode::No,
+                },
+                resize_only_if_bigger: self.resize_only_if_bigger,
+                encode_format: match self.encode_format {
+                    Format::Jpg => EncodeFormat::Jpg,
+                    Format::Png => EncodeFormat::Png,
+                    Format::Webp => EncodeFormat::Webp,
+                },
+                encode_quality: self.encode_quality,
+                skip_reencode: self.skip_reencode,
+                min_image_size: self.min_image_size,
+                max_image_area: self.max_image_area,
+                max_aspect_ratio: self.max_aspect_ratio,
+                max_image_pixels: self.max_image_pixels,
+            },
+            fetch: FetchOptions {
+                connect_timeout: timeout,
+                read_timeout: timeout,
+                total_timeout: Duration::from_secs_f64(self.total_timeout),
+                max_bytes: self.max_file_bytes,
+                retries: self.retries,
+                user_agent_token: self.user_agent_token,
+                disallowed_directives: directives
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+                allow_private_hosts: self.allow_private_hosts,
+                ..FetchOptions::default()
+            },
+            concurrency: self.thread_count,
+            threads: threads(self.threads),
+            created_by: CREATED_BY.to_owned(),
+        })
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
+        _ => Err("expected a number of seconds above 0".to_owned()),
+    }
+}

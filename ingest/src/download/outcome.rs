@@ -1,0 +1,59 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How a row ended, in img2dataset's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Success,
+    /// There was no answer, or none that could be used.
+    FailedToDownload,
+    /// What came could not become an image of the dataset.
+    FailedToResize,
+}
+
+impl Status {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::FailedToDownload => "failed_to_download",
+            Self::FailedToResize => "failed_to_resize",
+        }
+    }
+}
+
+/// What is known about a row when it is done: a row of the table beside its shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) row: u64,
+    pub(super) url: String,
+    pub(super) caption: Option<String>,
+    pub(super) additional: Map<String, Value>,
+    pub(super) status: Status,
+    /// Identifier of the failure and what exactly was found.
+    pub(super) failure: Option<(String, String)>,
+    pub(super) image: Option<ImageFacts>,
+}
+
+/// What is known about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageFacts {
+    /// Extension of the member.
+    pub(super) extension: String,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) original_width: u32,
+    pub(super) original_height: u32,
+    /// The EXIF record as JSON.
+    pub(super) exif: Option<String>,
+    /// SHA-256 of the bytes that were fetched, in hexadecimal digits.
+    pub(super) sha256: String,
+}
+
+/// A row that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) report: Report,
+    /// Bytes for the shard; none where the row failed.
+    pub(super) image: Vec<u8>,
+}

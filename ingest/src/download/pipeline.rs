@@ -1,0 +1,199 @@
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::outcome::{ImageFacts, Outcome, Report, Status};
+use super::rows::{UrlRow, UrlRows};
+use super::spool::Spool;
+use super::{DownloadError, DownloadOptions};
+use crate::fetch::{FetchFailure, Fetcher};
+use crate::picture::PictureMaker;
+use crate::source::SourceError;
+use crate::stop::Stop;
+
+/// Rows between the slowest one and the newest. What is ready among them waits on the disk; some twenty bytes of each stay in
+/// memory.
+const WINDOW_ROWS: usize = 1 << 16;
+
+/// Outcomes that wait to be put in order, for each thread.
+const OUTCOMES_PER_THREAD: usize = 4;
+
+/// A row with what its host said. The permit is held until the image has been made, so that there are never more images
+/// than requests are allowed.
+struct Fetched {
+    row: UrlRow,
+    body: Result<Bytes, FetchFailure>,
+    _permit: OwnedSemaphorePermit,
+}
+
+type Outcomes = Sender<Result<Outcome, DownloadError>>;
+
+/// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows, of which `first_row` is the first.
+///
+/// Asked to stop, it ends with the shard that the newest row belongs to.
+pub(super) fn run(
+    options: &DownloadOptions,
+    runtime: &Runtime,
+    (first_row, rows): (u64, UrlRows),
+    fetcher: Fetcher,
+    stop: &Stop,
+    mut consume: impl FnMut(Outcome) -> Result<(), DownloadError>,
+) -> Result<(), DownloadError> {
+    let threads = options.threads.get();
+    let makers = (0..threads).map(|_| PictureMaker::new(options.picture.clone()));
+    let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
+    let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
+    // Bounded by the permits in it.
+    let (fetched, to_make) = unbounded::<Fetched>();
+    let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
+    let (to_fetch, admitted) = mpsc::channel(options.concurrency.get());
+    let (alive, ended) = oneshot::channel::<()>();
+    thread::scope(move |scope| {
+        for maker in makers {
+            let (to_make, outcomes) = (to_make.clone(), outcomes.clone());
+            scope.spawn(move || make_pictures(maker, &to_make, &outcomes));
+        }
+        drop(to_make);
+        scope.spawn(move || admit_rows(rows, options, stop, &tickets, &to_fetch));
+        let concurrency = options.concurrency.get();
+        scope.spawn(move || {
+            runtime.block_on(fetch_rows(admitted, fetcher, concurrency, fetched, outcomes, alive))
+        });
+        // By value: once it returns, the channels are closed, and no thread waits for them.
+        deliver(done, returned, ended, Spool::new(first_row), &mut consume)
+    })
+}
+
+/// Reads rows as far as the window allows.
+fn admit_rows(
+    rows: UrlRows,
+    options: &DownloadOptions,
+    stop: &Stop,
+    tickets: &Sender<()>,
+    to_fetch: &mpsc::Sender<Result<UrlRow, SourceError>>,
+) {
+    let rows_per_shard = u64::from(options.rows_per_shard.get());
+    for row in rows {
+        let starts_shard = row.as_ref().is_ok_and(|row| row.number % rows_per_shard == 0);
+        if starts_shard && stop.is_requested() {
+            return;
+        }
+        // Closed channels mean that the consumer has ended, for whatever reason; it knows why.
+        if tickets.send(()).is_err() || to_fetch.blocking_send(row).is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for rows, many at a time, until there are no more or nobody is there to take them.
+async fn fetch_rows(
+    mut rows: mpsc::Receiver<Result<UrlRow, SourceError>>,
+    fetcher: Fetcher,
+    concurrency: usize,
+    fetched: Sender<Fetched>,
+    outcomes: Outcomes,
+    mut alive: oneshot::Sender<()>,
+) {
+    let fetcher = Arc::new(fetcher);
+    let permits = Arc::new(Semaphore::new(concurrency));
+    let mut requests = JoinSet::new();
+    let all = async {
+        while let Some(row) = rows.recv().await {
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    // Closed means that the consumer has ended, and knows why.
+                    let _ = outcomes.send(Err(error.into()));
+                    return;
+                }
+            };
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            let permit = permit.expect("the semaphore is never closed");
+            let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
+            requests.spawn(async move {
+                let body = match row.fault {
+                    Some(_) => Ok(Bytes::new()),
+                    None => fetcher.fetch(&row.url).await.map(|answer| answer.bytes),
+                };
+                let _ = fetched.send(Fetched { row, body, _permit: permit });
+            });
+            while requests.try_join_next().is_some() {}
+        }
+        while requests.join_next().await.is_some() {}
+    };
+    tokio::select! {
+        () = all => {}
+        // Requests on their way are dropped with their set.
+        () = alive.closed() => {}
+    }
+}
+
+fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Fetched>, outcomes: &Outcomes) {
+    for Fetched { row, body, _permit } in fetched {
+        if outcomes.send(Ok(outcome(&mut maker, row, body))).is_err() {
+            return;
+        }
+    }
+}
+
+fn outcome(maker: &mut PictureMaker, row: UrlRow, body: Result<Bytes, FetchFailure>) -> Outcome {
+    let UrlRow { number, url, caption, additional, fault } = row;
+    let failed = |status, reason: String, message| (status, Some((reason, message)), None, Vec::new());
+    let (status, failure, image, bytes) = match (fault, body) {
+        (Some(fault), _) => failed(Status::FailedToDownload, MALFORMED_ROW.to_owned(), fault),
+        (None, Err(failure)) => failed(Status::FailedToDownload, failure.reason.to_string(), failure.message),
+        (None, Ok(body)) => match maker.make(&body) {
+            Err(failure) => failed(Status::FailedToResize, failure.reason.to_string(), failure.message),
+            Ok(picture) => {
+                let facts = ImageFacts {
+                    extension: picture.extension.to_owned(),
+                    width: picture.width,
+                    height: picture.height,
+                    original_width: picture.original_width,
+                    original_height: picture.original_height,
+                    exif: picture.exif,
+                    sha256: Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect(),
+                };
+                (Status::Success, None, Some(facts), picture.bytes)
+            }
+        },
+    };
+    let report = Report { row: number, url, caption, additional, status, failure, image };
+    Outcome { report, image: bytes }
+}
+
+/// Identifier of rows that are no rows.
+const MALFORMED_ROW: &str = "malformed_row";
+
+fn deliver(
+    done: Receiver<Result<Outcome, DownloadError>>,
+    tickets: Receiver<()>,
+    _ended: oneshot::Receiver<()>,
+    mut spool: Spool,
+    consume: &mut impl FnMut(Outcome) -> Result<(), DownloadError>,
+) -> Result<(), DownloadError> {
+    for outcome in done {
+        let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
+        while let Some(outcome) = next {
+            consume(outcome)?;
+            tickets.recv().expect("a ticket was taken for each row");
+            next = spool.pop().map_err(DownloadError::Spool)?;
+        }
+    }
+    Ok(())
+}
+
+/// A runtime for requests and uploads. Pictures have threads of their own.
+pub(super) fn runtime() -> Result<Runtime, DownloadError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(DownloadError::Runtime)
+}

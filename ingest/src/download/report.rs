@@ -1,0 +1,126 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use fastclip_schemas::Manifest;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::outcome::{Report, Status};
+
+/// Key of the counts in the manifest's facts about the source.
+const COUNTS: &str = "counts";
+
+/// What became of rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DownloadCounts {
+    /// Rows that became samples.
+    pub successes: u64,
+    /// Rows whose host gave nothing that could be used.
+    pub failed_to_download: u64,
+    /// Rows whose image could not become one of the dataset.
+    pub failed_to_resize: u64,
+    /// Rows by identifier of the failure.
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl DownloadCounts {
+    /// All rows.
+    pub fn num_rows(&self) -> u64 {
+        self.successes + self.failed_to_download + self.failed_to_resize
+    }
+
+    /// One line: `12 http_404, 3 dns_failure`, the most frequent first.
+    pub fn summary(&self) -> String {
+        let mut failures: Vec<_> = self.failures.iter().collect();
+        failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        failures.iter().map(|(failure, count)| format!("{count} {failure}")).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn add_row(&mut self, report: &Report) {
+        match report.status {
+            Status::Success => self.successes += 1,
+            Status::FailedToDownload => self.failed_to_download += 1,
+            Status::FailedToResize => self.failed_to_resize += 1,
+        }
+        if let Some((reason, _)) = &report.failure {
+            *self.failures.entry(reason.clone()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.successes += other.successes;
+        self.failed_to_download += other.failed_to_download;
+        self.failed_to_resize += other.failed_to_resize;
+        for (failure, count) in &other.failures {
+            *self.failures.entry(failure.clone()).or_default() += count;
+        }
+    }
+
+    /// For the manifest.
+    pub(super) fn to_fact(&self) -> (String, Value) {
+        (COUNTS.to_owned(), serde_json::to_value(self).expect("counts are text and numbers"))
+    }
+
+    fn of_manifest(manifest: &Manifest) -> Self {
+        let counts = manifest.source.get(COUNTS).cloned().unwrap_or_default();
+        serde_json::from_value(counts).unwrap_or_default()
+    }
+}
+
+/// A dataset that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DownloadReport {
+    /// Where the dataset lies, without credentials.
+    pub location: String,
+    /// What became of the rows.
+    pub counts: DownloadCounts,
+    /// Shards of the dataset.
+    pub num_shards: usize,
+    /// Bytes of all shards.
+    pub num_bytes: u64,
+    /// Whether it was complete before.
+    pub was_complete: bool,
+}
+
+impl DownloadReport {
+    pub(super) fn new(location: String, manifest: &Manifest) -> Self {
+        Self {
+            location,
+            counts: DownloadCounts::of_manifest(manifest),
+            num_shards: manifest.shards.len(),
+            num_bytes: manifest.shards.iter().map(|shard| shard.num_bytes).sum(),
+            was_complete: false,
+        }
+    }
+
+    pub(super) fn of_finished(location: String, manifest: &Manifest) -> Self {
+        Self { was_complete: true, ..Self::new(location, manifest) }
+    }
+}
+
+impl fmt::Display for DownloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { location, counts, num_shards, num_bytes, was_complete } = self;
+        let verb = if *was_complete { "already complete:" } else { "fetched" };
+        let shards = if *num_shards == 1 { "shard" } else { "shards" };
+        let (num_rows, megabytes) = (counts.num_rows(), *num_bytes as f64 / 1e6);
+        let percent = counts.successes as f64 * 100.0 / num_rows.max(1) as f64;
+        write!(
+            f,
+            "{verb} {} of {num_rows} rows ({percent:.1} %) in {num_shards} {shards}, {megabytes:.1} MB, in `{location}`",
+            counts.successes
+        )?;
+        if counts.failures.is_empty() {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n{} failed to download, {} to be resized: {}",
+            counts.failed_to_download,
+            counts.failed_to_resize,
+            counts.summary()
+        )
+    }
+}

@@ -1,0 +1,158 @@
+//! From the bytes of a host to the image of a sample: decoded, turned upright, resized, encoded.
+//!
+//! Modes and filters are img2dataset's, by name and meaning ([`ResizeMode`]). What it gets wrong in silence is not repeated: images are
+//! turned the way up that EXIF says before that is lost, 16 bits are scaled, too large ones are refused by their header, and no
+//! image is blown up beyond a limit.
+//!
+//! A JPEG that shall shrink to half its size or less is decoded at that fraction, which spares most of the work and is what
+//! averaging its pixels would give, up to rounding.
+
+mod area;
+mod encode;
+mod exif;
+mod failure;
+mod geometry;
+mod options;
+
+use std::borrow::Cow;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fastclip_images::{DecodeOptions, DecoderError, ImageDecoder, Part};
+
+pub use failure::PictureReason;
+pub use options::{EncodeFormat, PictureOptions, ResizeMode};
+
+pub(crate) use failure::PictureFailure;
+
+use encode::Encoder;
+use geometry::Geometry;
+
+/// Channels of a pixel.
+const CHANNELS: usize = 3;
+
+/// An image for a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Picture {
+    pub(crate) bytes: Vec<u8>,
+    /// Extension of the member.
+    pub(crate) extension: &'static str,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Before resizing, upright.
+    pub(crate) original_width: u32,
+    /// Before resizing, upright.
+    pub(crate) original_height: u32,
+    /// The EXIF record as JSON.
+    pub(crate) exif: Option<String>,
+}
+
+/// Makes pictures one after another, keeping its memory between them.
+#[derive(Debug)]
+pub(crate) struct PictureMaker {
+    options: PictureOptions,
+    decoder: ImageDecoder,
+    resizer: Resizer,
+    encoder: Encoder,
+    resized: Vec<u8>,
+    canvas: Vec<u8>,
+    rows: Vec<u16>,
+}
+
+impl PictureMaker {
+    pub(crate) fn new(options: PictureOptions) -> Result<Self, DecoderError> {
+        let decoding = DecodeOptions {
+            max_pixels: options.max_image_pixels,
+            turn_upright: true,
+            ..DecodeOptions::default()
+        };
+        Ok(Self {
+            decoder: ImageDecoder::with_options(decoding)?,
+            resizer: Resizer::new(),
+            encoder: Encoder::new(&options)?,
+            resized: Vec::new(),
+            canvas: Vec::new(),
+            rows: Vec::new(),
+            options,
+        })
+    }
+
+    /// Makes a picture of the bytes of an image file.
+    pub(crate) fn make(&mut self, bytes: &[u8]) -> Result<Picture, PictureFailure> {
+        let Self { options, decoder, resizer, encoder, resized, canvas, rows } = self;
+        let opened = decoder.open(bytes)?;
+        let size = opened.size();
+        options.admit(size)?;
+        let geometry = Geometry::new(options, size)?;
+        // The whole is decoded even where the bytes are kept: a damaged image is found now instead of in every epoch.
+        let shrink = if opened.is_scalable() && !geometry.keeps_size() { geometry.shrink(size) } else { 1 };
+        let part = Part { shrink, ..Part::whole((size.0.div_ceil(shrink), size.1.div_ceil(shrink))) };
+        let window = opened.decode(&part)?;
+        let original = (size.0, size.1);
+        let picture = |made, extension, (width, height)| Picture {
+            bytes: made,
+            extension,
+            width,
+            height,
+            original_width: original.0,
+            original_height: original.1,
+            exif: exif::record(bytes),
+        };
+        if options.skip_reencode
+            && geometry.changes_nothing(size)
+            && let Some(extension) = kept_extension(bytes)
+        {
+            return Ok(picture(bytes.to_vec(), extension, size));
+        }
+        let (width, height) = geometry.scaled;
+        let pixels = if (window.width, window.height) == (width, height) {
+            Cow::Borrowed(window.bytes)
+        } else {
+            resized.resize(width as usize * height as usize * CHANNELS, 0);
+            if width <= window.width && height <= window.height {
+                area::shrink(window.bytes, (window.width, window.height), resized, (width, height), rows);
+            } else {
+                enlarge(resizer, window.bytes, (window.width, window.height), resized, (width, height));
+            }
+            Cow::Borrowed(resized.as_slice())
+        };
+        let pixels = match geometry.canvas {
+            Some(_) => {
+                geometry.place(&pixels, canvas);
+                canvas.as_slice()
+            }
+            None => &pixels,
+        };
+        let size = geometry.size();
+        let bytes = encoder.encode(pixels, size)?;
+        Ok(picture(bytes, options.encode_format.extension(), size))
+    }
+}
+
+/// Extension under which readers of shards look for an image of these bytes, where they do.
+fn kept_extension(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Some("jpg"),
+        [0x89, b'P', b'N', b'G', ..] => Some("png"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
+        _ => None,
+    }
+}
+
+fn enlarge(
+    resizer: &mut Resizer,
+    from: &[u8],
+    (from_width, from_height): (u32, u32),
+    to: &mut [u8],
+    (width, height): (u32, u32),
+) {
+    let from =
+        ImageRef::new(from_width, from_height, from, PixelType::U8x3).expect("a window has all its pixels");
+    let mut to =
+        Image::from_slice_u8(width, height, to, PixelType::U8x3).expect("there is room for the pixels");
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    resizer.resize(&from, &mut to, &options).expect("both are images of bytes in three channels");
+}
+
+#[cfg(test)]
+mod tests;
