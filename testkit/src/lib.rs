@@ -7,6 +7,7 @@
 //! | damage a tar in every way | [`Mutation`] |
 //! | have a store fail at a chosen request or byte | [`FaultyStore`], [`Gate`] |
 //! | have a real S3 server, sound or faulty | [`S3Server`] |
+//! | have a web server that does everything wrong | [`WebServer`] |
 //! | run a program of this workspace | [`binary`], [`run`] |
 //! | run it as several ranks | [`Ranks`] |
 //! | ask Python what it makes of our files | [`Python`] |
@@ -24,6 +25,7 @@ mod process;
 mod python;
 mod ranks;
 mod s3_server;
+mod web_server;
 
 pub use dataset::TinyDataset;
 pub use faulty_store::{Fault, FaultyStore, Request, RequestKind};
@@ -34,3 +36,4 @@ pub use process::{Finished, binary, run};
 pub use python::Python;
 pub use ranks::{Ranks, RunningRanks, free_port};
 pub use s3_server::{S3Fault, S3Request, S3Server};
+pub use web_server::{WebAnswer, WebServer};

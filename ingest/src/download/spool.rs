@@ -103,7 +103,7 @@ mod tests {
         let report = Report {
             row,
             url: format!("http://host/{row}"),
-            caption: (row % 2 == 0).then(|| "a \"dog\"\n".to_owned()),
+            caption: row.is_multiple_of(2).then(|| "a \"dog\"\n".to_owned()),
             additional: Map::new(),
             status: Status::Success,
             failure: None,

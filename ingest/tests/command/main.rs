@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod damage;
+mod download;
 mod foreign;
 mod formats;
 mod help;

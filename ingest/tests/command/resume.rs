@@ -1,7 +1,7 @@
 use std::fs;
 use std::process::Child;
 
-use crate::support::{Ran, Scratch, jpeg};
+use crate::support::{Ran, Scratch, jpeg, kill};
 
 const INPUT: [&str; 5] = ["pack", "--input", "pairs/table.jsonl", "--samples-per-shard", "8"];
 
@@ -34,12 +34,6 @@ fn interrupted(scratch: &Scratch, signal: i32) -> Ran {
         }
     }
     panic!("the command finished 800 shards before a signal could reach it");
-}
-
-#[expect(unsafe_code, reason = "the standard library cannot send SIGTERM")]
-fn kill(child: &Child, signal: i32) -> i32 {
-    // SAFETY: no memory is involved, and the child has not been waited for, so its id is still its own.
-    unsafe { libc::kill(child.id() as libc::pid_t, signal) }
 }
 
 #[test]

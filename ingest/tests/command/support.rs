@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use fastclip_schemas::Manifest;
 use fastclip_shards::{Dataset, Sample};
@@ -133,4 +133,10 @@ fn read(folder: &Path) -> Vec<(String, BTreeMap<String, Vec<u8>>)> {
 fn owned(sample: &Sample<'_>) -> (String, BTreeMap<String, Vec<u8>>) {
     let members = sample.members().map(|(extension, data)| (extension.to_owned(), data.to_vec()));
     (sample.key().to_owned(), members.collect())
+}
+
+#[expect(unsafe_code, reason = "the standard library cannot send SIGTERM")]
+pub(crate) fn kill(child: &Child, signal: i32) -> i32 {
+    // SAFETY: no memory is involved, and the child has not been waited for, so its id is still its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, signal) }
 }

@@ -1,0 +1,224 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use fastclip_testkit::{WebAnswer, WebServer};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::support::{Ran, Scratch, caption, jpeg, json, kill, manifest};
+
+/// Rows that fail in the lists of these tests: one in so many.
+const FAILING: usize = 7;
+
+const SETTINGS: [&str; 9] = [
+    "--number-sample-per-shard",
+    "8",
+    "--resize-mode",
+    "keep_ratio",
+    "--image-size",
+    "20",
+    "--timeout",
+    "1",
+    "--allow-private-hosts",
+];
+
+fn download<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["download", "--input", "list.csv", "--output", output][..], &SETTINGS, more].concat()
+}
+
+/// A list of rows that a server has images for, less every seventh.
+fn list(scratch: &Scratch, server: &WebServer, num_rows: usize) {
+    let mut list = "url,caption,id\n".to_owned();
+    for row in 0..num_rows {
+        let path = format!("/{row}.jpg");
+        if row % FAILING != FAILING - 1 {
+            server.answer(&path, WebAnswer::Body(jpeg(row)));
+        }
+        list += &format!("{},{},{row}\n", server.url(&path), caption(row));
+    }
+    scratch.write("list.csv", list);
+}
+
+/// Texts of the columns of a table, row by row.
+fn table(scratch: &Scratch, name: &str) -> Vec<BTreeMap<String, String>> {
+    let file = File::open(scratch.path(name)).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let mut rows = Vec::new();
+    for batch in reader.map(Result::unwrap) {
+        for row in 0..batch.num_rows() {
+            let fields = batch
+                .schema()
+                .fields()
+                .iter()
+                .zip(batch.columns())
+                .filter_map(|(field, column)| {
+                    let text = column.as_string_opt::<i32>()?;
+                    arrow_array::Array::is_valid(text, row)
+                        .then(|| (field.name().clone(), text.value(row).to_owned()))
+                })
+                .collect();
+            rows.push(fields);
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_list_becomes_shards_with_a_table_of_every_row() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 20);
+    server.answer("/3.jpg", WebAnswer::Body(b"<html>not here</html>".to_vec()));
+    let ran = scratch.ingest_well(&download("out", &["--save-additional-columns", "id"]));
+    let expected = "fetched 17 of 20 rows (85.0 %) in 3 shards, ";
+    assert!(ran.stdout.starts_with(expected), "{}", ran.stdout);
+    assert!(
+        ran.stdout.ends_with("\n2 failed to download, 1 to be resized: 2 http_404, 1 not_an_image\n"),
+        "{}",
+        ran.stdout
+    );
+    scratch.ingest_well(&["verify", "out"]);
+
+    let samples = scratch.samples("out");
+    let keys: Vec<&str> = samples.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys[..7], ["000000", "000001", "000002", "000004", "000005", "000007", "000010"]);
+    let (_, members) = &samples[3];
+    assert_eq!(members.keys().collect::<Vec<_>>(), ["jpg", "json", "txt"]);
+    assert_eq!(members["txt"], caption(4).as_bytes());
+    let facts = json(&members["json"]);
+    assert_eq!(facts["url"], server.url("/4.jpg"));
+    assert_eq!(
+        (&facts["id"], &facts["status"], &facts["key"]),
+        (&"4".into(), &"success".into(), &"000004".into())
+    );
+    // 28 by 16 pixels, of which the shorter side becomes 20.
+    assert_eq!((&facts["width"], &facts["height"]), (&35.into(), &20.into()));
+    assert_eq!((&facts["original_width"], &facts["original_height"]), (&28.into(), &16.into()));
+
+    let rows = table(&scratch, "out/00000.parquet");
+    assert_eq!(rows.len(), 8);
+    let statuses: Vec<&str> = rows.iter().map(|row| row["status"].as_str()).collect();
+    let expected = [
+        "success",
+        "success",
+        "success",
+        "failed_to_resize",
+        "success",
+        "success",
+        "failed_to_download",
+        "success",
+    ];
+    assert_eq!(statuses, expected);
+    assert_eq!((rows[6]["error_message"].as_str(), rows[6]["id"].as_str()), ("http_404: 404 Not Found", "6"));
+    assert_eq!(rows[4]["sha256"], facts["sha256"]);
+    let stats = json(&scratch.files("out")["00000_stats.json"]);
+    assert_eq!((&stats["count"], &stats["successes"]), (&8.into(), &6.into()));
+    assert_eq!(stats["status_dict"], serde_json::json!({"http_404": 1, "not_an_image": 1, "success": 6}));
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_dataset() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 200);
+    scratch.ingest_well(&download("whole", &[]));
+    // One slow host in the middle, so that runs are cut at different places while outcomes wait for it.
+    server.answer(
+        "/60.jpg",
+        WebAnswer::Then(6, Box::new(WebAnswer::Silence), Box::new(WebAnswer::Body(jpeg(60)))),
+    );
+    for pause in [1_u64, 20, 60, 150, 300, 500] {
+        let mut child =
+            scratch.command(&download("out", &["--retries", "0", "--thread-count", "4"])).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if scratch.path("out/manifest.json").exists() {
+            break;
+        }
+    }
+    scratch.ingest_well(&download("out", &[]));
+    let shards = |folder: &str| manifest(&scratch.path(folder)).shards;
+    assert_eq!(shards("out"), shards("whole"));
+    assert!(!scratch.path("out/download-state").exists());
+    assert_eq!(table(&scratch, "out/00007.parquet"), table(&scratch, "whole/00007.parquet"));
+    let again = scratch.ingest_well(&download("out", &[])).stdout;
+    assert!(again.starts_with("already complete: "), "{again}");
+}
+
+#[test]
+fn complete_shards_are_not_fetched_again() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 24);
+    // The last row does not come, so that the run has to be ended while the shards before it are complete.
+    server.answer("/23.jpg", WebAnswer::Silence);
+    let mut child = scratch.command(&download("out", &["--retries", "50"])).spawn().unwrap();
+    while !scratch.path("out/download-state/00001.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for the last row");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    server.answer("/23.jpg", WebAnswer::Body(jpeg(23)));
+    scratch.ingest_well(&download("out", &["--retries", "50"]));
+    assert_eq!((server.num_requests("/0.jpg"), server.num_requests("/15.jpg")), (1, 1));
+    assert_eq!(server.num_requests("/16.jpg"), 2);
+}
+
+#[test]
+fn another_list_or_another_size_is_refused_by_name() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 4);
+    scratch.ingest_well(&download("out", &[]));
+    let error = scratch.ingest_refused(&download("out", &["--encode-quality", "80"]));
+    assert_eq!(
+        error,
+        "error: `out` was made in another way: encode-quality is 95 there and 80 here\nhint: use the same input and \
+         settings, or replace it with --overwrite\n"
+    );
+    list(&scratch, &server, 5);
+    let error = scratch.ingest_refused(&download("out", &[]));
+    assert!(error.starts_with("error: `out` was made in another way: the input has changed\n"), "{error}");
+    scratch.ingest_well(&download("out", &["--overwrite"]));
+}
+
+#[test]
+fn a_list_of_which_nothing_can_be_had_says_why() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    scratch.write("list.csv", format!("url\n{}\nftp://host/a\n\n127.0.0.1\n", server.url("/gone")));
+    let error = scratch.ingest_refused(&download("out", &[]));
+    assert!(error.starts_with("error: none of 3 rows became a sample: "), "{error}");
+    for reason in ["1 http_404", "1 scheme_refused", "1 invalid_url"] {
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(!scratch.path("out/manifest.json").exists());
+    let private = download("private", &[]);
+    let private: Vec<&str> =
+        private.into_iter().filter(|argument| *argument != "--allow-private-hosts").collect();
+    list(&scratch, &server, 3);
+    let error = scratch.ingest_refused(&private);
+    assert!(error.contains("3 private_address"), "{error}");
+    assert_eq!(server.num_requests("/0.jpg"), 0);
+}
+
+#[test]
+fn a_request_to_stop_ends_after_the_open_shard() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 4000);
+    let mut command = scratch.command(&download("out", &["--threads", "1", "--thread-count", "2"]));
+    let mut child =
+        command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    while !scratch.path("out/download-state/00001.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it is not done so soon");
+        std::thread::yield_now();
+    }
+    assert_eq!(kill(&child, libc::SIGINT), 0);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(2), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        ran.stderr.contains("complete shards are kept\nhint: run the same command to continue"),
+        "{}",
+        ran.stderr
+    );
+    let rows = ran.stderr.split("stopped after ").nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(rows.parse::<u64>().unwrap() % 8, 0, "{}", ran.stderr);
+}
