@@ -124,7 +124,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_dataset() {
     // One slow host in the middle, so that runs are cut at different places while outcomes wait for it.
     server.answer(
         "/60.jpg",
-        WebAnswer::Then(6, Box::new(WebAnswer::Silence), Box::new(WebAnswer::Body(jpeg(60)))),
+        WebAnswer::Then(3, Box::new(WebAnswer::Silence), Box::new(WebAnswer::Body(jpeg(60)))),
     );
     for pause in [1_u64, 20, 60, 150, 300, 500] {
         let mut child =
@@ -136,7 +136,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_dataset() {
             break;
         }
     }
-    scratch.ingest_well(&download("out", &[]));
+    scratch.ingest_well(&download("out", &["--retries", "5"]));
     let shards = |folder: &str| manifest(&scratch.path(folder)).shards;
     assert_eq!(shards("out"), shards("whole"));
     assert!(!scratch.path("out/download-state").exists());
