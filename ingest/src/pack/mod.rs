@@ -87,7 +87,7 @@ impl Default for Limits {
 
 /// Packs image-text pairs into shards.
 ///
-/// Rows that cannot become samples are counted, listed in [`REJECTED_FILE`] and left out. The manifest is written last.
+/// Rows that cannot become samples are counted, listed in [`REJECTED_FILE`](crate::REJECTED_FILE) and left out. The manifest is written last.
 ///
 /// # Errors
 /// When the input cannot be read, the output is occupied or cannot be written, or more rows are rejected than allowed.
