@@ -47,7 +47,7 @@
 //! |---|---|
 //! | [`plan`] | which sample stands in which slot of which batch |
 //! | `pipeline` | threads and channels between store and caller |
-//! | [`decode`] | image files to pixels |
+//! | [`ImageDecoder`] | image files to pixels; the crate `fastclip-images` |
 //! | [`transform`] | pixels to squares of one size |
 //! | `resample` | the arithmetic of resizing |
 //! | `output` | squares to what a batch holds |
