@@ -82,6 +82,9 @@ pub(crate) struct DownloadArgs {
     /// Requests at a time
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("not zero"), help_heading = "Requests")]
     thread_count: NonZeroUsize,
+    /// Requests to one host at a time
+    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_requests_per_host, help_heading = "Requests")]
+    max_requests_per_host: NonZeroUsize,
     /// Seconds to wait for a connection, and for the next bytes of an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds, help_heading = "Requests")]
     timeout: f64,
@@ -186,6 +189,7 @@ impl DownloadArgs {
                 total_timeout: Duration::from_secs_f64(self.total_timeout),
                 max_bytes: self.max_file_bytes,
                 retries: self.retries,
+                max_requests_per_host: self.max_requests_per_host,
                 user_agent_token: self.user_agent_token,
                 disallowed_directives: directives
                     .filter(|name| !name.is_empty())

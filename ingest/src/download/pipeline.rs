@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::thread;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -12,7 +11,7 @@ use super::outcome::{ImageFacts, Outcome, Report, Status};
 use super::rows::{UrlRow, UrlRows};
 use super::spool::Spool;
 use super::{DownloadError, DownloadOptions};
-use crate::fetch::{FetchFailure, Fetcher};
+use crate::fetch::{self, FetchFailure, Fetcher};
 use crate::picture::PictureMaker;
 use crate::source::SourceError;
 use crate::stop::Stop;
@@ -24,11 +23,11 @@ const WINDOW_ROWS: usize = 1 << 16;
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
 
-/// A row with what its host said. The permit is held until the image has been made, so that there are never more images
-/// than requests are allowed.
-struct Fetched {
+/// A row with what its host said; nothing where the row is none. The permit is held until the image has been made, so that there
+/// are never more images than requests are allowed.
+struct Answered {
     row: UrlRow,
-    body: Result<Bytes, FetchFailure>,
+    answer: Option<Result<fetch::Fetched, FetchFailure>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -50,7 +49,7 @@ pub(super) fn run(
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
     // Bounded by the permits in it.
-    let (fetched, to_make) = unbounded::<Fetched>();
+    let (fetched, to_make) = unbounded::<Answered>();
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
     let (to_fetch, admitted) = mpsc::channel(options.concurrency.get());
     let (alive, ended) = oneshot::channel::<()>();
@@ -96,7 +95,7 @@ async fn fetch_rows(
     mut rows: mpsc::Receiver<Result<UrlRow, SourceError>>,
     fetcher: Fetcher,
     concurrency: usize,
-    fetched: Sender<Fetched>,
+    fetched: Sender<Answered>,
     outcomes: Outcomes,
     mut alive: oneshot::Sender<()>,
 ) {
@@ -117,11 +116,11 @@ async fn fetch_rows(
             let permit = permit.expect("the semaphore is never closed");
             let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
             requests.spawn(async move {
-                let body = match row.fault {
-                    Some(_) => Ok(Bytes::new()),
-                    None => fetcher.fetch(&row.url).await.map(|answer| answer.bytes),
+                let answer = match row.fault {
+                    Some(_) => None,
+                    None => Some(fetcher.fetch(&row.url).await),
                 };
-                let _ = fetched.send(Fetched { row, body, _permit: permit });
+                let _ = fetched.send(Answered { row, answer, _permit: permit });
             });
             while requests.try_join_next().is_some() {}
         }
@@ -134,21 +133,25 @@ async fn fetch_rows(
     }
 }
 
-fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Fetched>, outcomes: &Outcomes) {
-    for Fetched { row, body, _permit } in fetched {
-        if outcomes.send(Ok(outcome(&mut maker, row, body))).is_err() {
+fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
+    for Answered { row, answer, _permit } in fetched {
+        if outcomes.send(Ok(outcome(&mut maker, row, answer))).is_err() {
             return;
         }
     }
 }
 
-fn outcome(maker: &mut PictureMaker, row: UrlRow, body: Result<Bytes, FetchFailure>) -> Outcome {
+fn outcome(
+    maker: &mut PictureMaker,
+    row: UrlRow,
+    answer: Option<Result<fetch::Fetched, FetchFailure>>,
+) -> Outcome {
     let UrlRow { number, url, caption, additional, fault } = row;
     let failed = |status, reason: String, message| (status, Some((reason, message)), None, Vec::new());
-    let (status, failure, image, bytes) = match (fault, body) {
-        (Some(fault), _) => failed(Status::FailedToDownload, MALFORMED_ROW.to_owned(), fault),
-        (None, Err(failure)) => failed(Status::FailedToDownload, failure.reason.to_string(), failure.message),
-        (None, Ok(body)) => match maker.make(&body) {
+    let (status, failure, image, bytes) = match answer {
+        None => failed(Status::FailedToDownload, MALFORMED_ROW.to_owned(), fault.unwrap_or_default()),
+        Some(Err(failure)) => failed(Status::FailedToDownload, failure.reason.to_string(), failure.message),
+        Some(Ok(body)) => match maker.make(&body.bytes) {
             Err(failure) => failed(Status::FailedToResize, failure.reason.to_string(), failure.message),
             Ok(picture) => {
                 let facts = ImageFacts {
@@ -158,7 +161,7 @@ fn outcome(maker: &mut PictureMaker, row: UrlRow, body: Result<Bytes, FetchFailu
                     original_width: picture.original_width,
                     original_height: picture.original_height,
                     exif: picture.exif,
-                    sha256: Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect(),
+                    sha256: Sha256::digest(&body.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
                 };
                 (Status::Success, None, Some(facts), picture.bytes)
             }

@@ -8,6 +8,7 @@
 //! Bodies are asked for as they are. What a host compresses nevertheless is refused: a few kilobytes may stand for gigabytes.
 
 mod address;
+mod hosts;
 mod opt_out;
 mod options;
 mod reason;
@@ -19,18 +20,27 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 pub use options::FetchOptions;
 pub use reason::FetchReason;
 
 use address::{PublicResolver, check_literal};
+use hosts::Hosts;
 
 /// Longest pause that a host may ask for; whoever wants more is not asked again.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// First pause before another attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Bodies up to here may be held by every request at a time, larger ones by [`MAX_LARGE_BODIES`] only. Most images are smaller; so
+/// the others cannot fill the memory, however many requests there are.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+
+/// Large bodies at a time.
+const MAX_LARGE_BODIES: usize = 8;
 
 /// The HTTP client could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +51,8 @@ pub struct ClientError(reqwest::Error);
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) bytes: Bytes,
+    /// Held as long as a large body is.
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a URL gave nothing.
@@ -62,6 +74,8 @@ impl FetchFailure {
 #[derive(Debug)]
 pub(crate) struct Fetcher {
     client: Client,
+    hosts: Hosts,
+    large_bodies: Arc<Semaphore>,
     options: FetchOptions,
 }
 
@@ -81,7 +95,9 @@ impl Fetcher {
             .dns_resolver(Arc::new(resolver))
             .build()
             .map_err(ClientError)?;
-        Ok(Self { client, options })
+        let (hosts, large_bodies) =
+            (Hosts::new(options.max_requests_per_host), Semaphore::new(MAX_LARGE_BODIES));
+        Ok(Self { client, hosts, large_bodies: Arc::new(large_bodies), options })
     }
 
     /// Fetches the body behind a URL, with as many attempts as the options allow.
@@ -122,6 +138,8 @@ impl Fetcher {
             if !self.options.allow_private_hosts {
                 check_literal(&url)?;
             }
+            // Waiting for a turn counts for the limit of the whole, but holds no connection.
+            let _turn = self.hosts.turn(&url).await;
             let answer = self.client.get(url.clone()).send().await.map_err(|error| reason::of(&error))?;
             opt_out::check(answer.headers(), &self.options)?;
             if !answer.status().is_redirection() {
@@ -160,18 +178,22 @@ impl Fetcher {
         if let Some(announced) = answer.content_length().filter(|length| *length > max_bytes) {
             return Err(too_large(announced));
         }
-        let mut body = BytesMut::new();
+        let (mut body, mut large) = (BytesMut::new(), None);
         while let Some(piece) = answer.chunk().await.map_err(|error| reason::of(&error))? {
             let num_bytes = (body.len() + piece.len()) as u64;
             if num_bytes > max_bytes {
                 return Err(too_large(num_bytes));
+            }
+            if body.len() + piece.len() > LARGE_BODY_BYTES && large.is_none() {
+                let permit = Arc::clone(&self.large_bodies).acquire_owned().await;
+                large = Some(permit.expect("the semaphore is never closed"));
             }
             body.extend_from_slice(&piece);
         }
         if body.is_empty() {
             return Err(FetchFailure::new(FetchReason::EmptyBody, status.to_string()));
         }
-        Ok(Fetched { bytes: body.freeze() })
+        Ok(Fetched { bytes: body.freeze(), _large: large })
     }
 }
 

@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// How images are asked for.
@@ -15,6 +16,8 @@ pub struct FetchOptions {
     pub max_redirects: u32,
     /// Further attempts after failures that may pass.
     pub retries: u32,
+    /// Requests to one host at a time.
+    pub max_requests_per_host: NonZeroUsize,
     /// Name that hosts know this program by, and may address in `X-Robots-Tag`.
     pub user_agent_token: Option<String>,
     /// Directives of `X-Robots-Tag` that keep an image out.
@@ -32,6 +35,7 @@ impl Default for FetchOptions {
             max_bytes: 64 << 20,
             max_redirects: 5,
             retries: 1,
+            max_requests_per_host: NonZeroUsize::new(64).expect("not zero"),
             user_agent_token: None,
             disallowed_directives: ["noai", "noimageai", "noindex", "noimageindex"]
                 .map(str::to_owned)

@@ -1,3 +1,5 @@
+use std::num::NonZeroUsize;
+
 use fastclip_testkit::{WebAnswer, WebServer};
 
 use super::*;
@@ -93,6 +95,42 @@ async fn private_addresses_are_not_asked_by_whatever_way() {
         assert_eq!(failure.reason, FetchReason::PrivateAddress, "{url}: {failure:?}");
     }
     assert_eq!(server.num_requests("/image"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_asked_a_few_times_at_once_and_no_more() {
+    let server = WebServer::start();
+    server.answer("/silence", WebAnswer::Silence);
+    let max_requests_per_host = NonZeroUsize::new(3).unwrap();
+    let fetcher = Arc::new(Fetcher::new(FetchOptions { max_requests_per_host, ..options() }).unwrap());
+    let url = server.url("/silence");
+    let requests = (0..20).map(|_| {
+        let (fetcher, url) = (Arc::clone(&fetcher), url.clone());
+        tokio::spawn(async move { fetcher.fetch(&url).await.unwrap_err().reason })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        let reason = request.await.unwrap();
+        assert!(matches!(reason, FetchReason::Timeout | FetchReason::TotalTimeout), "{reason}");
+    }
+    // Three at a time, for as many silences as fit into the limit of the whole.
+    assert!(server.num_requests("/silence") <= 12, "{}", server.num_requests("/silence"));
+}
+
+#[tokio::test]
+async fn only_a_few_large_bodies_are_held_at_a_time() {
+    let server = WebServer::start();
+    server.answer("/large", WebAnswer::Body(vec![7; LARGE_BODY_BYTES + 1]));
+    server.answer("/small", WebAnswer::Body(vec![7; LARGE_BODY_BYTES]));
+    let fetcher = Fetcher::new(FetchOptions { max_bytes: 1 << 30, ..options() }).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..MAX_LARGE_BODIES {
+        held.push(fetcher.fetch(&server.url("/large")).await.unwrap());
+    }
+    assert_eq!(fetcher.fetch(&server.url("/small")).await.unwrap().bytes.len(), LARGE_BODY_BYTES);
+    let failure = fetcher.fetch(&server.url("/large")).await.unwrap_err();
+    assert_eq!(failure.reason, FetchReason::TotalTimeout);
+    held.pop();
+    assert!(fetcher.fetch(&server.url("/large")).await.is_ok());
 }
 
 #[tokio::test]
