@@ -19,6 +19,7 @@ mod picture;
 mod progress;
 mod rejection;
 mod run_state;
+mod runtime;
 mod scan;
 mod source;
 mod stop;

@@ -4,6 +4,8 @@
 //! manifest says the same. So the same command can go on after any end, another is refused by the setting that differs,
 //! and nothing that is complete is done again.
 
+use std::collections::BTreeMap;
+
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
 use fastclip_shards::{Store, StoreError, StoreErrorKind};
 use futures::TryStreamExt;
@@ -254,17 +256,18 @@ impl<'a> RunState<'a> {
         self.delete(MANIFEST_FILE).await?;
         self.end().await?;
         for object in self.store.list().await.map_err(self.failed("list the files"))? {
-            let is_ours = match object.name.rsplit_once('.') {
-                Some((stem, "tar" | "idx")) => {
-                    stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit())
-                }
-                _ => [SIZES_FILE, REJECTED_FILE].contains(&object.name.as_str()),
-            };
-            if is_ours {
+            if is_ours(&object.name) {
                 self.delete(&object.name).await?;
             }
         }
         Ok(())
+    }
+
+    /// Writes how many samples each shard has, as OpenCLIP reads it.
+    pub(crate) async fn write_sizes(&self, shards: &[ShardEntry]) -> Result<(), RunStateError> {
+        let sizes: BTreeMap<_, _> = shards.iter().map(|shard| (&shard.name, shard.num_samples)).collect();
+        let sizes = serde_json::to_vec_pretty(&sizes).expect("sizes are numbers");
+        self.write(SIZES_FILE, sizes).await
     }
 
     pub(crate) async fn write(
@@ -312,6 +315,15 @@ impl<'a> RunState<'a> {
     }
 }
 
+/// Whether one of the commands gives files of a dataset such a name.
+fn is_ours(name: &str) -> bool {
+    let number = [".tar", ".idx", ".parquet", "_stats.json"].iter().find_map(|end| name.strip_suffix(end));
+    match number {
+        Some(number) => number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()),
+        None => [SIZES_FILE, REJECTED_FILE].contains(&name),
+    }
+}
+
 /// Every setting that `there` has another value for.
 fn differences(here: &Value, there: &Value) -> Vec<String> {
     let here = here.as_object().expect("settings are a struct");
@@ -321,4 +333,19 @@ fn differences(here: &Value, there: &Value) -> Vec<String> {
         _ => format!("{name} is {} there and {value} here", there.get(name).unwrap_or(&Value::Null)),
     });
     described.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn a_dataset_is_removed_with_all_that_belongs_to_it_and_nothing_else() {
+        for name in ["00000.tar", "00012.idx", "123456.parquet", "00001_stats.json", "sizes.json"] {
+            assert!(is_ours(name), "{name}");
+        }
+        for name in ["0001.tar", "cc3m.parquet", "stats.json", "_stats.json", "00000.json", "a/00000.tar"] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use fastclip_shards::{Dataset, ReadError, ShardIndex};
 use futures::{StreamExt, stream};
 
 use crate::progress::Progress;
+use crate::runtime::runtime;
 use crate::scan::{ScannedShard, scan};
 use crate::stop::Stop;
 
@@ -124,11 +125,7 @@ pub fn verify(
     progress: &Progress,
     stop: &Stop,
 ) -> Result<VerifyReport, VerifyError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.get())
-        .enable_all()
-        .build()
-        .map_err(VerifyError::Start)?;
+    let runtime = runtime(threads).map_err(VerifyError::Start)?;
     let report = runtime.block_on(verify_all(dataset, threads, progress, stop));
     progress.finish();
     report

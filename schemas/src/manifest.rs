@@ -144,6 +144,22 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// The manifest of these shards, whose ids end with the last shard's.
+    pub fn of_shards(
+        created_by: String,
+        shards: Vec<ShardEntry>,
+        source: BTreeMap<String, serde_json::Value>,
+    ) -> Self {
+        Self {
+            format_version: MANIFEST_FORMAT_VERSION,
+            created_by,
+            num_samples: num_samples(&shards),
+            num_sample_ids: least_num_sample_ids(&shards),
+            shards,
+            source,
+        }
+    }
+
     /// Reads and checks a manifest.
     ///
     /// # Errors
@@ -176,17 +192,11 @@ impl Manifest {
     /// # Errors
     /// The first disagreement.
     pub fn check(&self) -> Result<(), ManifestError> {
-        let counted: u64 = self.shards.iter().map(|shard| u64::from(shard.num_samples)).sum();
+        let counted = num_samples(&self.shards);
         if counted != self.num_samples {
             return Err(ManifestError::Total { field: "num_samples", said: self.num_samples, counted });
         }
-        // Ids inside a shard are distinct, so a shard reaches at least this far.
-        let least = self
-            .shards
-            .iter()
-            .map(|shard| shard.first_sample_id.0.saturating_add(u64::from(shard.num_samples)))
-            .max()
-            .unwrap_or(0);
+        let least = least_num_sample_ids(&self.shards);
         if least > self.num_sample_ids {
             return Err(ManifestError::Total {
                 field: "num_sample_ids",
@@ -200,6 +210,17 @@ impl Manifest {
             None => Ok(()),
         }
     }
+}
+
+fn num_samples(shards: &[ShardEntry]) -> u64 {
+    shards.iter().map(|shard| u64::from(shard.num_samples)).sum()
+}
+
+/// Ids inside a shard are distinct, so a shard reaches at least as far as its samples from its first id.
+fn least_num_sample_ids(shards: &[ShardEntry]) -> u64 {
+    let ends =
+        shards.iter().map(|shard| shard.first_sample_id.0.saturating_add(u64::from(shard.num_samples)));
+    ends.max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use fastclip_schemas::{MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
+use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId, ShardEntry};
 
 use crate::error::WriteError;
 use crate::shard_writer::{MIN_SHARD_DIGITS, ShardWriter, refused};
@@ -129,14 +129,7 @@ impl DatasetWriter {
         if self.done.is_empty() {
             return Err(WriteError::Empty { location: self.store.location().to_owned() });
         }
-        let manifest = Manifest {
-            format_version: MANIFEST_FORMAT_VERSION,
-            created_by: self.options.created_by,
-            num_samples: self.done.iter().map(|shard| u64::from(shard.num_samples)).sum(),
-            num_sample_ids: self.next_id.0,
-            shards: self.done,
-            source,
-        };
+        let manifest = Manifest::of_shards(self.options.created_by, self.done, source);
         let refused = refused(&self.store, MANIFEST_FILE);
         self.store.put(MANIFEST_FILE, manifest.to_json()).await.map_err(refused)?;
         Ok(manifest)

@@ -42,6 +42,7 @@ use crate::fetch::{FetchOptions, Fetcher};
 use crate::picture::PictureOptions;
 use crate::progress::Progress;
 use crate::run_state::{OnExisting, RunState, Start};
+use crate::runtime::{IO_THREADS, runtime};
 use crate::source::digest_of;
 use crate::stop::Stop;
 use rows::UrlList;
@@ -93,7 +94,7 @@ pub fn download(
 ) -> Result<DownloadReport, DownloadError> {
     let list = UrlList::open(&options.input, &options.columns)?;
     let settings = Settings::new(options, digest_of(&options.input)?);
-    let runtime = pipeline::runtime()?;
+    let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::new(&options.output, COMMAND);
     match runtime.block_on(state.start(&settings.to_json(), options.on_existing))? {
         Start::Here => {}

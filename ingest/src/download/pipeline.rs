@@ -191,12 +191,3 @@ fn deliver(
     }
     Ok(())
 }
-
-/// A runtime for requests and uploads. Pictures have threads of their own.
-pub(super) fn runtime() -> Result<Runtime, DownloadError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(DownloadError::Runtime)
-}

@@ -69,8 +69,7 @@ impl UrlList {
     /// Reads the rows from number `first` on.
     pub(super) fn rows(&self, first: u64) -> Result<UrlRows, SourceError> {
         let columns = self.columns.clone();
-        let records = (0..).zip(self.table.records()?);
-        let records = records.skip_while(move |(number, record)| record.is_ok() && *number < first);
+        let records = self.table.records(first)?;
         Ok(Box::new(records.map(move |(number, record)| Ok(row(number, record?, &columns)))))
     }
 }

@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use fastclip_schemas::{MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
+use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId, ShardEntry};
 use fastclip_shards::ShardWriter;
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,6 @@ use super::outcome::Outcome;
 use super::report::{DownloadCounts, DownloadReport};
 use super::settings::{COMMAND, Settings};
 use super::{DownloadError, DownloadOptions};
-use crate::SIZES_FILE;
 use crate::run_state::RunState;
 
 /// Digits of a key for the shard, as img2dataset's `oom_shard_count`.
@@ -171,24 +169,15 @@ impl<'a> ShardSequence<'a> {
         if self.done.is_empty() {
             return Err(DownloadError::NoSamples { num_rows, failures: self.counts.summary() });
         }
-        let sizes: BTreeMap<_, _> = self.done.iter().map(|shard| (&shard.name, shard.num_samples)).collect();
-        let sizes = serde_json::to_vec_pretty(&sizes).expect("sizes are numbers");
-        self.state.write(SIZES_FILE, sizes).await?;
+        self.state.write_sizes(&self.done).await?;
         let input = self.options.input.file_name().unwrap_or(self.options.input.as_os_str());
         let facts = [
             ("input".to_owned(), input.to_string_lossy().into()),
             (COMMAND.to_owned(), settings.to_json()),
             self.counts.to_fact(),
         ];
-        let num_samples = self.done.iter().map(|shard| u64::from(shard.num_samples)).sum();
-        let manifest = Manifest {
-            format_version: MANIFEST_FORMAT_VERSION,
-            created_by: self.options.created_by.clone(),
-            num_samples,
-            num_sample_ids: num_samples,
-            shards: self.done,
-            source: facts.into_iter().collect(),
-        };
+        let created_by = self.options.created_by.clone();
+        let manifest = Manifest::of_shards(created_by, self.done, facts.into_iter().collect());
         self.state.write(MANIFEST_FILE, manifest.to_json()).await?;
         self.state.end().await?;
         Ok(DownloadReport::new(self.options.output.location().to_owned(), &manifest))

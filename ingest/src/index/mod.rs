@@ -14,6 +14,7 @@ pub use error::IndexError;
 pub use report::IndexReport;
 
 use crate::progress::Progress;
+use crate::runtime::runtime;
 use crate::scan::{Damage, ScannedSample, ScannedShard, scan};
 use crate::stop::Stop;
 
@@ -54,11 +55,7 @@ pub enum IdSource {
 /// # Panics
 /// When it is called from asynchronous code: it brings a runtime of its own.
 pub fn index(options: &IndexOptions, progress: &Progress, stop: &Stop) -> Result<IndexReport, IndexError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(options.threads.get())
-        .enable_all()
-        .build()
-        .map_err(IndexError::Start)?;
+    let runtime = runtime(options.threads).map_err(IndexError::Start)?;
     let report = runtime.block_on(index_all(options, progress, stop));
     progress.finish();
     report

@@ -31,13 +31,13 @@ use std::path::PathBuf;
 
 use fastclip_schemas::zero_shot;
 use fastclip_shards::{DatasetWriter, Store};
-use tokio::runtime::Runtime;
 
 pub use error::PackError;
 pub use report::PackReport;
 
 use crate::progress::Progress;
 use crate::run_state::{OnExisting, RunState, Start};
+use crate::runtime::{IO_THREADS, runtime};
 use crate::source::{Columns, Source};
 use crate::stop::Stop;
 use packer::Packer;
@@ -101,7 +101,8 @@ impl Default for Limits {
 pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
     let source = Source::open(&options.input, &options.columns)?;
     let settings = Settings::new(options, &source);
-    let runtime = runtime()?;
+    let runtime = runtime(IO_THREADS)
+        .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })?;
     let state = RunState::new(&options.output, COMMAND);
 
     match runtime.block_on(state.start(&settings.to_json(), options.on_existing))? {
@@ -162,13 +163,4 @@ fn read_side_files(options: &PackOptions, source: &Source) -> Result<Vec<SideFil
         Err(source) => Err(PackError::SideFile { path, source }),
     };
     paths.map(read).collect()
-}
-
-fn runtime() -> Result<Runtime, PackError> {
-    // Two threads: one drives uploads while the other waits for the disk. Decoding has threads of its own.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })
 }

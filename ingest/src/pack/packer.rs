@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use fastclip_shards::DatasetWriter;
 use serde_json::{Map, Value};
@@ -9,10 +7,10 @@ use super::records::ShardRecord;
 use super::report::PackReport;
 use super::settings::{Settings, manifest_source};
 use super::{PackError, PackOptions, SideFile};
+use crate::REJECTED_FILE;
 use crate::rejection::{Rejection, RejectionCounts};
 use crate::run_state::RunState;
 use crate::source::{Source, SourceError};
-use crate::{REJECTED_FILE, SIZES_FILE};
 
 /// Takes outcomes in the order of the rows, writes samples and keeps the books.
 #[derive(Debug)]
@@ -133,10 +131,7 @@ impl<'a> Packer<'a> {
         for (name, bytes) in side_files {
             self.state.write(&name, bytes).await?;
         }
-        let sizes: BTreeMap<_, _> =
-            self.writer.shards().iter().map(|shard| (&shard.name, shard.num_samples)).collect();
-        let sizes = serde_json::to_vec_pretty(&sizes).expect("sizes are numbers");
-        self.state.write(SIZES_FILE, sizes).await?;
+        self.state.write_sizes(self.writer.shards()).await?;
         let counts = [
             ("num_rows", self.next_row),
             ("num_rejected", self.rejections.total()),

@@ -9,7 +9,7 @@ const WEIGHT_BITS: u32 = 14;
 /// Bits after the point of what lies between the passes.
 const KEPT_BITS: u32 = 8;
 
-/// Shrinks an image, or leaves a side as it is. `rows` is memory that is kept between calls.
+/// Shrinks an image, or leaves a side as it is.
 ///
 /// # Panics
 /// When the buffers do not have the sizes, or a side would grow.
@@ -18,15 +18,13 @@ pub(super) fn shrink(
     (from_width, from_height): (u32, u32),
     to: &mut [u8],
     (width, height): (u32, u32),
-    rows: &mut Vec<u16>,
 ) {
     assert!(width <= from_width && height <= from_height, "{width}×{height} of {from_width}×{from_height}");
     assert_eq!(from.len(), from_width as usize * from_height as usize * CHANNELS);
     assert_eq!(to.len(), width as usize * height as usize * CHANNELS);
     let (columns, lines) = (Coverage::new(from_width, width), Coverage::new(from_height, height));
     let pitch = from_width as usize * CHANNELS;
-    let mut sums = vec![0_u32; pitch];
-    rows.resize(pitch, 0);
+    let (mut sums, mut means) = (vec![0_u32; pitch], vec![0_u16; pitch]);
     for (line, to) in to.chunks_exact_mut(width as usize * CHANNELS).enumerate() {
         sums.fill(1 << (WEIGHT_BITS - KEPT_BITS - 1));
         for (row, weight) in lines.of(line) {
@@ -34,13 +32,13 @@ pub(super) fn shrink(
                 *sum += u32::from(*value) * weight;
             }
         }
-        for (kept, sum) in rows.iter_mut().zip(&sums) {
+        for (kept, sum) in means.iter_mut().zip(&sums) {
             *kept = (sum >> (WEIGHT_BITS - KEPT_BITS)) as u16;
         }
         for (column, to) in to.chunks_exact_mut(CHANNELS).enumerate() {
             let mut sum = [1_u32 << (WEIGHT_BITS + KEPT_BITS - 1); CHANNELS];
             for (place, weight) in columns.of(column) {
-                for (sum, value) in sum.iter_mut().zip(&rows[place * CHANNELS..]) {
+                for (sum, value) in sum.iter_mut().zip(&means[place * CHANNELS..]) {
                     *sum += u32::from(*value) * weight;
                 }
             }
@@ -136,7 +134,7 @@ mod tests {
                 })
                 .collect();
             let mut to = vec![0; (to_size.0 * to_size.1 * 3) as usize];
-            shrink(&from, from_size, &mut to, to_size, &mut Vec::new());
+            shrink(&from, from_size, &mut to, to_size);
             for (found, expected) in to.iter().zip(mean(&from, from_size, to_size)) {
                 prop_assert!((f64::from(*found) - expected).abs() <= 0.6, "{found} is not {expected}");
             }

@@ -9,8 +9,6 @@ const BORDER: u8 = 255;
 /// What becomes of an image's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
-    /// Whether the whole image is scaled at all.
-    is_scaled: bool,
     /// Width and height of the whole image after scaling.
     pub(super) scaled: (u32, u32),
     /// A square that the scaled image is laid on, or cut to, in the middle.
@@ -27,7 +25,7 @@ impl Geometry {
             ResizeMode::KeepRatio => (Some(short), None),
             ResizeMode::CenterCrop => (Some(short), Some(side)),
         };
-        let unscaled = Self { is_scaled: false, scaled: (width, height), canvas: None };
+        let unscaled = Self { scaled: (width, height), canvas: None };
         let Some(reference) = reference else { return Ok(unscaled) };
         if options.resize_only_if_bigger && reference <= side {
             return Ok(unscaled);
@@ -41,17 +39,7 @@ impl Geometry {
             let message = format!("{width}×{height} would become {}×{} pixels", scaled.0, scaled.1);
             return Err(PictureFailure::new(PictureReason::TooLarge, message));
         }
-        Ok(Self { is_scaled: scaled != (width, height), scaled, canvas })
-    }
-
-    /// Whether the image is scaled to another size.
-    pub(super) fn keeps_size(&self) -> bool {
-        !self.is_scaled
-    }
-
-    /// Whether an image of this size would come out as it is.
-    pub(super) fn changes_nothing(&self, size: (u32, u32)) -> bool {
-        !self.is_scaled && self.size() == size
+        Ok(Self { scaled, canvas })
     }
 
     /// The largest fraction of an image that is not smaller than what is wanted.
@@ -142,7 +130,7 @@ mod tests {
     #[test]
     fn a_canvas_holds_the_middle() {
         let scaled: Vec<u8> = (0..4).flat_map(|pixel| [pixel; 3]).collect();
-        let crop = Geometry { is_scaled: true, scaled: (4, 1), canvas: Some(2) };
+        let crop = Geometry { scaled: (4, 1), canvas: Some(2) };
         let mut canvas = Vec::new();
         crop.place(&scaled, &mut canvas);
         let row = |pixels: [u8; 2]| pixels.into_iter().flat_map(|pixel| [pixel; 3]).collect::<Vec<_>>();

@@ -14,8 +14,6 @@ mod failure;
 mod geometry;
 mod options;
 
-use std::borrow::Cow;
-
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use fastclip_images::{DecodeOptions, DecoderError, ImageDecoder, Part};
@@ -56,7 +54,6 @@ pub(crate) struct PictureMaker {
     encoder: Encoder,
     resized: Vec<u8>,
     canvas: Vec<u8>,
-    rows: Vec<u16>,
 }
 
 impl PictureMaker {
@@ -72,60 +69,53 @@ impl PictureMaker {
             encoder: Encoder::new(&options)?,
             resized: Vec::new(),
             canvas: Vec::new(),
-            rows: Vec::new(),
             options,
         })
     }
 
     /// Makes a picture of the bytes of an image file.
     pub(crate) fn make(&mut self, bytes: &[u8]) -> Result<Picture, PictureFailure> {
-        let Self { options, decoder, resizer, encoder, resized, canvas, rows } = self;
+        let Self { options, decoder, resizer, encoder, resized, canvas } = self;
         let opened = decoder.open(bytes)?;
         let size = opened.size();
         options.admit(size)?;
         let geometry = Geometry::new(options, size)?;
         // The whole is decoded even where the bytes are kept: a damaged image is found now instead of in every epoch.
-        let shrink = if opened.is_scalable() && !geometry.keeps_size() { geometry.shrink(size) } else { 1 };
+        let shrink = if opened.is_scalable() && geometry.scaled != size { geometry.shrink(size) } else { 1 };
         let part = Part { shrink, ..Part::whole((size.0.div_ceil(shrink), size.1.div_ceil(shrink))) };
         let window = opened.decode(&part)?;
-        let original = (size.0, size.1);
         let picture = |made, extension, (width, height)| Picture {
             bytes: made,
             extension,
             width,
             height,
-            original_width: original.0,
-            original_height: original.1,
+            original_width: size.0,
+            original_height: size.1,
             exif: exif::record(bytes),
         };
         if options.skip_reencode
-            && geometry.changes_nothing(size)
+            && (geometry.scaled, geometry.size()) == (size, size)
             && let Some(extension) = kept_extension(bytes)
         {
             return Ok(picture(bytes.to_vec(), extension, size));
         }
         let (width, height) = geometry.scaled;
-        let pixels = if (window.width, window.height) == (width, height) {
-            Cow::Borrowed(window.bytes)
-        } else {
+        let mut pixels = window.bytes;
+        if (window.width, window.height) != (width, height) {
             resized.resize(width as usize * height as usize * CHANNELS, 0);
             if width <= window.width && height <= window.height {
-                area::shrink(window.bytes, (window.width, window.height), resized, (width, height), rows);
+                area::shrink(window.bytes, (window.width, window.height), resized, (width, height));
             } else {
                 enlarge(resizer, window.bytes, (window.width, window.height), resized, (width, height));
             }
-            Cow::Borrowed(resized.as_slice())
-        };
-        let pixels = match geometry.canvas {
-            Some(_) => {
-                geometry.place(&pixels, canvas);
-                canvas.as_slice()
-            }
-            None => &pixels,
-        };
-        let size = geometry.size();
-        let bytes = encoder.encode(pixels, size)?;
-        Ok(picture(bytes, options.encode_format.extension(), size))
+            pixels = resized;
+        }
+        if geometry.canvas.is_some() {
+            geometry.place(pixels, canvas);
+            pixels = canvas;
+        }
+        let made = encoder.encode(pixels, geometry.size())?;
+        Ok(picture(made, options.encode_format.extension(), geometry.size()))
     }
 }
 

@@ -75,7 +75,7 @@ fn decoding_at_a_fraction_gives_what_averaging_gives() {
         let found = image::load_from_memory(&picture.bytes).unwrap().to_rgb8();
         let whole = fastclip_images::decode_rgb(&jpeg(width, height)).unwrap();
         let mut expected = vec![0; found.as_raw().len()];
-        area::shrink(&whole.pixels, (width, height), &mut expected, found.dimensions(), &mut Vec::new());
+        area::shrink(&whole.pixels, (width, height), &mut expected, found.dimensions());
         let squares =
             found.as_raw().iter().zip(&expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
         let mean = squares.sum::<f64>() / expected.len() as f64;

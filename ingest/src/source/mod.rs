@@ -178,11 +178,10 @@ impl Source {
     pub(crate) fn rows(&self, first: u64) -> Result<Rows, SourceError> {
         let records = match &self.kind {
             Kind::Folder(listing) => return Ok(listing.rows(first)),
-            Kind::Table(table) => table.records()?,
+            Kind::Table(table) => table.records(first)?,
         };
         let (folder, columns) = (self.folder().to_owned(), self.columns.clone());
-        let rows = (0..).zip(records).skip_while(move |(number, record)| record.is_ok() && *number < first);
-        Ok(Box::new(rows.map(move |(number, record)| Ok(record::row(number, record?, &folder, &columns)))))
+        Ok(Box::new(records.map(move |(number, record)| Ok(record::row(number, record?, &folder, &columns)))))
     }
 }
 

@@ -19,6 +19,10 @@ pub(crate) struct Record {
 /// Records in the order of the table. The inner error is about one row, as text for the report.
 pub(crate) type Records = Box<dyn Iterator<Item = Result<Result<Record, String>, super::SourceError>> + Send>;
 
+/// Records with the numbers of their rows, from 0.
+pub(crate) type NumberedRecords =
+    Box<dyn Iterator<Item = (u64, Result<Result<Record, String>, super::SourceError>)> + Send>;
+
 /// Gives the columns of a record their meaning.
 pub(super) fn row(number: u64, record: Result<Record, String>, folder: &Path, columns: &Columns) -> Row {
     let mut record = match record {

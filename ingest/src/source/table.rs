@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::record::Records;
+use super::record::{NumberedRecords, Records};
 use super::{SourceError, delimited, json_lines, parquet, urls};
 
 /// A file of rows with named columns. Its name says of which kind it is.
@@ -59,8 +59,13 @@ impl Table {
         }
     }
 
-    /// Reads the rows one after another; memory does not grow with their number.
-    pub(crate) fn records(&self) -> Result<Records, SourceError> {
+    /// Reads the rows from number `first` on, each with its number; memory does not grow with theirs.
+    pub(crate) fn records(&self, first: u64) -> Result<NumberedRecords, SourceError> {
+        let records = (0..).zip(self.all_records()?);
+        Ok(Box::new(records.skip_while(move |(number, record)| record.is_ok() && *number < first)))
+    }
+
+    fn all_records(&self) -> Result<Records, SourceError> {
         match self.kind {
             Kind::Delimited { delimiter } => delimited::records(&self.path, delimiter),
             Kind::JsonLines => json_lines::records(&self.path),
