@@ -26,7 +26,10 @@ mod stop;
 pub mod synth;
 mod verify;
 
-pub use download::{DownloadCounts, DownloadError, DownloadOptions, DownloadReport, UrlColumns, download};
+pub use download::{
+    DownloadCounts, DownloadError, DownloadOptions, DownloadReport, HostList, HostListError, RowFilters,
+    UrlColumns, download,
+};
 pub use fetch::{ClientError, FetchOptions, FetchReason};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};

@@ -1,11 +1,11 @@
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use fastclip_ingest::{
-    DownloadOptions, EncodeFormat, FetchOptions, OnExisting, PictureOptions, Progress, ResizeMode,
-    UrlColumns, download,
+    DownloadOptions, EncodeFormat, FetchOptions, HostList, HostListError, OnExisting, PictureOptions,
+    Progress, ResizeMode, RowFilters, UrlColumns, download,
 };
 
 use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
@@ -24,7 +24,7 @@ Examples:
   ingest download --input laion.parquet --url-col URL --caption-col TEXT --output s3://bucket/laion
   ingest download --input urls.txt --output data/pictures --resize-mode no --skip-reencode")]
 pub(crate) struct DownloadArgs {
-    /// List of URLs: .csv, .tsv, .jsonl, .ndjson, .parquet, or .txt with one a line
+    /// List of URLs: .csv, .tsv, .json, .jsonl, .ndjson, .txt with one a line, also as .gz or .zst; .parquet
     #[arg(long, value_name = "PATH", value_parser = parse_existing)]
     input: PathBuf,
     /// Folder or URL for the dataset
@@ -43,6 +43,22 @@ pub(crate) struct DownloadArgs {
     /// Further columns to keep, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "List")]
     save_additional_columns: Vec<String>,
+
+    /// Least characters of a caption
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Filters")]
+    min_caption_chars: usize,
+    /// Most characters of a caption
+    #[arg(long, value_name = "N", help_heading = "Filters")]
+    max_caption_chars: Option<usize>,
+    /// Least share of a caption's characters that are letters of any alphabet, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, help_heading = "Filters")]
+    min_caption_letters: f64,
+    /// File with the only hosts to ask, one a line, each with all below it
+    #[arg(long, value_name = "PATH", value_parser = parse_hosts, help_heading = "Filters")]
+    allow_hosts: Option<HostList>,
+    /// File with hosts not to ask
+    #[arg(long, value_name = "PATH", value_parser = parse_hosts, help_heading = "Filters")]
+    deny_hosts: Option<HostList>,
 
     /// Size that --resize-mode means, in pixels
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384), help_heading = "Images")]
@@ -160,6 +176,13 @@ impl DownloadArgs {
                 caption: self.caption_col,
                 additional: self.save_additional_columns,
             },
+            filters: RowFilters {
+                min_caption_chars: self.min_caption_chars,
+                max_caption_chars: self.max_caption_chars,
+                min_caption_letters: self.min_caption_letters,
+                allow_hosts: self.allow_hosts,
+                deny_hosts: self.deny_hosts,
+            },
             rows_per_shard: self.number_sample_per_shard,
             picture: PictureOptions {
                 image_size: self.image_size,
@@ -210,4 +233,13 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
         _ => Err("expected a number of seconds above 0".to_owned()),
     }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("it is not between 0 and 1".to_owned()) }
+}
+
+fn parse_hosts(path: &str) -> Result<HostList, HostListError> {
+    HostList::read(Path::new(path))
 }

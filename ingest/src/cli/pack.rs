@@ -21,7 +21,7 @@ Examples:
   ingest pack --input pairs.parquet --caption-col title --output s3://bucket/pairs --resume
   ingest pack --input coco.csv --split val --output data/coco-val --samples-per-shard 1000")]
 pub(crate) struct PackArgs {
-    /// Folder of images, or table: .csv, .tsv, .jsonl, .ndjson or .parquet
+    /// Folder of images, or table: .csv, .tsv, .json, .jsonl, .ndjson, also as .gz or .zst; .parquet
     #[arg(long, value_name = "PATH")]
     input: PathBuf,
     /// Folder or URL for the dataset

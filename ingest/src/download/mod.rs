@@ -13,6 +13,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `rows` | from the list to what is to be fetched |
+//! | `filters` | which rows are not |
 //! | `pipeline` | requests, threads, and the way back into order |
 //! | `outcome`, `spool` | what became of a row, in memory and on disk |
 //! | `shards` | from outcomes to shards, tables and records |
@@ -20,6 +21,7 @@
 //! | `settings` | what decides the bytes |
 
 mod error;
+mod filters;
 mod metadata;
 mod outcome;
 mod pipeline;
@@ -35,6 +37,7 @@ use std::path::PathBuf;
 use fastclip_shards::Store;
 
 pub use error::DownloadError;
+pub use filters::{HostList, HostListError, RowFilters};
 pub use report::{DownloadCounts, DownloadReport};
 pub use rows::UrlColumns;
 
@@ -60,6 +63,8 @@ pub struct DownloadOptions {
     pub on_existing: OnExisting,
     /// Meaning of the columns.
     pub columns: UrlColumns,
+    /// Which rows are worth a request.
+    pub filters: RowFilters,
     /// Rows of the input in each shard but the last.
     pub rows_per_shard: NonZeroU32,
     /// What becomes of an image.
@@ -92,7 +97,7 @@ pub fn download(
     progress: &Progress,
     stop: &Stop,
 ) -> Result<DownloadReport, DownloadError> {
-    let list = UrlList::open(&options.input, &options.columns)?;
+    let list = UrlList::open(&options.input, &options.columns, &options.filters)?;
     let settings = Settings::new(options, digest_of(&options.input)?);
     let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::new(&options.output, COMMAND);

@@ -10,6 +10,8 @@ pub(super) enum Status {
     FailedToDownload,
     /// What came could not become an image of the dataset.
     FailedToResize,
+    /// It broke a rule for rows, and no host was asked. img2dataset has no such thing.
+    Filtered,
 }
 
 impl Status {
@@ -18,8 +20,19 @@ impl Status {
             Self::Success => "success",
             Self::FailedToDownload => "failed_to_download",
             Self::FailedToResize => "failed_to_resize",
+            Self::Filtered => "filtered",
         }
     }
+}
+
+/// Why a row is no sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) status: Status,
+    /// Identifier that tables and reports keep.
+    pub(super) reason: String,
+    /// What exactly was found.
+    pub(super) message: String,
 }
 
 /// What is known about a row when it is done: a row of the table beside its shard.

@@ -7,12 +7,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::outcome::{ImageFacts, Outcome, Report, Status};
+use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
 use super::rows::{UrlRow, UrlRows};
 use super::spool::Spool;
 use super::{DownloadError, DownloadOptions};
-use crate::fetch::{self, FetchFailure, Fetcher};
-use crate::picture::PictureMaker;
+use crate::fetch::{FetchFailure, Fetched, Fetcher};
+use crate::picture::{PictureFailure, PictureMaker};
 use crate::source::SourceError;
 use crate::stop::Stop;
 
@@ -23,11 +23,11 @@ const WINDOW_ROWS: usize = 1 << 16;
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
 
-/// A row with what its host said; nothing where the row is none. The permit is held until the image has been made, so that there
+/// A row with what its host said. The permit is held until the image has been made, so that there
 /// are never more images than requests are allowed.
 struct Answered {
     row: UrlRow,
-    answer: Option<Result<fetch::Fetched, FetchFailure>>,
+    answer: Result<Fetched, Failure>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -116,9 +116,10 @@ async fn fetch_rows(
             let permit = permit.expect("the semaphore is never closed");
             let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
             requests.spawn(async move {
-                let answer = match row.fault {
-                    Some(_) => None,
-                    None => Some(fetcher.fetch(&row.url).await),
+                let mut row = row;
+                let answer = match row.fault.take() {
+                    Some(fault) => Err(fault),
+                    None => fetcher.fetch(&row.url).await.map_err(Failure::from),
                 };
                 let _ = fetched.send(Answered { row, answer, _permit: permit });
             });
@@ -141,38 +142,41 @@ fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Answered>, outcomes
     }
 }
 
-fn outcome(
-    maker: &mut PictureMaker,
-    row: UrlRow,
-    answer: Option<Result<fetch::Fetched, FetchFailure>>,
-) -> Outcome {
-    let UrlRow { number, url, caption, additional, fault } = row;
-    let failed = |status, reason: String, message| (status, Some((reason, message)), None, Vec::new());
-    let (status, failure, image, bytes) = match answer {
-        None => failed(Status::FailedToDownload, MALFORMED_ROW.to_owned(), fault.unwrap_or_default()),
-        Some(Err(failure)) => failed(Status::FailedToDownload, failure.reason.to_string(), failure.message),
-        Some(Ok(body)) => match maker.make(&body.bytes) {
-            Err(failure) => failed(Status::FailedToResize, failure.reason.to_string(), failure.message),
-            Ok(picture) => {
-                let facts = ImageFacts {
-                    extension: picture.extension.to_owned(),
-                    width: picture.width,
-                    height: picture.height,
-                    original_width: picture.original_width,
-                    original_height: picture.original_height,
-                    exif: picture.exif,
-                    sha256: Sha256::digest(&body.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
-                };
-                (Status::Success, None, Some(facts), picture.bytes)
-            }
-        },
+fn outcome(maker: &mut PictureMaker, row: UrlRow, answer: Result<Fetched, Failure>) -> Outcome {
+    let made = answer.and_then(|body| {
+        let picture = maker.make(&body.bytes)?;
+        let facts = ImageFacts {
+            extension: picture.extension.to_owned(),
+            width: picture.width,
+            height: picture.height,
+            original_width: picture.original_width,
+            original_height: picture.original_height,
+            exif: picture.exif,
+            sha256: Sha256::digest(&body.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        Ok((facts, picture.bytes))
+    });
+    let (status, failure, image, bytes) = match made {
+        Ok((facts, bytes)) => (Status::Success, None, Some(facts), bytes),
+        Err(Failure { status, reason, message }) => (status, Some((reason, message)), None, Vec::new()),
     };
+    let UrlRow { number, url, caption, additional, fault: _ } = row;
     let report = Report { row: number, url, caption, additional, status, failure, image };
     Outcome { report, image: bytes }
 }
 
-/// Identifier of rows that are no rows.
-const MALFORMED_ROW: &str = "malformed_row";
+impl From<FetchFailure> for Failure {
+    fn from(failure: FetchFailure) -> Self {
+        let FetchFailure { reason, message, .. } = failure;
+        Self { status: Status::FailedToDownload, reason: reason.to_string(), message }
+    }
+}
+
+impl From<PictureFailure> for Failure {
+    fn from(PictureFailure { reason, message }: PictureFailure) -> Self {
+        Self { status: Status::FailedToResize, reason: reason.to_string(), message }
+    }
+}
 
 fn deliver(
     done: Receiver<Result<Outcome, DownloadError>>,

@@ -20,6 +20,8 @@ pub struct DownloadCounts {
     pub failed_to_download: u64,
     /// Rows whose image could not become one of the dataset.
     pub failed_to_resize: u64,
+    /// Rows that no host was asked for, by a rule for rows.
+    pub filtered: u64,
     /// Rows by identifier of the failure.
     pub failures: BTreeMap<String, u64>,
 }
@@ -27,7 +29,7 @@ pub struct DownloadCounts {
 impl DownloadCounts {
     /// All rows.
     pub fn num_rows(&self) -> u64 {
-        self.successes + self.failed_to_download + self.failed_to_resize
+        self.successes + self.failed_to_download + self.failed_to_resize + self.filtered
     }
 
     /// One line: `12 http_404, 3 dns_failure`, the most frequent first.
@@ -42,6 +44,7 @@ impl DownloadCounts {
             Status::Success => self.successes += 1,
             Status::FailedToDownload => self.failed_to_download += 1,
             Status::FailedToResize => self.failed_to_resize += 1,
+            Status::Filtered => self.filtered += 1,
         }
         if let Some((reason, _)) = &report.failure {
             *self.failures.entry(reason.clone()).or_default() += 1;
@@ -52,6 +55,7 @@ impl DownloadCounts {
         self.successes += other.successes;
         self.failed_to_download += other.failed_to_download;
         self.failed_to_resize += other.failed_to_resize;
+        self.filtered += other.filtered;
         for (failure, count) in &other.failures {
             *self.failures.entry(failure.clone()).or_default() += count;
         }
@@ -117,9 +121,10 @@ impl fmt::Display for DownloadReport {
         }
         write!(
             f,
-            "\n{} failed to download, {} to be resized: {}",
+            "\n{} failed to download, {} to be resized, {} filtered: {}",
             counts.failed_to_download,
             counts.failed_to_resize,
+            counts.filtered,
             counts.summary()
         )
     }

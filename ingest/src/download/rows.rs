@@ -2,6 +2,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::filters::RowFilters;
+use super::outcome::{Failure, Status};
 use crate::source::{Record, SourceError, Table, text};
 
 /// How the columns of a list are named.
@@ -33,8 +35,8 @@ pub(super) struct UrlRow {
     pub(super) url: String,
     pub(super) caption: Option<String>,
     pub(super) additional: Map<String, Value>,
-    /// What is wrong with the row itself.
-    pub(super) fault: Option<String>,
+    /// Why no host is to be asked.
+    pub(super) fault: Option<Failure>,
 }
 
 /// Rows in the order of the list.
@@ -45,12 +47,13 @@ pub(super) type UrlRows = Box<dyn Iterator<Item = Result<UrlRow, SourceError>> +
 pub(super) struct UrlList {
     table: Table,
     columns: UrlColumns,
+    filters: RowFilters,
     num_rows: u64,
 }
 
 impl UrlList {
     /// Looks a table through once, and checks that it has the columns.
-    pub(super) fn open(path: &Path, columns: &UrlColumns) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, columns: &UrlColumns, filters: &RowFilters) -> Result<Self, SourceError> {
         let table = Table::open(path)?;
         let (names, num_rows) = table.survey()?;
         if num_rows == 0 {
@@ -59,7 +62,7 @@ impl UrlList {
         let additional = columns.additional.iter().map(String::as_str);
         let named = [Some(columns.url.as_str()), columns.caption.as_deref()].into_iter().flatten();
         table.check_columns(&names, named.chain(additional))?;
-        Ok(Self { table, columns: columns.clone(), num_rows })
+        Ok(Self { table, columns: columns.clone(), filters: filters.clone(), num_rows })
     }
 
     pub(super) fn num_rows(&self) -> u64 {
@@ -68,9 +71,14 @@ impl UrlList {
 
     /// Reads the rows from number `first` on.
     pub(super) fn rows(&self, first: u64) -> Result<UrlRows, SourceError> {
-        let columns = self.columns.clone();
+        let (columns, filters) = (self.columns.clone(), self.filters.clone());
         let records = self.table.records(first)?;
-        Ok(Box::new(records.map(move |(number, record)| Ok(row(number, record?, &columns)))))
+        let rows = records.map(move |(number, record)| {
+            let mut row = row(number, record?, &columns);
+            row.fault = row.fault.or_else(|| filters.check(&row.url, row.caption.as_deref()));
+            Ok(row)
+        });
+        Ok(Box::new(rows))
     }
 }
 
@@ -84,7 +92,7 @@ fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns) -> Url
                 url: String::new(),
                 caption: None,
                 additional: Map::new(),
-                fault: Some(message),
+                fault: Some(malformed(message)),
             };
         }
     };
@@ -93,8 +101,12 @@ fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns) -> Url
     let caption = text(take(columns.caption.as_deref().unwrap_or(DEFAULT_CAPTION_COLUMN)));
     let additional =
         columns.additional.iter().map(|name| (name.clone(), take(name).unwrap_or(Value::Null))).collect();
-    let fault = record.not_utf8.first().map(|column| format!("column `{column}` is not UTF-8"));
+    let fault = record.not_utf8.first().map(|column| malformed(format!("column `{column}` is not UTF-8")));
     UrlRow { number, url, caption, additional, fault }
+}
+
+fn malformed(message: String) -> Failure {
+    Failure { status: Status::FailedToDownload, reason: "malformed_row".to_owned(), message }
 }
 
 #[cfg(test)]
@@ -105,7 +117,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let list = UrlList::open(&path, columns).unwrap();
+        let list = UrlList::open(&path, columns, &RowFilters::default()).unwrap();
         let rows: Vec<UrlRow> = list.rows(0).unwrap().map(Result::unwrap).collect();
         assert_eq!(rows.len() as u64, list.num_rows());
         let later: Vec<UrlRow> = list.rows(1).unwrap().map(Result::unwrap).collect();
@@ -130,7 +142,7 @@ mod tests {
         let rows = rows_of("a.jsonl", "{\"url\": \"http://a\"}\n[1]\n", &UrlColumns::default());
         assert_eq!(rows[0].fault, None);
         assert!(
-            rows[1].fault.as_ref().is_some_and(|fault| fault.contains("no JSON object")),
+            rows[1].fault.as_ref().is_some_and(|fault| fault.message.contains("no JSON object")),
             "{:?}",
             rows[1]
         );
@@ -141,7 +153,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, "link,caption\nhttp://a,b\n").unwrap();
-        let error = UrlList::open(&path, &UrlColumns::default()).unwrap_err().to_string();
+        let error =
+            UrlList::open(&path, &UrlColumns::default(), &RowFilters::default()).unwrap_err().to_string();
         assert!(error.contains("has no column `url`, it has `link`, `caption`"), "{error}");
     }
 }

@@ -2,7 +2,7 @@ use fastclip_schemas::Digest;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::DownloadOptions;
+use super::{DownloadOptions, RowFilters};
 use crate::picture::PictureOptions;
 
 /// The subcommand, and key of its settings in the manifest's facts about the source.
@@ -22,6 +22,8 @@ pub(super) struct Settings {
     caption_col: Option<String>,
     save_additional_columns: Vec<String>,
     #[serde(flatten)]
+    filters: RowFilters,
+    #[serde(flatten)]
     picture: PictureOptions,
 }
 
@@ -35,6 +37,7 @@ impl Settings {
             url_col: columns.url.clone(),
             caption_col: columns.caption.clone(),
             save_additional_columns: columns.additional.clone(),
+            filters: options.filters.clone(),
             picture: options.picture.clone(),
         }
     }

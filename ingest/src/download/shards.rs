@@ -212,6 +212,7 @@ fn stats(counts: &DownloadCounts, (start, clock): (SystemTime, Instant)) -> Valu
         "successes": counts.successes,
         "failed_to_download": counts.failed_to_download,
         "failed_to_resize": counts.failed_to_resize,
+        "filtered": counts.filtered,
         "duration": duration,
         "start_time": start,
         "end_time": start + duration,

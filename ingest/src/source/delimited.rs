@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::path::Path;
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
@@ -6,6 +5,7 @@ use serde_json::Value;
 
 use super::SourceError;
 use super::record::{Record, Records};
+use super::text_file::{self, TextFile};
 
 /// Names of the columns and number of rows of a table with delimiters.
 pub(super) fn survey(path: &Path, delimiter: u8) -> Result<(Vec<String>, u64), SourceError> {
@@ -31,13 +31,13 @@ pub(super) fn records(path: &Path, delimiter: u8) -> Result<Records, SourceError
     Ok(Box::new(records))
 }
 
-fn open(path: &Path, delimiter: u8) -> Result<Reader<File>, SourceError> {
-    let file = File::open(path).map_err(|source| SourceError::read(path, source))?;
+fn open(path: &Path, delimiter: u8) -> Result<Reader<TextFile>, SourceError> {
+    let file = text_file::open(path)?;
     // Rows with too few or too many cells are our rows to count, not the end of the table.
     Ok(ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file))
 }
 
-fn names(path: &Path, reader: &mut Reader<File>) -> Result<Vec<String>, SourceError> {
+fn names(path: &Path, reader: &mut Reader<TextFile>) -> Result<Vec<String>, SourceError> {
     let header = reader.byte_headers().map_err(|error| failed(path, error))?;
     Ok(header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
@@ -58,5 +58,9 @@ fn parse(names: &[String], record: &ByteRecord) -> Result<Record, String> {
 
 fn failed(path: &Path, error: csv::Error) -> SourceError {
     // With byte records of any length, reading the file is all that can fail.
-    SourceError::read(path, error.into())
+    let error = match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        kind => std::io::Error::other(format!("{kind:?}")),
+    };
+    SourceError::read(path, error)
 }

@@ -11,7 +11,7 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// Neither a folder nor a known kind of table.
-    #[error("`{}` is neither a folder nor a table: expected .csv, .tsv, .jsonl, .ndjson or .parquet", path.display())]
+    #[error("`{}` is neither a folder nor a table: expected .csv, .tsv, .json, .jsonl, .ndjson, .txt, also as .gz or .zst, or .parquet", path.display())]
     UnknownKind {
         /// Path of the input.
         path: PathBuf,
@@ -57,6 +57,16 @@ pub enum SourceError {
         #[source]
         source: std::io::Error,
     },
+    /// A JSON file is not an array of objects.
+    #[error("`{}` is no JSON array of objects: row {row}: {message}", path.display())]
+    JsonArray {
+        /// Path of the file.
+        path: PathBuf,
+        /// Row that could not be read, from 0.
+        row: u64,
+        /// What was expected and found.
+        message: String,
+    },
     /// A parquet file is damaged or uses what we do not read.
     #[error("`{}` is no readable parquet file", path.display())]
     Parquet {
@@ -90,7 +100,12 @@ impl SourceError {
 
     /// Whether the input is at fault, rather than the machine.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Read { .. })
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match self {
+            // Damaged gzip and zstd files.
+            Self::Read { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof),
+            _ => true,
+        }
     }
 
     /// What a person can do about it.

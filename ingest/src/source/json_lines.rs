@@ -1,11 +1,11 @@
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::SourceError;
 use super::record::{Record, Records};
+use super::text_file;
 
 /// Names of the columns and number of rows of a file with one JSON object a line. The columns are those of the first
 /// line that is an object, since there is no header.
@@ -33,9 +33,8 @@ type Line = Result<Vec<u8>, SourceError>;
 
 /// Lines that are not blank.
 pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Line> + Send + use<>, SourceError> {
-    let file = File::open(path).map_err(|source| SourceError::read(path, source))?;
+    let lines = text_file::open(path)?.split(b'\n');
     let path = path.to_owned();
-    let lines = BufReader::with_capacity(1 << 18, file).split(b'\n');
     let lines = lines.map(move |line| line.map_err(|source| SourceError::read(&path, source)));
     Ok(lines.filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty())))
 }

@@ -10,10 +10,12 @@
 mod delimited;
 mod error;
 mod folder;
+mod json_array;
 mod json_lines;
 mod parquet;
 mod record;
 mod table;
+mod text_file;
 mod urls;
 
 use std::path::{Path, PathBuf};

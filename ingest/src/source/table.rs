@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use super::record::{NumberedRecords, Records};
-use super::{SourceError, delimited, json_lines, parquet, urls};
+use super::text_file::{Packing, extension};
+use super::{SourceError, delimited, json_array, json_lines, parquet, urls};
 
 /// A file of rows with named columns. Its name says of which kind it is.
 #[derive(Debug, Clone)]
@@ -13,6 +14,7 @@ pub(crate) struct Table {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Delimited { delimiter: u8 },
+    JsonArray,
     JsonLines,
     Parquet,
     Urls,
@@ -21,12 +23,15 @@ enum Kind {
 impl Table {
     /// Recognises the kind of a table. Nothing is read.
     pub(crate) fn open(path: &Path) -> Result<Self, SourceError> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let kind = match extension.to_lowercase().as_str() {
+        let packing = Packing::of(path);
+        let unpacked = if packing.is_some() { path.with_extension("") } else { path.to_owned() };
+        let kind = match extension(&unpacked).as_str() {
             "csv" => Kind::Delimited { delimiter: b',' },
             "tsv" => Kind::Delimited { delimiter: b'\t' },
+            "json" => Kind::JsonArray,
             "jsonl" | "ndjson" => Kind::JsonLines,
-            "parquet" => Kind::Parquet,
+            // Parquet is read from its end, and packs its columns by itself.
+            "parquet" if packing.is_none() => Kind::Parquet,
             "txt" => Kind::Urls,
             _ => return Err(SourceError::UnknownKind { path: path.to_owned() }),
         };
@@ -37,6 +42,7 @@ impl Table {
     pub(crate) fn survey(&self) -> Result<(Vec<String>, u64), SourceError> {
         match self.kind {
             Kind::Delimited { delimiter } => delimited::survey(&self.path, delimiter),
+            Kind::JsonArray => json_array::survey(&self.path),
             Kind::JsonLines => json_lines::survey(&self.path),
             Kind::Parquet => parquet::survey(&self.path),
             Kind::Urls => urls::survey(&self.path),
@@ -68,6 +74,7 @@ impl Table {
     fn all_records(&self) -> Result<Records, SourceError> {
         match self.kind {
             Kind::Delimited { delimiter } => delimited::records(&self.path, delimiter),
+            Kind::JsonArray => json_array::records(&self.path),
             Kind::JsonLines => json_lines::records(&self.path),
             Kind::Parquet => parquet::records(&self.path),
             Kind::Urls => urls::records(&self.path),

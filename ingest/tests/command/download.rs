@@ -73,7 +73,8 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
     let expected = "fetched 17 of 20 rows (85.0 %) in 3 shards, ";
     assert!(ran.stdout.starts_with(expected), "{}", ran.stdout);
     assert!(
-        ran.stdout.ends_with("\n2 failed to download, 1 to be resized: 2 http_404, 1 not_an_image\n"),
+        ran.stdout
+            .ends_with("\n2 failed to download, 1 to be resized, 0 filtered: 2 http_404, 1 not_an_image\n"),
         "{}",
         ran.stdout
     );
@@ -221,4 +222,29 @@ fn a_request_to_stop_ends_after_the_open_shard() {
     );
     let rows = ran.stderr.split("stopped after ").nth(1).unwrap().split(' ').next().unwrap();
     assert_eq!(rows.parse::<u64>().unwrap() % 8, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn rows_that_break_a_rule_are_counted_and_never_asked_for() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    server.answer("/0.jpg", WebAnswer::Body(jpeg(0)));
+    let mut list = format!("url,caption\n{},a long enough caption\n", server.url("/0.jpg"));
+    list += &format!("{},short\n", server.url("/1.jpg"));
+    list += &format!("{},1234567890 !!\n", server.url("/2.jpg"));
+    list += "https://images.example.org/a.jpg,another long caption\n";
+    scratch.write("list.csv", list);
+    scratch.write("denied.txt", "# not these\nexample.org\n");
+    let rules = ["--min-caption-chars", "8", "--min-caption-letters", "0.5", "--deny-hosts", "denied.txt"];
+    let ran = scratch.ingest_well(&download("out", &rules));
+    assert!(ran.stdout.starts_with("fetched 1 of 4 rows (25.0 %)"), "{}", ran.stdout);
+    let counts = "0 failed to download, 0 to be resized, 3 filtered: 1 caption_few_letters, 1 caption_too_short, 1 host_denied";
+    assert!(ran.stdout.contains(counts), "{}", ran.stdout);
+    let rows = table(&scratch, "out/00000.parquet");
+    assert_eq!(rows[3]["status"], "filtered");
+    assert_eq!(rows[3]["error_message"], "host_denied: `images.example.org` is denied as `example.org`");
+    assert_eq!(json(&scratch.files("out")["00000_stats.json"])["filtered"], 3);
+
+    scratch.write("denied.txt", "example.com\n");
+    let error = scratch.ingest_refused(&download("out", &rules));
+    assert!(error.contains("deny-hosts is "), "{error}");
 }

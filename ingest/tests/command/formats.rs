@@ -1,9 +1,12 @@
+use std::io::Write;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::WriterProperties;
 use arrow_array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
-use serde_json::json;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
 
 use crate::support::{Scratch, caption, jpeg, json, manifest};
 
@@ -66,6 +69,36 @@ fn json_lines_come_through_with_their_types() {
     };
     table_with(&scratch, "table.jsonl", "", line);
     assert_eq!(json(&scratch.samples("out")[4].1["json"])["tags"], json!([4, "x"]));
+}
+
+#[test]
+fn a_json_array_comes_through_with_its_types() {
+    let scratch = Scratch::new();
+    images(&scratch);
+    let row = |row: usize| json!({"image": format!("a/{row}.jpg"), "caption": caption(row), "cls": row % 2, "tags": [row]});
+    scratch.write("in/table.json", Value::from_iter((0..7).map(row)).to_string());
+    comes_through(&scratch, "in/table.json");
+    assert_eq!(json(&scratch.samples("out")[4].1["json"])["tags"], json!([4]));
+}
+
+#[test]
+fn packed_tables_come_through_and_cut_ones_are_refused() {
+    let table: String = (0..7).map(|row| format!("a/{row}.jpg,{},{}\n", caption(row), row % 2)).collect();
+    let table = format!("image,caption,cls\n{table}");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(table.as_bytes()).unwrap();
+    for (name, packed) in [
+        ("in/table.csv.gz", gzip.finish().unwrap()),
+        ("in/table.CSV.zst", zstd::encode_all(table.as_bytes(), 1).unwrap()),
+    ] {
+        let scratch = Scratch::new();
+        images(&scratch);
+        scratch.write(name, &packed);
+        comes_through(&scratch, name);
+        scratch.write(name, &packed[..packed.len() / 2]);
+        let error = scratch.ingest_refused(&["pack", "--input", name, "--output", "other"]);
+        assert!(error.contains(&format!("could not read `{name}`")), "{error}");
+    }
 }
 
 #[test]
