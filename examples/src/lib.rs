@@ -9,13 +9,14 @@
 //! | `loader_resume` | stopping anywhere and going on with the very next batch |
 //! | `loader_custom_decode` | another modality than images, by a decoder of one's own |
 //!
-//! Three more are tools:
+//! Four more are tools:
 //!
 //! | tool | does |
 //! |---|---|
 //! | `loader_throughput` | measures a loader, for people and programs |
 //! | `loader_dump` | writes what a loader delivers as files that NumPy reads |
 //! | `loader_limit` | measures what no loader can exceed: decoding and resizing alone |
+//! | `ingest_limit` | measures what no `ingest download` can exceed: decoding, resizing and encoding alone |
 
 mod arguments;
 mod npy;
