@@ -120,7 +120,8 @@ fn main() -> anyhow::Result<()> {
     let listing = fs::read_dir(&images).with_context(|| format!("could not list `{}`", images.display()))?;
     let paths = listing.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
     let is_jpeg = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "jpg");
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("could not read `{}`", path.display()));
+    let read =
+        |path: &PathBuf| fs::read(path).with_context(|| format!("could not read `{}`", path.display()));
     let jpegs = paths.iter().filter(is_jpeg).map(read).collect::<anyhow::Result<Vec<_>>>()?;
     anyhow::ensure!(!jpegs.is_empty(), "`{}` has no JPEG in it", images.display());
 

@@ -287,7 +287,10 @@ fn absent_from_buckets(rank: &Rank) {
         assert!(error.to_string().starts_with(&start), "{error}");
         let started = Instant::now();
         drop(group);
-        assert!(started.elapsed() < 3 * SHORT_TIMEOUT, "three buckets in flight do not wait for a time-out each");
+        assert!(
+            started.elapsed() < 3 * SHORT_TIMEOUT,
+            "three buckets in flight do not wait for a time-out each"
+        );
     }
     rank.finish();
 }
