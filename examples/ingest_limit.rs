@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ const FRACTIONS: [ScalingFactor; 3] =
 #[derive(Parser)]
 #[command(about = "Measure decoding, resizing and encoding alone, and print one line of JSON")]
 struct Arguments {
-    /// Folder of JPEGs.
+    /// Folder of JPEGs, or of folders of them.
     #[arg(long)]
     images: PathBuf,
     /// Threads.
@@ -115,14 +115,23 @@ impl Worker {
     }
 }
 
+/// Reads the JPEGs of a folder and of all folders in it.
+fn read_folder(folder: &Path, jpegs: &mut Vec<Vec<u8>>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("could not list `{}`", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_folder(&path, jpegs)?;
+        } else if path.extension().is_some_and(|extension| extension == "jpg") {
+            jpegs.push(fs::read(&path).with_context(|| format!("could not read `{}`", path.display()))?);
+        }
+    }
+    Ok(())
+}
+
 fn main() -> anyhow::Result<()> {
     let Arguments { images, threads, size, quality, samples } = Arguments::parse();
-    let listing = fs::read_dir(&images).with_context(|| format!("could not list `{}`", images.display()))?;
-    let paths = listing.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
-    let is_jpeg = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "jpg");
-    let read =
-        |path: &PathBuf| fs::read(path).with_context(|| format!("could not read `{}`", path.display()));
-    let jpegs = paths.iter().filter(is_jpeg).map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut jpegs = Vec::new();
+    read_folder(&images, &mut jpegs)?;
     anyhow::ensure!(!jpegs.is_empty(), "`{}` has no JPEG in it", images.display());
 
     let (next, num_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
