@@ -6,6 +6,7 @@
 //! | [`pack()`] | packs a folder or table of images and captions into shards with a manifest |
 //! | [`index()`] | makes a manifest for tars that another program wrote |
 //! | [`verify()`] | compares a dataset with its manifest, down to every member |
+//! | [`stats()`] | counts samples and the sizes of images and captions |
 //! | [`synth::synth`] | draws a toy world to try all this on |
 //!
 //! All take a [`Progress`] to report to, and the long ones a [`Stop`] to be ended by. None reads the environment or
@@ -22,6 +23,7 @@ mod run_state;
 mod runtime;
 mod scan;
 mod source;
+mod stats;
 mod stop;
 pub mod synth;
 mod verify;
@@ -38,6 +40,7 @@ pub use progress::Progress;
 pub use rejection::{Reason, Rejection, RejectionCounts};
 pub use run_state::{OnExisting, RunStateError};
 pub use source::{Columns, SourceError, Split};
+pub use stats::{Histogram, SampleStats, StatsError, StatsOptions, StatsReport, stats};
 pub use stop::Stop;
 pub use verify::{ShardVerdict, VerifyError, VerifyReport, verify};
 

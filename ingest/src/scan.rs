@@ -14,7 +14,7 @@ const MAX_SALVAGED_BYTES: u64 = 4 << 30;
 const MAX_JSON_BYTES: u64 = 1 << 20;
 
 /// Members that hold the image of a sample, as readers of shards look for them.
-const IMAGE_MEMBERS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub(crate) const IMAGE_MEMBERS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// What a tar holds, found by reading all of it once.
 #[derive(Debug)]

@@ -3,7 +3,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
-use fastclip_ingest::{DownloadError, IndexError, PackError, VerifyError};
+use fastclip_ingest::{DownloadError, IndexError, PackError, StatsError, VerifyError};
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 
 /// The input was refused.
@@ -65,16 +65,26 @@ fn judge(error: &anyhow::Error) -> (bool, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<VerifyError>() {
         return (error.is_refusal(), None);
     }
-    if let Some(error) = error.downcast_ref::<ReadError>() {
-        let is_broken = match error {
-            ReadError::File { .. } => true,
-            ReadError::Open { source, .. } => source.kind() == StoreErrorKind::Other,
-            _ => false,
+    if let Some(error) = error.downcast_ref::<StatsError>() {
+        return match error {
+            StatsError::Read(error) => judge_read(error),
+            _ => (false, None),
         };
-        return (!is_broken, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<ReadError>() {
+        return judge_read(error);
     }
     if let Some(Refused { source }) = error.downcast_ref::<Refused>() {
         return (source.kind() != StoreErrorKind::Other, None);
     }
     (false, None)
+}
+
+fn judge_read(error: &ReadError) -> (bool, Option<&'static str>) {
+    let is_broken = match error {
+        ReadError::File { .. } => true,
+        ReadError::Open { source, .. } => source.kind() == StoreErrorKind::Other,
+        _ => false,
+    };
+    (!is_broken, error.hint())
 }

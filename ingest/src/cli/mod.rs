@@ -5,6 +5,7 @@ mod download;
 mod failure;
 mod index;
 mod pack;
+mod stats;
 mod verify;
 
 use std::io::Write;
@@ -45,6 +46,7 @@ Examples:
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
   ingest index data/img2dataset
   ingest verify data/shards/train
+  ingest stats data/shards/train
 
 Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
 environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
@@ -55,6 +57,7 @@ enum Command {
     Pack(pack::PackArgs),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
+    Stats(stats::StatsArgs),
     #[command(after_help = "\
 Examples:
   ingest synth --output data/toy
@@ -71,6 +74,7 @@ impl Cli {
             Command::Pack(args) => args.run(),
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),
+            Command::Stats(args) => args.run(),
             Command::Synth(args) => {
                 let progress = Progress::console("drawing", "pictures");
                 let report = synth::synth(&args.into_options(), &progress);

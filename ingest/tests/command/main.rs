@@ -10,4 +10,5 @@ mod help;
 mod object_store;
 mod rejections;
 mod resume;
+mod stats;
 mod support;

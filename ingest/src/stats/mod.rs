@@ -1,0 +1,183 @@
+//! What a dataset is like, before a run is paid for: `ingest stats`.
+
+mod histogram;
+mod report;
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+
+use fastclip_images::{DecoderError, ImageDecoder};
+use fastclip_shards::{Compression, Dataset, ReadError, ShardIndex};
+use futures::{StreamExt, TryStreamExt, stream};
+
+pub use histogram::Histogram;
+pub use report::{SampleStats, StatsReport};
+
+use crate::progress::Progress;
+use crate::runtime::runtime;
+use crate::stop::Stop;
+
+/// Bytes of a shard that are asked for at once; a larger sample is read whole.
+const READ_BYTES: u64 = 32 << 20;
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct StatsOptions {
+    /// Shards to read; all of them unless set.
+    pub num_shards: Option<NonZeroUsize>,
+    /// Which shards are read where not all are.
+    pub seed: u64,
+    /// Shards read at the same time.
+    pub threads: NonZeroUsize,
+}
+
+/// Why nothing can be said about a dataset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatsError {
+    /// A shard cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No decoder could be set up.
+    #[error("could not read images")]
+    Decoder(#[from] DecoderError),
+    /// No runtime could be started.
+    #[error("could not start a runtime")]
+    Start(#[source] std::io::Error),
+    /// Somebody asked to stop.
+    #[error("stopped after {num_read} of {num_shards} shards")]
+    Stopped {
+        /// Shards that were read by then.
+        num_read: usize,
+        /// Shards that were to be read.
+        num_shards: usize,
+    },
+}
+
+/// Counts samples and the sizes of images and captions.
+///
+/// Every thread holds one piece of a shard, of 32 MiB or one sample, and a shard that is compressed as a whole; the counters take the same memory for any
+/// number of samples. The result does not depend on `threads`.
+///
+/// # Errors
+/// When a shard is missing or not what the manifest says, or when it was stopped.
+///
+/// # Panics
+/// When it is called from asynchronous code: it brings a runtime of its own.
+pub fn stats(
+    dataset: &Dataset,
+    options: &StatsOptions,
+    progress: &Progress,
+    stop: &Stop,
+) -> Result<StatsReport, StatsError> {
+    let runtime = runtime(options.threads).map_err(StatsError::Start)?;
+    let report = runtime.block_on(stats_all(dataset, options, progress, stop));
+    progress.finish();
+    report
+}
+
+async fn stats_all(
+    dataset: &Dataset,
+    options: &StatsOptions,
+    progress: &Progress,
+    stop: &Stop,
+) -> Result<StatsReport, StatsError> {
+    let shards = &dataset.manifest().shards;
+    let chosen = choose(shards.len(), options.num_shards, options.seed);
+    progress.set_total(chosen.len() as u64);
+    let mut read = stream::iter(chosen.clone())
+        .map(|shard| {
+            let dataset = dataset.clone();
+            async move {
+                let read = tokio::spawn(async move { read_shard(&dataset, shard).await }).await;
+                read.expect("reading neither panics nor is cancelled")
+            }
+        })
+        .buffered(options.threads.get());
+    let mut samples = SampleStats::new();
+    let mut num_read = 0;
+    while let Some(shard) = read.try_next().await? {
+        samples.merge(&shard);
+        num_read += 1;
+        progress.advance(1, shard.num_bytes);
+        if stop.is_requested() && num_read < chosen.len() {
+            return Err(StatsError::Stopped { num_read, num_shards: chosen.len() });
+        }
+    }
+    let sampled = (chosen.len() < shards.len())
+        .then(|| chosen.iter().map(|shard| shards[*shard].name.clone()).collect());
+    Ok(StatsReport {
+        location: dataset.location().to_owned(),
+        num_shards: shards.len(),
+        sampled_shards: sampled,
+        samples,
+    })
+}
+
+/// Numbers of the shards to read, rising. The same for the same seed, whatever the machine.
+fn choose(num_shards: usize, wanted: Option<NonZeroUsize>, seed: u64) -> Vec<usize> {
+    let mut shards: Vec<usize> = (0..num_shards).collect();
+    if let Some(wanted) = wanted {
+        shards.sort_by_cached_key(|shard| {
+            let place = [seed.to_le_bytes(), (*shard as u64).to_le_bytes()].concat();
+            *blake3::hash(&place).as_bytes()
+        });
+        shards.truncate(wanted.get());
+        shards.sort_unstable();
+    }
+    shards
+}
+
+async fn read_shard(dataset: &Dataset, shard: usize) -> Result<SampleStats, StatsError> {
+    let index = dataset.index(shard).await?;
+    // Each read of a compressed shard starts at its first byte, so there is one.
+    let is_compressed = Compression::of(&dataset.manifest().shards[shard].name).is_some();
+    let read_bytes = if is_compressed { u64::MAX } else { READ_BYTES };
+    let mut decoder = ImageDecoder::new()?;
+    let mut stats = SampleStats::new();
+    let mut next = 0;
+    while next < index.len() {
+        let piece = piece(&index, next, read_bytes);
+        next = piece.end;
+        let run = dataset.fetch(shard, &index, piece).await?;
+        stats.num_bytes += run.num_bytes() as u64;
+        for position in run.samples() {
+            stats.num_samples += 1;
+            match run.sample(position) {
+                Ok(sample) => stats.add(&sample, &mut decoder),
+                Err(_) => stats.num_damaged += 1,
+            }
+        }
+    }
+    Ok(stats)
+}
+
+/// The samples from `first` on that fit into `max_bytes`; one at least.
+fn piece(index: &ShardIndex, first: u32, max_bytes: u64) -> Range<u32> {
+    let mut end = first + 1;
+    while end < index.len() {
+        let bytes = index.byte_range(first..end + 1);
+        if bytes.end - bytes.start > max_bytes {
+            break;
+        }
+        end += 1;
+    }
+    first..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_chooses_the_same_shards_again_and_another_seed_others() {
+        let wanted = NonZeroUsize::new(10);
+        let chosen = choose(1000, wanted, 1);
+        assert_eq!(chosen.len(), 10);
+        assert!(chosen.is_sorted_by(|left, right| left < right), "{chosen:?}");
+        assert_eq!(chosen, choose(1000, wanted, 1));
+        assert_ne!(chosen, choose(1000, wanted, 2));
+        assert_eq!(choose(3, wanted, 1), [0, 1, 2]);
+        assert_eq!(choose(3, None, 1), [0, 1, 2]);
+    }
+}
