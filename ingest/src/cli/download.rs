@@ -78,6 +78,9 @@ pub(crate) struct DownloadArgs {
     /// Keep the bytes of images that need no resizing
     #[arg(long, help_heading = "Images")]
     skip_reencode: bool,
+    /// Decode JPEGs whose bytes are kept too, to refuse damaged ones; otherwise a header and an end are enough
+    #[arg(long, help_heading = "Images")]
+    decode_kept: bool,
     /// Least pixels of the shorter side
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Images")]
     min_image_size: u32,
@@ -201,6 +204,7 @@ impl DownloadArgs {
                 },
                 encode_quality: self.encode_quality,
                 skip_reencode: self.skip_reencode,
+                decode_kept: self.decode_kept,
                 min_image_size: self.min_image_size,
                 max_image_area: self.max_image_area,
                 max_aspect_ratio: self.max_aspect_ratio,

@@ -178,7 +178,9 @@ impl Fetcher {
         if let Some(announced) = answer.content_length().filter(|length| *length > max_bytes) {
             return Err(too_large(announced));
         }
-        let (mut body, mut large) = (BytesMut::new(), None);
+        // What a host announces is believed as far as a small body goes: it may announce anything.
+        let announced = answer.content_length().unwrap_or_default().min(LARGE_BODY_BYTES as u64);
+        let (mut body, mut large) = (BytesMut::with_capacity(announced as usize), None);
         while let Some(piece) = answer.chunk().await.map_err(|error| reason::of(&error))? {
             let num_bytes = (body.len() + piece.len()) as u64;
             if num_bytes > max_bytes {

@@ -12,6 +12,7 @@ mod encode;
 mod exif;
 mod failure;
 mod geometry;
+mod kept;
 mod options;
 
 use fast_image_resize::images::{Image, ImageRef};
@@ -80,10 +81,6 @@ impl PictureMaker {
         let size = opened.size();
         options.admit(size)?;
         let geometry = Geometry::new(options, size)?;
-        // The whole is decoded even where the bytes are kept: a damaged image is found now instead of in every epoch.
-        let shrink = if opened.is_scalable() && geometry.scaled != size { geometry.shrink(size) } else { 1 };
-        let part = Part { shrink, ..Part::whole((size.0.div_ceil(shrink), size.1.div_ceil(shrink))) };
-        let window = opened.decode(&part)?;
         let picture = |made, extension, (width, height)| Picture {
             bytes: made,
             extension,
@@ -93,10 +90,18 @@ impl PictureMaker {
             original_height: size.1,
             exif: exif::record(bytes),
         };
-        if options.skip_reencode
-            && (geometry.scaled, geometry.size()) == (size, size)
-            && let Some(extension) = kept_extension(bytes)
+        let is_kept = options.skip_reencode && (geometry.scaled, geometry.size()) == (size, size);
+        let kept_extension = if is_kept { kept::extension(bytes) } else { None };
+        if let Some(extension) = kept_extension
+            && !options.decode_kept
+            && kept::is_complete_jpeg(bytes)
         {
+            return Ok(picture(bytes.to_vec(), extension, size));
+        }
+        let shrink = if opened.is_scalable() && geometry.scaled != size { geometry.shrink(size) } else { 1 };
+        let part = Part { shrink, ..Part::whole((size.0.div_ceil(shrink), size.1.div_ceil(shrink))) };
+        let window = opened.decode(&part)?;
+        if let Some(extension) = kept_extension {
             return Ok(picture(bytes.to_vec(), extension, size));
         }
         let (width, height) = geometry.scaled;
@@ -116,16 +121,6 @@ impl PictureMaker {
         }
         let made = encoder.encode(pixels, geometry.size())?;
         Ok(picture(made, options.encode_format.extension(), geometry.size()))
-    }
-}
-
-/// Extension under which readers of shards look for an image of these bytes, where they do.
-fn kept_extension(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => Some("jpg"),
-        [0x89, b'P', b'N', b'G', ..] => Some("png"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
-        _ => None,
     }
 }
 

@@ -64,6 +64,8 @@ pub struct PictureOptions {
     pub encode_quality: u8,
     /// Keeps the bytes of images that need no resizing, whatever their format.
     pub skip_reencode: bool,
+    /// Decodes JPEGs whose bytes are kept too, and refuses damaged ones. Otherwise it is enough that they have a header and an end.
+    pub decode_kept: bool,
     /// Least pixels of the shorter side.
     pub min_image_size: u32,
     /// Most pixels of an image, resized or not.
@@ -83,6 +85,7 @@ impl Default for PictureOptions {
             encode_format: EncodeFormat::Jpg,
             encode_quality: 95,
             skip_reencode: false,
+            decode_kept: false,
             min_image_size: 0,
             max_image_area: None,
             max_aspect_ratio: None,

@@ -115,7 +115,7 @@ fn images_are_turned_upright_and_their_record_is_kept() {
 }
 
 #[test]
-fn bytes_are_kept_where_nothing_changes_and_only_if_they_decode() {
+fn bytes_are_kept_where_nothing_changes_and_only_if_they_are_whole() {
     let options = PictureOptions {
         skip_reencode: true,
         resize_only_if_bigger: true,
@@ -133,6 +133,19 @@ fn bytes_are_kept_where_nothing_changes_and_only_if_they_decode() {
     // No reader of shards looks for BMP.
     let bmp = encoded(&photo(50, 50).into(), ImageFormat::Bmp);
     assert_eq!(make(options, &bmp).unwrap().extension, "jpg");
+}
+
+#[test]
+fn kept_bytes_that_are_damaged_in_the_middle_are_refused_by_decoding_alone() {
+    let mut damaged = jpeg(200, 100);
+    let middle = damaged.len() / 2;
+    // A marker that belongs to no baseline scan.
+    damaged[middle..middle + 2].copy_from_slice(&[0xff, 0xc4]);
+    let keeping =
+        PictureOptions { skip_reencode: true, resize_mode: ResizeMode::No, ..PictureOptions::default() };
+    assert_eq!(make(keeping.clone(), &damaged).unwrap().bytes, damaged);
+    let failure = make(PictureOptions { decode_kept: true, ..keeping }, &damaged).unwrap_err();
+    assert_eq!(failure.reason, PictureReason::CorruptImage);
 }
 
 #[test]
