@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn other_bytes_are_no_complete_jpeg() {
-        for bytes in [b"<html>".as_slice(), &[0xff, 0xd8, 0xff, 0xd9], &[0xff, 0xd8, 0xff, 0xe0, 0, 0, 0xff, 0xd9]] {
+        for bytes in
+            [b"<html>".as_slice(), &[0xff, 0xd8, 0xff, 0xd9], &[0xff, 0xd8, 0xff, 0xe0, 0, 0, 0xff, 0xd9]]
+        {
             assert!(!is_complete_jpeg(bytes), "{bytes:02x?}");
         }
     }
