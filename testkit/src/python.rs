@@ -57,9 +57,14 @@ impl Python {
     /// Runs a script that may fail.
     #[track_caller]
     pub fn try_run<A: AsRef<OsStr>>(&self, script: &str, arguments: &[A]) -> Finished {
+        run(self.command().arg("-c").arg(script).args(arguments))
+    }
+
+    /// A command that starts it, for a test that follows what it does.
+    pub fn command(&self) -> Command {
         // Packages of the user must not decide whether a test passes.
         let mut command = Command::new("python3");
-        command.arg("-s").arg("-c").arg(script).args(arguments).env("PYTHONPATH", &self.packages);
-        run(&mut command)
+        command.arg("-s").env("PYTHONPATH", &self.packages);
+        command
     }
 }

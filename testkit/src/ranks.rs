@@ -100,6 +100,24 @@ impl RunningRanks {
         process.expect("the rank was started").kill();
     }
 
+    /// Sends a rank a signal by its name, as in `TERM`.
+    ///
+    /// # Panics
+    /// If there is no such rank, or the signal cannot be sent.
+    pub fn signal(&self, rank: usize, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id(rank).to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "could not send {name} to rank {rank}");
+    }
+
+    /// The process of a rank.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn id(&self, rank: usize) -> u32 {
+        let process = self.processes.iter().find(|process| process.rank == rank);
+        process.expect("the rank was started").child.id()
+    }
+
     /// Kills all ranks at once.
     pub fn kill_all(&mut self) {
         self.processes.iter_mut().for_each(Process::kill);

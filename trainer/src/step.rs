@@ -11,7 +11,7 @@ use fastclip_schemas::SampleId;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommCounters, CommError, Communicator};
-use crate::gradients::{Contribution, Gradients, Stop};
+use crate::gradients::{Contribution, Gradients, Part as CheckpointPart, Parts, Stop};
 use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
 use crate::optimizer::{Optimizer, OptimizerError};
@@ -49,6 +49,17 @@ pub struct StepReport {
     pub communication: CommCounters,
     /// Whether a rank was asked to stop after this step.
     pub stop: Option<Stop>,
+    /// What became of the parts of the checkpoint that is being written.
+    pub parts: Parts,
+}
+
+/// What a rank tells the others with a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Whether it was asked to stop.
+    pub stop: Option<Stop>,
+    /// What became of its part of the checkpoint that is being written.
+    pub part: CheckpointPart,
 }
 
 /// A step that could not be taken. The parameters are as they were before it, estimators may not be.
@@ -140,7 +151,7 @@ impl Trainer {
     pub fn step(
         &mut self,
         batch: &Inputs<'_>,
-        stop: Option<Stop>,
+        message: Message,
         comm: &dyn Communicator,
     ) -> Result<StepReport, StepError> {
         let step = self.step;
@@ -176,7 +187,8 @@ impl Trainer {
             .sum_during(comm, &mut || backward(last))
             .map_err(|source| StepError::Sum { step, source })?;
 
-        let contribution = Contribution { values: share.values, stop };
+        let Message { stop, part } = message;
+        let contribution = Contribution { values: share.values, stop, part };
         let agreement =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
         if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
@@ -198,6 +210,7 @@ impl Trainer {
             rates,
             communication: comm.counters().since(&before),
             stop: agreement.stop,
+            parts: agreement.parts,
         })
     }
 }

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use fastclip_trainer::config::{ConfigError, DeviceChoice, Machine, RunConfig, RunOptions};
 use fastclip_trainer::distributed::{Agreement, ConnectOptions, Environment, connect};
 use fastclip_trainer::gradients::Stop;
+use fastclip_trainer::launch::STOPPED;
 use fastclip_trainer::progress::Progress;
 use fastclip_trainer::run::{self, LOG_FILE, Outcome, Surroundings};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use tch::{Cuda, Device};
 use tracing::Level;
 
@@ -27,7 +29,7 @@ pub(crate) struct RunArgs {
 }
 
 /// What `run` and `launch` have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SharedArgs {
     /// TOML file with settings; flags win over it
     #[arg(long, value_name = "FILE")]
@@ -78,13 +80,17 @@ fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, Failure> {
     }
 }
 
-/// Notices SIGINT and SIGTERM. The second of a kind ends the process at once, for those who cannot wait for the step.
-struct Signals {
+/// What can end a session: SIGINT, SIGTERM, SIGUSR1 and the time limit. The second SIGINT or SIGTERM ends the process at
+/// once, for those who cannot wait for the step.
+struct Ends {
     received: Arc<AtomicUsize>,
+    started: Instant,
+    time_limit: Option<Duration>,
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
+impl Ends {
+    /// Begins to listen; the time limit counts from `started`.
+    fn watch(started: Instant, time_limit: Option<Duration>) -> std::io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
             let has_come = Arc::new(AtomicBool::new(false));
@@ -93,20 +99,24 @@ impl Signals {
             signal_hook::flag::register(signal, has_come)?;
             signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
         }
-        Ok(Self { received })
+        // A scheduler may repeat its warning.
+        signal_hook::flag::register_usize(SIGUSR1, Arc::clone(&received), SIGUSR1 as usize)?;
+        Ok(Self { received, started, time_limit })
     }
 
     fn stop(&self) -> Option<Stop> {
         match i32::try_from(self.received.load(Ordering::Relaxed)) {
             Ok(SIGINT) => Some(Stop::Interrupt),
             Ok(SIGTERM) => Some(Stop::Terminate),
-            _ => None,
+            Ok(SIGUSR1) => Some(Stop::Warning),
+            _ => self.time_limit.filter(|&limit| self.started.elapsed() >= limit).map(|_| Stop::TimeLimit),
         }
     }
 }
 
 impl RunArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let started = Instant::now();
         let environment = Environment::detect(variable).map_err(Failure::refused)?;
         let num_local_ranks =
             variable("LOCAL_WORLD_SIZE").and_then(|number| number.parse().ok()).unwrap_or(1);
@@ -119,7 +129,8 @@ impl RunArgs {
         let is_first = environment.rank == 0;
         let progress = if is_first { Progress::on_terminal() } else { Progress::hidden() };
         start_log(&config, &progress, is_first)?;
-        let signals = Signals::listen().map_err(Failure::broken)?;
+        let time_limit = config.settings.time_limit.map(|limit| limit.0);
+        let ends = Ends::watch(started, time_limit).map_err(Failure::broken)?;
 
         let options = ConnectOptions { timeout: config.timeout(), agreement: agreement(&config), device };
         let comm = connect(&environment, &options)?;
@@ -127,7 +138,8 @@ impl RunArgs {
             comm: &*comm,
             device,
             progress,
-            stop: &|| signals.stop(),
+            stop: &|| ends.stop(),
+            is_restart: environment.num_restarts > 0,
             command: command(),
             version: version::program(),
         };
@@ -174,15 +186,18 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
         }
         Outcome::Stopped { stop, steps, checkpoint } => {
             if is_first {
-                let path = checkpoint.display();
+                let reason = match stop {
+                    Some(Stop::Interrupt) => "SIGINT",
+                    Some(Stop::Terminate) => "SIGTERM",
+                    Some(Stop::Warning) => "SIGUSR1",
+                    Some(Stop::TimeLimit) => "--time-limit",
+                    None => "--stop-after",
+                };
                 tracing::warn!(
-                    "stopped after step {steps}, as asked; the same command continues from {path}"
+                    "stopped after step {steps}, as {reason} asked; the same command continues from {checkpoint}"
                 );
             }
-            ExitCode::from(match stop {
-                Stop::Interrupt => 130,
-                Stop::Terminate => 143,
-            })
+            ExitCode::from(STOPPED)
         }
     }
 }

@@ -19,7 +19,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use journal::read_metrics;
-pub use record::{EvalRecord, EvalTiming, Record, RunInfo, TrainRecord, TrainTiming};
+pub use record::{CheckpointTiming, EvalRecord, EvalTiming, Record, RunInfo, TrainRecord, TrainTiming};
 pub use writer::{MetricsOptions, MetricsWriter};
 
 /// File with one [`Record`] a line, inside a run's folder.

@@ -28,7 +28,6 @@ pub use cost::{ModelCost, TowerCost};
 pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
-pub(crate) use weights::{read_tensors, write_tensors};
 
 use text::TextTower;
 use vision::VisionTower;

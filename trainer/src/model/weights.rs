@@ -137,6 +137,22 @@ impl Clip {
     /// # Errors
     /// When the file system refuses.
     pub fn write_folder(&self, folder: &Path) -> Result<(), WeightsError> {
+        let path = folder.join(CONFIG_FILE);
+        files::replace(&path, &self.config_file()).map_err(|source| WeightsError::Io {
+            action: "write",
+            path,
+            source,
+        })?;
+        let named: Vec<(&str, Tensor)> = self
+            .parameters
+            .state()
+            .map(|parameter| (parameter.name.as_str(), parameter.tensor.detach().to_device(Device::Cpu)))
+            .collect();
+        write_tensors(&folder.join(WEIGHTS_FILE), &named)
+    }
+
+    /// Returns what [`CONFIG_FILE`] holds.
+    pub(crate) fn config_file(&self) -> Vec<u8> {
         let pretrained = Pretrained {
             model_cfg: serde_json::to_value(&self.config)
                 .expect("a model config is a struct of plain values"),
@@ -149,14 +165,7 @@ impl Clip {
         };
         let mut text = serde_json::to_vec_pretty(&pretrained).expect("the config is made of plain values");
         text.push(b'\n');
-        let path = folder.join(CONFIG_FILE);
-        files::replace(&path, &text).map_err(|source| WeightsError::Io { action: "write", path, source })?;
-        let named: Vec<(&str, Tensor)> = self
-            .parameters
-            .state()
-            .map(|parameter| (parameter.name.as_str(), parameter.tensor.detach().to_device(Device::Cpu)))
-            .collect();
-        write_tensors(&folder.join(WEIGHTS_FILE), &named)
+        text
     }
 
     /// Takes over the weights of a safetensors file, with or without `module.` before the names.
@@ -164,12 +173,17 @@ impl Clip {
     /// # Errors
     /// When it cannot be read, lacks a parameter, has one too many, or one of another shape.
     pub fn read_weights(&self, path: &Path) -> Result<(), WeightsError> {
+        self.take_weights(path, read_tensors(path)?)
+    }
+
+    /// Does the same with what was read; `path` is for messages.
+    pub(crate) fn take_weights(&self, path: &Path, named: Vec<(String, Tensor)>) -> Result<(), WeightsError> {
         let refuse = |name: &str, reason: String| WeightsError::Parameter {
             path: path.to_owned(),
             name: name.to_owned(),
             reason,
         };
-        let mut saved: HashMap<String, Tensor> = read_tensors(path)?
+        let mut saved: HashMap<String, Tensor> = named
             .into_iter()
             .map(|(name, tensor)| {
                 (name.strip_prefix(WRAPPER_PREFIX).map(str::to_owned).unwrap_or(name), tensor)
@@ -193,7 +207,7 @@ impl Clip {
 }
 
 /// Writes a safetensors file and waits until the disk has it.
-pub(crate) fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) -> Result<(), WeightsError> {
+fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) -> Result<(), WeightsError> {
     Tensor::write_safetensors(named, path).map_err(|source| WeightsError::Tensors {
         action: "write",
         path: path.to_owned(),
@@ -207,7 +221,7 @@ pub(crate) fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) ->
 }
 
 /// Reads all tensors of a safetensors file.
-pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
+fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
     Tensor::read_safetensors(path).map_err(|source| WeightsError::Tensors {
         action: "read",
         path: path.to_owned(),

@@ -6,8 +6,6 @@ mod error;
 mod recorder;
 mod start;
 
-use std::path::PathBuf;
-
 use fastclip_schemas::{Position, RunSummary};
 use tch::Device;
 
@@ -18,12 +16,14 @@ use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
 use self::start::{Start, start};
+use crate::checkpoint::{CheckpointError, Saver};
 use crate::config::{EvaluationConfig, RunConfig};
 use crate::distributed::Communicator;
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::gradients::Stop;
 use crate::model::Clip;
 use crate::progress::Progress;
+use crate::step::Message;
 
 /// Result of a finished run, inside its folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -47,6 +47,8 @@ pub struct Surroundings<'a> {
     pub progress: Progress,
     /// Asks whether this process was told to stop.
     pub stop: &'a dyn Fn() -> Option<Stop>,
+    /// Whether a launcher has started this run before: then what an earlier attempt saved comes before what `resume` says.
+    pub is_restart: bool,
     /// The command that started the run, as a person would type it.
     pub command: String,
     /// Program and version, with commit and libtorch.
@@ -69,14 +71,14 @@ pub enum Outcome {
     },
     /// The run had been complete before; nothing was done.
     AlreadyFinished,
-    /// A rank was asked to stop, and all did, after a checkpoint.
+    /// The session was to end before the run did, and all ranks stopped, after a checkpoint.
     Stopped {
-        /// What asked.
-        stop: Stop,
+        /// What asked for it; nothing if it was the number of steps.
+        stop: Option<Stop>,
         /// Steps taken.
         steps: u64,
         /// Where the run continues from.
-        checkpoint: PathBuf,
+        checkpoint: String,
     },
 }
 
@@ -97,10 +99,8 @@ pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, Run
 fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
     let comm = around.comm;
     let data = TrainingData::open(&config.data, comm, around.device)?;
-    let Start { mut trainer, mut state, checkpoints, is_finished } = start(config, &data, around)?;
-    if is_finished {
-        return Ok(Outcome::AlreadyFinished);
-    }
+    let Start { mut trainer, mut state, saver } = start(config, &data, around)?;
+    let Some(mut saver) = saver else { return Ok(Outcome::AlreadyFinished) };
     let end = Position::start_of(config.rates.epochs);
     let due = Due::new(config, data.loader.steps_per_epoch(), end);
     let mut recorder = Recorder::open(config, &data, &state, around)?;
@@ -110,31 +110,33 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
-        let report = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm))?;
+        let message = Message { stop: (around.stop)(), part: saver.part() };
+        let report = watch.step(|| trainer.step(&data.inputs(&batch), message, comm))?;
         state.steps += 1;
         state.samples_seen += data.global_batch;
         state.position = data.after(batch.position());
         state.seconds = watch.seconds();
         drop(batch); // Its memory goes back to the loader before anything slow happens.
 
-        recorder.step(&state, &report, due.log(&state), &mut watch)?;
+        saver.settle(&report.parts, comm)?;
+        recorder.step(&state, &report, due.log(&state), &mut watch, saver.figures());
         let evaluation = due.evaluation(&state);
-        let saves = due.checkpoint(&state) || report.stop.is_some();
+        let stops = (report.stop.is_some() || due.stop(&state)) && state.position < end;
+        let saves = due.checkpoint(&state) || stops;
         if evaluation.is_some() || saves {
             trainer.average_statistics(comm).map_err(RunError::Statistics)?;
         }
         if let Some(evaluation) = evaluation {
             let found = evaluate(&trainer.model, evaluation, config, around)?;
-            recorder.evaluation(&state, &found)?;
+            recorder.evaluation(&state, &found);
             evaluated = Some(found);
         }
         if saves {
-            recorder.sync()?;
-            let checkpoint = checkpoints.save(&trainer, &state, comm)?;
-            tracing::info!("checkpoint of step {} is in {}", state.steps, checkpoint.display());
-            if let (Some(stop), true) = (report.stop, state.position < end) {
-                return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
-            }
+            saver.save(&trainer, &state, recorder.journal(), comm)?;
+        }
+        if stops {
+            let checkpoint = last_checkpoint(&mut saver, state.steps, comm)?;
+            return Ok(Outcome::Stopped { stop: report.stop, steps: state.steps, checkpoint });
         }
         watch.resume();
     }
@@ -142,12 +144,22 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     if stats.num_bad() > 0 {
         tracing::warn!("{} samples of this rank could not be used: {stats}", stats.num_bad());
     }
+    last_checkpoint(&mut saver, state.steps, comm)?;
     // A session that died between the last checkpoint and the summary left the evaluation to this one.
     let found = match (evaluated, &config.evaluation) {
         (None, Some(evaluation)) => Some(evaluate(&trainer.model, evaluation, config, around)?.report),
         (found, _) => found.map(|found| found.report),
     };
     Ok(Outcome::Finished { summary: recorder.finish(&state, found)? })
+}
+
+/// Waits for the checkpoint of the last step and returns where it is. Without it a session has not done its work.
+fn last_checkpoint(saver: &mut Saver, steps: u64, comm: &dyn Communicator) -> Result<String, RunError> {
+    let last = saver.finish(comm)?;
+    if last != Some(steps) {
+        return Err(CheckpointError::Last { steps, last }.into());
+    }
+    Ok(saver.location_of(steps))
 }
 
 /// An evaluation and how long it took.
