@@ -14,7 +14,7 @@ use crate::setting::{Setting, assert_same_run, succeed};
 const GOES_ON: &str = "and the run goes on; the last complete one: ";
 
 fn rank(setting: &Setting, mut command: Command) -> Command {
-    command.args(setting.flags("faulty", 2)).args(["--save-every-steps", "1", "--epochs", "40"]);
+    command.args(setting.flags("faulty", 2)).args(["--save-every-steps", "2", "--epochs", "16"]);
     command.args(["--val-frequency", "0"]);
     command
 }
@@ -38,7 +38,7 @@ fn num_failed(setting: &Setting) -> u64 {
 
 fn whole(setting: &Setting) {
     let mut command = setting.launched("whole", 2);
-    command.args(["--epochs", "40", "--val-frequency", "0"]);
+    command.args(["--epochs", "16", "--val-frequency", "0"]);
     succeed(command);
 }
 
@@ -155,7 +155,7 @@ fn a_bucket_that_fails_costs_checkpoints_but_not_the_run() {
         // What is named is whole, by the digests that are compared when it is read.
         let named = server.location(&format!("checkpoints/faulty/{}", last.trim()));
         let mut other = setting.launched(&format!("other-{steps}-{fault:?}"), 2);
-        other.args(["--epochs", "40", "--val-frequency", "0", "--resume", &named]).envs(server.environment());
+        other.args(["--epochs", "16", "--val-frequency", "0", "--resume", &named]).envs(server.environment());
         other.args(["--stop-after", &(steps + 1).to_string()]);
         run(&mut other)
             .assert_code(75)
