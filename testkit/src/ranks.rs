@@ -32,9 +32,9 @@ pub struct Ranks {
 }
 
 impl Ranks {
-    /// So many ranks on a free port, with two minutes for everything.
+    /// So many ranks on a free port, with ten minutes for everything: on a busy machine a process may take one to start.
     pub fn new(world_size: usize) -> Self {
-        Self { world_size, port: free_port(), deadline: Duration::from_secs(120), left_out: Vec::new() }
+        Self { world_size, port: free_port(), deadline: Duration::from_secs(600), left_out: Vec::new() }
     }
 
     /// Lets rank 0 listen on this port.
