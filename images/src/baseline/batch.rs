@@ -1,7 +1,6 @@
 use super::block::ROOM;
 use super::header::BLOCK;
 use super::kernel::Kernel;
-use super::plane::Plane;
 use super::transform::{self, Pair};
 
 /// Blocks that wait to be transformed, two at a time: few enough to stay in the processor's fastest memory.
@@ -24,16 +23,11 @@ pub(super) struct Batch<'a> {
 /// Where a block goes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Target {
-    component: usize,
-    place: usize,
-    pitch: usize,
-}
-
-impl Target {
-    pub(super) fn new(component: usize, plane: &Plane, column: usize, row: usize) -> Self {
-        use super::plane::SIDE;
-        Self { component, place: plane.place(column * SIDE, row * SIDE), pitch: plane.pitch }
-    }
+    pub(super) component: usize,
+    /// Of its first sample.
+    pub(super) place: usize,
+    /// From a row of samples to the next one.
+    pub(super) pitch: usize,
 }
 
 impl<'a> Batch<'a> {

@@ -99,23 +99,21 @@ impl Codes {
     #[inline(always)]
     fn take(&self, bits: &mut Bits<'_>) -> Result<u8, NotOurs> {
         let found = self.lookups[bits.peek(LOOKUP_BITS)];
-        if found == 0 {
-            return self.take_long(bits);
-        }
+        let found = if found == 0 { self.find_long(bits.peek(MAX_BITS as u32) as u32)? } else { found };
         bits.skip(u32::from(found & 0xff));
         Ok((found >> 8) as u8)
     }
 
+    /// What there is no room for in the table, in the same form.
+    // By value, so that the reader of bits stays in registers.
     #[cold]
-    fn take_long(&self, bits: &mut Bits<'_>) -> Result<u8, NotOurs> {
-        let next = bits.peek(MAX_BITS as u32) as u32;
+    fn find_long(&self, next: u32) -> Result<u16, NotOurs> {
         let length = (LOOKUP_BITS as usize + 1..=MAX_BITS)
             .find(|&length| next < self.limits[length])
             .ok_or(NotOurs)?;
         let code = (next >> (MAX_BITS - length)) as i32;
         let symbol = usize::try_from(code + self.offsets[length]).ok().and_then(|at| self.symbols.get(at));
-        bits.skip(length as u32);
-        symbol.copied().ok_or(NotOurs)
+        symbol.map(|&symbol| u16::from(symbol) << 8 | length as u16).ok_or(NotOurs)
     }
 }
 

@@ -1,9 +1,11 @@
+use std::ops::Range;
+
 use super::NotOurs;
 use super::batch::{Batch, Target};
 use super::bits::Bits;
 use super::block;
 use super::codes::{AcCodes, DcCodes};
-use super::plane::Planes;
+use super::plane::{Planes, SIDE};
 use super::scan::Scan;
 
 /// Where decoding stands between two units.
@@ -81,8 +83,44 @@ pub(super) struct UnitRow<'a, 'b> {
     pub(super) number: usize,
 }
 
+/// A block of every unit of a row.
+#[derive(Debug, Clone, Default)]
+struct UnitBlock {
+    component: usize,
+    /// Its column in the first unit.
+    column: usize,
+    /// From its column in one unit to that in the next.
+    step: usize,
+    /// Columns that are needed.
+    needed: Range<usize>,
+    /// Where the first of these goes.
+    place: usize,
+    pitch: usize,
+}
+
+/// Blocks of a unit: four of brightness and two of colours.
+const MAX_UNIT_BLOCKS: usize = 6;
+
+impl UnitBlock {
+    /// Those of a row of units, and how many they are.
+    fn of_row(planes: &Planes, number: usize) -> ([Self; MAX_UNIT_BLOCKS], usize) {
+        let (mut blocks, mut num_blocks) = (<[Self; MAX_UNIT_BLOCKS]>::default(), 0);
+        for (component, plane) in planes.components.iter().enumerate() {
+            let (step, rows) = plane.factors;
+            for (row, column) in (0..rows).flat_map(|row| (0..step).map(move |column| (row, column))) {
+                let row = number * rows + row;
+                let needed = if plane.rows.contains(&row) { plane.columns.clone() } else { 0..0 };
+                let place = plane.place(plane.columns.start * SIDE, row * SIDE);
+                blocks[num_blocks] = Self { component, column, step, needed, place, pitch: plane.pitch };
+                num_blocks += 1;
+            }
+        }
+        (blocks, num_blocks)
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "bmi2")]
+#[target_feature(enable = "avx2,bmi2")]
 pub(super) fn decode_with_bmi2(row: UnitRow<'_, '_>, batch: &mut Batch<'_>) -> Result<(), NotOurs> {
     decode(row, batch)
 }
@@ -91,19 +129,19 @@ pub(super) fn decode_with_bmi2(row: UnitRow<'_, '_>, batch: &mut Batch<'_>) -> R
 #[inline(always)]
 pub(super) fn decode(row: UnitRow<'_, '_>, batch: &mut Batch<'_>) -> Result<(), NotOurs> {
     let UnitRow { planes, codes, progress, number } = row;
+    let (blocks, num_blocks) = UnitBlock::of_row(planes, number);
     for unit in 0..planes.units_across {
         progress.begin_unit()?;
         let mut bits = progress.bits;
-        for (component, plane) in planes.components.iter().enumerate() {
+        for block in &blocks[..num_blocks] {
+            let component = block.component;
             let (dc, ac) = codes[component];
-            for row in (0..plane.factors.1).map(|row| number * plane.factors.1 + row) {
-                for column in (0..plane.factors.0).map(|column| unit * plane.factors.0 + column) {
-                    let has_details =
-                        block::decode(&mut bits, dc, ac, &mut progress.means[component], batch.room())?;
-                    if plane.rows.contains(&row) && plane.columns.contains(&column) {
-                        batch.push(Target::new(component, plane, column, row), has_details);
-                    }
-                }
+            let mean = &mut progress.means[component];
+            let has_details = block::decode(&mut bits, dc, ac, mean, batch.room())?;
+            let column = unit * block.step + block.column;
+            if block.needed.contains(&column) {
+                let place = block.place + (column - block.needed.start) * SIDE;
+                batch.push(Target { component, place, pitch: block.pitch }, has_details);
             }
         }
         progress.bits = bits;

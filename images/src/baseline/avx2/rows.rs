@@ -2,10 +2,9 @@ use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
     _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cvtepu8_epi16,
     _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_epi16, _mm256_min_epi16,
-    _mm256_mulhi_epi16, _mm256_mullo_epi16, _mm256_or_si256, _mm256_packs_epi32, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srai_epi16,
-    _mm256_srai_epi32, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_epi16, _mm256_unpackhi_epi16,
-    _mm256_unpacklo_epi16,
+    _mm256_mulhi_epi16, _mm256_or_si256, _mm256_packs_epi32, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srai_epi32,
+    _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
 use super::super::rows::{
@@ -15,31 +14,37 @@ use super::super::rows::{
 /// Sums that a vector holds.
 const SUMS: usize = PIXELS / 2;
 const CHANNELS: usize = 3;
+/// Bytes of the pixels that are computed at a time.
+const BYTES: usize = CHANNELS * PIXELS;
 
 /// Sums three times the samples of the nearer row and those of the farther one.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn nearer_and_farther(nearer: &[u8], farther: &[u8], sums: &mut [u16]) {
-    let three = _mm256_set1_epi16(3);
-    fill(sums, |at| {
-        let nearer = _mm256_mullo_epi16(load_wide(nearer, at), three);
-        _mm256_add_epi16(nearer, load_wide(farther, at))
-    });
+    for (number, sums) in sums.chunks_mut(SUMS).enumerate() {
+        let (nearer, farther) = (load_wide(nearer, number * SUMS), load_wide(farther, number * SUMS));
+        let triple = _mm256_add_epi16(nearer, _mm256_add_epi16(nearer, nearer));
+        store_sums(_mm256_add_epi16(triple, farther), sums);
+    }
 }
 
 /// Takes a row alone.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn widen(row: &[u8], sums: &mut [u16]) {
-    fill(sums, |at| load_wide(row, at));
+    for (number, sums) in sums.chunks_mut(SUMS).enumerate() {
+        store_sums(load_wide(row, number * SUMS), sums);
+    }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fill(sums: &mut [u16], value: impl Fn(usize) -> __m256i) {
-    for (number, sums) in sums.chunks_mut(SUMS).enumerate() {
-        let value = value(number * SUMS);
-        let mut whole = [0_u16; SUMS];
+fn store_sums(values: __m256i, sums: &mut [u16]) {
+    if let Some(sums) = sums.first_chunk_mut::<SUMS>() {
         // SAFETY: there is room for 16 numbers of 16 bits.
-        unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), value) };
+        unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), values) };
+    } else {
+        let mut whole = [0_u16; SUMS];
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), values) };
         sums.copy_from_slice(&whole[..sums.len()]);
     }
 }
@@ -95,28 +100,39 @@ impl Halves {
     }
 }
 
-/// Writes red, green and blue of each pixel.
+/// Writes red, green and blue of each pixel, as many at a time as a vector holds.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn rgb(luma: &[u8], colours: Colours<'_>, pixels: &mut [u8]) {
-    match colours {
-        Colours::Grey => each(pixels, |at| [load(luma, at); CHANNELS]),
-        Colours::Full([blue, red]) => each(pixels, |at| {
-            let [blue, red] = [blue, red].map(|row| Halves::of_bytes(load(row, at)));
-            mixed(load(luma, at), blue, red)
-        }),
-        Colours::Half(sums, Interpolation::InRows) => each(pixels, |at| {
-            let [blue, red] = sums.map(|sums| {
-                interpolated::<{ Interpolation::InRows.shift() as i32 }>(sums, at / 2, Interpolation::InRows)
-            });
-            mixed(load(luma, at), blue, red)
-        }),
-        Colours::Half(sums, Interpolation::InBoth) => each(pixels, |at| {
-            let [blue, red] = sums.map(|sums| {
-                interpolated::<{ Interpolation::InBoth.shift() as i32 }>(sums, at / 2, Interpolation::InBoth)
-            });
-            mixed(load(luma, at), blue, red)
-        }),
+    let (whole, rest) = pixels.as_chunks_mut::<BYTES>();
+    let num_pixels = whole.len() * PIXELS;
+    for (number, pixels) in whole.iter_mut().enumerate() {
+        interleave(channels(luma, colours, number * PIXELS), pixels);
     }
+    if !rest.is_empty() {
+        let mut pixels = [0; BYTES];
+        interleave(channels(luma, colours, num_pixels), &mut pixels);
+        rest.copy_from_slice(&pixels[..rest.len()]);
+    }
+}
+
+/// Red, green and blue of the pixels from one on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn channels(luma: &[u8], colours: Colours<'_>, at: usize) -> [__m256i; CHANNELS] {
+    const IN_ROWS: i32 = Interpolation::InRows.shift() as i32;
+    const IN_BOTH: i32 = Interpolation::InBoth.shift() as i32;
+    let luma = load(luma, at);
+    let [blue, red] = match colours {
+        Colours::Grey => return [luma; CHANNELS],
+        Colours::Full(rows) => rows.map(|row| Halves::of_bytes(load(row, at))),
+        Colours::Half(sums, Interpolation::InRows) => {
+            sums.map(|sums| interpolated::<IN_ROWS>(sums, at / 2, Interpolation::InRows))
+        }
+        Colours::Half(sums, Interpolation::InBoth) => {
+            sums.map(|sums| interpolated::<IN_BOTH>(sums, at / 2, Interpolation::InBoth))
+        }
+    };
+    mixed(luma, blue, red)
 }
 
 #[inline]
@@ -174,27 +190,10 @@ fn differences(blue: __m256i, red: __m256i) -> [__m256i; CHANNELS] {
     [red_of_red, _mm256_sub_epi16(green, red), blue_of_blue]
 }
 
-/// Computes pixels, as many at a time as a vector holds.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn each(pixels: &mut [u8], colours: impl Fn(usize) -> [__m256i; CHANNELS]) {
-    const BYTES: usize = CHANNELS * PIXELS;
-    let (whole, rest) = pixels.as_chunks_mut::<BYTES>();
-    let num_pixels = whole.len() * PIXELS;
-    for (number, pixels) in whole.iter_mut().enumerate() {
-        interleave(colours(number * PIXELS), pixels);
-    }
-    if !rest.is_empty() {
-        let mut pixels = [0; BYTES];
-        interleave(colours(num_pixels), &mut pixels);
-        rest.copy_from_slice(&pixels[..rest.len()]);
-    }
-}
-
 /// Puts the channels of each pixel side by side.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn interleave(channels: [__m256i; CHANNELS], pixels: &mut [u8; CHANNELS * PIXELS]) {
+fn interleave(channels: [__m256i; CHANNELS], pixels: &mut [u8; BYTES]) {
     /// Bytes of a half.
     const HALF: usize = PIXELS / 2;
     /// For each channel where in a half a byte comes from: the one that goes there, whichever of three vectors that is.
