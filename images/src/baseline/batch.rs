@@ -12,8 +12,8 @@ pub(super) struct Batch<'a> {
     kernel: Kernel,
     /// By what coefficients of each component are multiplied, row after row.
     steps: [[i16; BLOCK]; 3],
-    /// Room for one more block, which the one before may spill into.
-    coefficients: [i16; (NUM_BLOCKS + 1) * BLOCK],
+    /// Room behind the last block, too, for what it may spill.
+    coefficients: [i16; NUM_BLOCKS * BLOCK + ROOM],
     /// Where the blocks go.
     targets: [Target; NUM_BLOCKS],
     len: usize,
@@ -35,7 +35,7 @@ impl<'a> Batch<'a> {
         Self {
             kernel,
             steps,
-            coefficients: [0; (NUM_BLOCKS + 1) * BLOCK],
+            coefficients: [0; NUM_BLOCKS * BLOCK + ROOM],
             targets: [Target::default(); NUM_BLOCKS],
             len: 0,
             samples,

@@ -11,7 +11,8 @@ pub(super) struct Bits<'a> {
     at: usize,
     /// What comes next, from the highest bit on.
     buffer: u64,
-    /// Bits in the buffer that count; those behind them are right, too, where they are not zero.
+    /// Bits in the buffer that count, in its lowest six bits; above them is what lengths had there. Bits of the buffer behind them
+    /// are right, too, where they are not zero.
     num_bits: u32,
 }
 
@@ -26,9 +27,10 @@ impl<'a> Bits<'a> {
     #[inline(always)]
     pub(super) fn refill(&mut self) -> Result<(), NotOurs> {
         let next = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()).ok_or(NotOurs)?;
-        self.buffer |= u64::from_be_bytes(*next) >> self.num_bits;
-        self.at += ((63 - self.num_bits) >> 3) as usize;
-        self.num_bits |= REFILLED;
+        let num_bits = self.num_bits & 63;
+        self.buffer |= u64::from_be_bytes(*next) >> num_bits;
+        self.at += ((63 - num_bits) >> 3) as usize;
+        self.num_bits = num_bits | REFILLED;
         Ok(())
     }
 
@@ -38,11 +40,12 @@ impl<'a> Bits<'a> {
         (self.buffer >> (64 - number)) as usize
     }
 
-    /// Goes on by so many bits, of those that were made sure of.
+    /// Goes on by as many bits, of those that were made sure of, as the lowest six bits of a number say.
+    // Processors look at no more than these when they shift, so that the rest need not be cut off.
     #[inline(always)]
     pub(super) fn skip(&mut self, number: u32) {
         self.buffer <<= number & 63;
-        self.num_bits = self.num_bits.wrapping_sub(number & 63);
+        self.num_bits = self.num_bits.wrapping_sub(number);
     }
 
     /// Takes a number of `size` bits, from 0 to 15, as JPEG writes it: with a zero first where it is negative.
@@ -57,7 +60,7 @@ impl<'a> Bits<'a> {
     /// The first bit that has not been taken.
     #[inline(always)]
     pub(super) fn position(&self) -> usize {
-        // Wraps where more was taken than there was, which nobody does.
-        (self.at * 8).wrapping_sub(self.num_bits as usize)
+        // No more bits are in the buffer than were read.
+        self.at * 8 - (self.num_bits & 63) as usize
     }
 }

@@ -3,12 +3,13 @@ use super::bits::Bits;
 use super::codes::{AcCodes, DcCodes, END_OF_BLOCK};
 use super::header::BLOCK;
 
-/// Room for a block, and for what is stored beyond its end because not to store it would take longer.
-pub(super) const ROOM: usize = 2 * BLOCK;
+/// Room for a block, and for what is stored beyond its end because not to store it would take longer: as much as a byte can
+/// name, so that no place has to be checked.
+pub(super) const ROOM: usize = 4 * BLOCK;
 
 /// Where in a block each coefficient belongs, row after row; from the 64th on just beyond it.
-pub(super) const PLACES: [u8; 256] = {
-    let mut places = [BLOCK as u8; 256];
+pub(super) const PLACES: [u8; ROOM] = {
+    let mut places = [BLOCK as u8; ROOM];
     // Along the diagonals, to and fro.
     let (mut row, mut column, mut at) = (0, 0, 0);
     while at < BLOCK {
@@ -48,8 +49,7 @@ pub(super) fn decode(
     mean: &mut i32,
     block: &mut [i16; ROOM],
 ) -> Result<bool, NotOurs> {
-    // Cannot be outside of the array, as a compiler sees.
-    let place = |at: usize| usize::from(PLACES[at & 255]) & (ROOM - 1);
+    let place = |at: usize| usize::from(PLACES[at & (PLACES.len() - 1)]);
     bits.refill()?;
     *mean = mean.wrapping_add(dc.take(bits)?);
     // libjpeg keeps as many bits of it.

@@ -181,6 +181,7 @@ impl Pair {
         Self(length | (first.ahead as u32) << 6 | (second_ahead as u32) << 12 | value)
     }
 
+    /// The length of both, in the lowest six bits.
     #[inline(always)]
     pub(super) fn length(self) -> u32 {
         self.0

@@ -5,7 +5,6 @@
 //! vectors beside it do what libjpeg-turbo's vectors do with absurd coefficients, too: products of coefficients and their
 //! steps keep 16 bits, and the results of a pass are cut off at the ends of 16 bits.
 
-use super::block::ROOM;
 use super::header::BLOCK;
 use super::plane::SIDE;
 
@@ -41,7 +40,7 @@ pub(super) const F_3_072: i16 = fixed(3.072_711_026);
 /// Two blocks and where they go.
 #[derive(Debug)]
 pub(super) struct Pair<'a> {
-    pub(super) coefficients: &'a [i16; ROOM],
+    pub(super) coefficients: &'a [i16; 2 * BLOCK],
     /// By what the coefficients of each have to be multiplied.
     pub(super) steps: [&'a [i16; BLOCK]; 2],
     /// Where the first sample of each goes. The first block is written last, for where there is no second one.

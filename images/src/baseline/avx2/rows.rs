@@ -103,36 +103,41 @@ impl Halves {
 /// Writes red, green and blue of each pixel, as many at a time as a vector holds.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn rgb(luma: &[u8], colours: Colours<'_>, pixels: &mut [u8]) {
-    let (whole, rest) = pixels.as_chunks_mut::<BYTES>();
-    let num_pixels = whole.len() * PIXELS;
-    for (number, pixels) in whole.iter_mut().enumerate() {
-        interleave(channels(luma, colours, number * PIXELS), pixels);
-    }
-    if !rest.is_empty() {
-        let mut pixels = [0; BYTES];
-        interleave(channels(luma, colours, num_pixels), &mut pixels);
-        rest.copy_from_slice(&pixels[..rest.len()]);
+    let mut last = [0; BYTES];
+    for (number, pixels) in pixels.chunks_mut(BYTES).enumerate() {
+        let channels = channels(luma, colours, number * PIXELS);
+        let num_bytes = pixels.len();
+        // One call each, which becomes part of the loop.
+        interleave(channels, pixels.first_chunk_mut().unwrap_or(&mut last));
+        if num_bytes < BYTES {
+            pixels.copy_from_slice(&last[..num_bytes]);
+        }
     }
 }
 
 /// Red, green and blue of the pixels from one on.
+// Without closures that the standard library would call: these stay functions of their own.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn channels(luma: &[u8], colours: Colours<'_>, at: usize) -> [__m256i; CHANNELS] {
     const IN_ROWS: i32 = Interpolation::InRows.shift() as i32;
     const IN_BOTH: i32 = Interpolation::InBoth.shift() as i32;
     let luma = load(luma, at);
-    let [blue, red] = match colours {
+    let (blue, red) = match colours {
         Colours::Grey => return [luma; CHANNELS],
-        Colours::Full(rows) => rows.map(|row| Halves::of_bytes(load(row, at))),
-        Colours::Half(sums, Interpolation::InRows) => {
-            sums.map(|sums| interpolated::<IN_ROWS>(sums, at / 2, Interpolation::InRows))
-        }
-        Colours::Half(sums, Interpolation::InBoth) => {
-            sums.map(|sums| interpolated::<IN_BOTH>(sums, at / 2, Interpolation::InBoth))
-        }
+        Colours::Full([blue, red]) => (Halves::of_bytes(load(blue, at)), Halves::of_bytes(load(red, at))),
+        Colours::Half([blue, red], Interpolation::InRows) => (
+            interpolated::<IN_ROWS>(blue, at / 2, Interpolation::InRows),
+            interpolated::<IN_ROWS>(red, at / 2, Interpolation::InRows),
+        ),
+        Colours::Half([blue, red], Interpolation::InBoth) => (
+            interpolated::<IN_BOTH>(blue, at / 2, Interpolation::InBoth),
+            interpolated::<IN_BOTH>(red, at / 2, Interpolation::InBoth),
+        ),
     };
-    mixed(luma, blue, red)
+    let luma = Halves::of_bytes(luma);
+    let (even, odd) = (differences(blue.even, red.even), differences(blue.odd, red.odd));
+    [mixed(luma, even[0], odd[0]), mixed(luma, even[1], odd[1]), mixed(luma, even[2], odd[2])]
 }
 
 #[inline]
@@ -148,17 +153,12 @@ fn interpolated<const SHIFT: i32>(sums: &[u16], at: usize, interpolation: Interp
     Halves { even: weighted(load_sums(sums, at), even), odd: weighted(load_sums(sums, at + 2), odd) }
 }
 
-/// Red, green and blue, of which each is rounded once.
+/// A channel, of brightness and what it differs in.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn mixed(luma: __m256i, blue: Halves, red: Halves) -> [__m256i; CHANNELS] {
-    let luma = Halves::of_bytes(luma);
-    let (even, odd) = (differences(blue.even, red.even), differences(blue.odd, red.odd));
-    std::array::from_fn(|channel| {
-        let even = _mm256_add_epi16(luma.even, even[channel]);
-        let odd = _mm256_add_epi16(luma.odd, odd[channel]);
-        Halves { even, odd }.to_bytes()
-    })
+fn mixed(luma: Halves, even: __m256i, odd: __m256i) -> __m256i {
+    let (even, odd) = (_mm256_add_epi16(luma.even, even), _mm256_add_epi16(luma.odd, odd));
+    Halves { even, odd }.to_bytes()
 }
 
 /// What the colours of a pixel differ in from its brightness.
@@ -222,8 +222,11 @@ fn interleave(channels: [__m256i; CHANNELS], pixels: &mut [u8; BYTES]) {
         // SAFETY: these are 16 bytes.
         _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     };
-    let shuffled: [__m256i; CHANNELS] =
-        std::array::from_fn(|channel| _mm256_shuffle_epi8(channels[channel], constant(&SOURCES[channel])));
+    let shuffled = [
+        _mm256_shuffle_epi8(channels[0], constant(&SOURCES[0])),
+        _mm256_shuffle_epi8(channels[1], constant(&SOURCES[1])),
+        _mm256_shuffle_epi8(channels[2], constant(&SOURCES[2])),
+    ];
     let (lower, upper) = pixels.split_at_mut(CHANNELS * HALF);
     for (number, masks) in MASKS.iter().enumerate() {
         let two = _mm256_blendv_epi8(shuffled[0], shuffled[1], constant(&masks[0]));
