@@ -5,6 +5,7 @@ mod download;
 mod failure;
 mod index;
 mod pack;
+mod requests;
 mod stats;
 mod verify;
 
