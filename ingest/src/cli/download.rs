@@ -7,6 +7,8 @@ use fastclip_ingest::{
     RowFilters, UrlColumns, download,
 };
 
+use super::command_line;
+use super::part::PartArgs;
 use super::requests::RequestArgs;
 use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
 
@@ -31,8 +33,11 @@ pub(crate) struct DownloadArgs {
     #[arg(long, value_name = "LOCATION")]
     output: String,
     /// Remove the dataset that is there, instead of going on with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "part")]
     overwrite: bool,
+
+    #[command(flatten)]
+    part: PartArgs,
 
     /// Column with the URL
     #[arg(long, value_name = "NAME", default_value = "url", help_heading = "List")]
@@ -138,7 +143,10 @@ impl DownloadArgs {
     }
 
     fn resolve(self) -> anyhow::Result<DownloadOptions> {
+        let part = self.part.resolve()?;
         Ok(DownloadOptions {
+            part,
+            command: Some(command_line::without(&["--part"])),
             input: self.input,
             output: create_store(&self.output)?,
             on_existing: if self.overwrite { OnExisting::Overwrite } else { OnExisting::Resume },
