@@ -36,9 +36,6 @@ pub(crate) struct DownloadArgs {
     #[arg(long, conflicts_with = "part")]
     overwrite: bool,
 
-    #[command(flatten)]
-    part: PartArgs,
-
     /// Column with the URL
     #[arg(long, value_name = "NAME", default_value = "url", help_heading = "List")]
     url_col: String,
@@ -105,6 +102,9 @@ pub(crate) struct DownloadArgs {
 
     #[command(flatten)]
     requests: RequestArgs,
+
+    #[command(flatten)]
+    part: PartArgs,
 
     /// Threads that decode, resize and encode [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Running")]

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(slurm("0", "0", "7", "1", "8"), Ok(Some("1/8".to_owned())));
         assert_eq!(slurm("8", "1", "8", "1", "8"), Ok(Some("8/8".to_owned())));
         assert_eq!(slurm("14", "10", "16", "2", "4"), Ok(Some("3/4".to_owned())));
-        // 0-15:4 is 0, 4, 8 and 12, and Slurm says that the last is 12 or 15, by version.
+        // 0-15:4 is 0, 4, 8 and 12; the largest number may be the last task's or the range's.
         assert_eq!(slurm("8", "0", "15", "4", "4"), Ok(Some("3/4".to_owned())));
         let batch = [("AWS_BATCH_JOB_ARRAY_INDEX", "2"), ("AWS_BATCH_JOB_ARRAY_SIZE", "5")];
         assert_eq!(part(&batch, None), Ok(Some("3/5".to_owned())));

@@ -5,7 +5,7 @@ use arrow_array::cast::AsArray;
 use fastclip_testkit::{WebAnswer, WebServer};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::support::{Ran, Scratch, caption, jpeg, json, kill, manifest};
+use crate::support::{Ran, Scratch, caption, jpeg, json, kill};
 
 /// Rows that fail in the lists of these tests: one in so many.
 const FAILING: usize = 7;

@@ -68,8 +68,9 @@ impl Killer<'_> {
 
     /// Runs a command until it ends by itself.
     fn run(&mut self, arguments: &[&str]) {
-        loop {
-            let moment = self.draw(24) as usize + 1;
+        // Later and later, since some commands have to come to their end without being killed.
+        for latest in (16..).step_by(16) {
+            let moment = self.draw(latest) as usize + 1;
             let ended = match self.output {
                 Output::Folder(_) => self.run_until_changed(arguments, moment),
                 Output::Bucket(server) => self.run_until_asked(arguments, server, moment),
