@@ -145,7 +145,8 @@ impl Trainer {
     ) -> Result<StepReport, StepError> {
         let step = self.step;
         let before = comm.counters();
-        let parts = batch.parts(self.num_micro_batches);
+        let patches = self.model.draw_patches(step, batch.ids);
+        let parts = batch.parts(self.num_micro_batches, patches.as_ref());
         let (mut kept, features) = match &parts[..] {
             [whole] => {
                 let features = Features::encode(&self.model, whole, Pass::Training);
@@ -241,17 +242,24 @@ struct Part {
     /// The first of them in the batch.
     first: i64,
     images: Tensor,
+    /// Patches of the images that take part; all if absent.
+    patches: Option<Tensor>,
     tokens: Tensor,
 }
 
 impl Inputs<'_> {
     /// Cuts the batch into parts of equal size, up to a smaller last one.
-    fn parts(&self, num_parts: NonZeroUsize) -> Vec<Part> {
+    fn parts(&self, num_parts: NonZeroUsize, patches: Option<&Tensor>) -> Vec<Part> {
         let num_samples = self.ids.len();
         let size = num_samples.div_ceil(num_parts.get()).max(1);
         let part = |first: usize| {
             let rows = |tensor: &Tensor| tensor.narrow(0, first as i64, size.min(num_samples - first) as i64);
-            Part { first: first as i64, images: rows(&self.images), tokens: rows(&self.tokens) }
+            Part {
+                first: first as i64,
+                images: rows(&self.images),
+                patches: patches.map(rows),
+                tokens: rows(&self.tokens),
+            }
         };
         (0..num_samples.max(1)).step_by(size).map(part).collect()
     }
@@ -272,7 +280,10 @@ struct Features {
 
 impl Features {
     fn encode(model: &Clip, part: &Part, pass: Pass) -> Self {
-        Self { image: model.encode_image(&part.images, pass), text: model.encode_trimmed_text(&part.tokens) }
+        Self {
+            image: model.encode_image_patches(&part.images, part.patches.as_ref(), pass),
+            text: model.encode_trimmed_text(&part.tokens),
+        }
     }
 
     fn encode_all(model: &Clip, parts: &[Part]) -> Self {
@@ -303,6 +314,9 @@ impl Features {
     fn backward(&self, image: &Tensor, text: &Tensor) {
         // The derivative of Σ f·c with respect to f is c: the way to hand libtorch a gradient to start from.
         let root = (&self.image * image).sum(None::<Kind>) + (&self.text * text).sum(None::<Kind>);
-        root.backward();
+        // With both towers locked there is nothing to propagate them to.
+        if root.requires_grad() {
+            root.backward();
+        }
     }
 }

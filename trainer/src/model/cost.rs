@@ -79,7 +79,7 @@ fn blocks(layers: i64, tokens: i64, width: i64, mlp_width: i64) -> TowerCost {
 
 fn transformer(vision: &VisionConfig, layers: i64, embed_dim: i64) -> TowerCost {
     let (tokens, width) = (vision.num_tokens(), vision.width);
-    let mut cost = blocks(layers, tokens, width, vision.mlp_width());
+    let mut cost = blocks(layers, 1 + vision.num_kept_patches(), width, vision.mlp_width());
     let patch = 3 * vision.stride() * vision.stride();
     cost.product(tokens - 1, patch, width);
     cost.keep((tokens - 1) * patch + tokens * width);

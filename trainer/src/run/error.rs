@@ -12,6 +12,7 @@ use crate::checkpoint::CheckpointError;
 use crate::distributed::CommError;
 use crate::eval::EvalError;
 use crate::metrics::MetricsError;
+use crate::model::WeightsError;
 use crate::step::StepError;
 
 /// A run that cannot start or go on.
@@ -36,6 +37,9 @@ pub enum RunError {
     /// A checkpoint could not be written or used.
     #[error("could not keep or restore the state of the run")]
     Checkpoint(#[from] CheckpointError),
+    /// The weights to begin with cannot be used.
+    #[error("could not begin with the weights of `--pretrained`")]
+    Pretrained(#[source] WeightsError),
     /// Ranks see different checkpoints.
     #[error(
         "this rank sees a checkpoint after {own} steps, rank 0 one after {agreed} (-1 is none): all ranks must share the \
@@ -100,7 +104,7 @@ impl RunError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Dataset(source) => lies_in_the_data(source),
-            Self::Cache(_) => true,
+            Self::Cache(_) | Self::Pretrained(_) => true,
             Self::Load(error) => match error {
                 LoadError::WorldSize { .. }
                 | LoadError::NoSamples

@@ -84,8 +84,10 @@ fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
 
 /// What a run comes to.
 pub(crate) struct Result {
-    parameters: Vec<(String, Tensor)>,
-    losses: Vec<f64>,
+    pub(crate) parameters: Vec<(String, Tensor)>,
+    pub(crate) losses: Vec<f64>,
+    /// Names of what the optimizer remembers.
+    pub(crate) optimizer: Vec<String>,
     /// What the last step moved.
     pub(crate) traffic: CommCounters,
     pub(crate) num_buckets: usize,
@@ -94,13 +96,27 @@ pub(crate) struct Result {
 impl Result {
     /// Number of values in all parameters.
     pub(crate) fn num_values(&self) -> usize {
+        // There are no statistics, and nothing is locked, where this is asked.
         self.parameters.iter().map(|(_, tensor)| tensor.numel()).sum()
     }
 }
 
 pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
-    let config = ModelConfig::from_json("test", MODEL).unwrap();
-    let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
+    train_prepared(comm, objective, num_micro_batches, |_| {}, |_| {})
+}
+
+/// The same with another config, or a model that is changed before it is trained.
+pub(crate) fn train_prepared(
+    comm: &dyn Communicator,
+    objective: MakeObjective,
+    num_micro_batches: usize,
+    change: impl Fn(&mut ModelConfig),
+    prepare: impl Fn(&mut Clip),
+) -> Result {
+    let mut config = ModelConfig::from_json("test", MODEL).unwrap();
+    change(&mut config);
+    let mut model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
+    prepare(&mut model);
     let options = OptimizerOptions {
         rule: Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
         weight_decay: 0.1,
@@ -139,8 +155,9 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
         losses.push(report.values.loss);
         traffic = report.communication;
     }
-    let parameters = trainer.model.parameters().iter();
+    let parameters = trainer.model.parameters().state();
     Result {
+        optimizer: trainer.optimizer.state().into_iter().map(|(name, _)| name).collect(),
         parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(),
         losses,
         traffic,
@@ -201,7 +218,7 @@ fn assert_invariant(objective: MakeObjective) {
 }
 
 #[track_caller]
-fn assert_same(found: &Result, expected: &Result, place: &str) {
+pub(crate) fn assert_same(found: &Result, expected: &Result, place: &str) {
     for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
         assert!((found - expected).abs() < 1e-10, "step {step} of {place}: {found} {expected}");
     }

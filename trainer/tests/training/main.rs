@@ -6,6 +6,8 @@ mod bad_input;
 mod check;
 mod help;
 mod invariance;
+mod locks;
+mod recompute;
 mod resume;
 mod setting;
 mod traffic;
