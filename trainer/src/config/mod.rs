@@ -23,8 +23,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use choices::{
-    Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice,
-    Precision, Resume,
+    Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice,
+    OptimizerChoice, Precision, Resume,
 };
 pub use data::DataConfig;
 pub use objective::ObjectiveConfig;
@@ -306,7 +306,7 @@ impl RunConfig {
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
 /// known. A run that is continued has its weights from the checkpoint, so the first ones need not be there any more.
-const FREE_TO_CHANGE: [&str; 26] = [
+const FREE_TO_CHANGE: [&str; 28] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
@@ -321,7 +321,9 @@ const FREE_TO_CHANGE: [&str; 26] = [
     "logs",
     "loss_block_mib",
     "name",
+    "on_non_finite",
     "pretrained",
+    "prometheus",
     "resume",
     "save_every_steps",
     "save_frequency",

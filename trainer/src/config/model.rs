@@ -59,14 +59,16 @@ pub(super) fn locks(settings: &Settings, model: &ModelConfig) -> Result<Locks, C
     ] {
         let (name, is_locked) = lock;
         if is_set && !is_locked {
-            return Err(refuse(key, "set", format!("`{name}` is not, so there is nothing to except from it")));
+            return Err(refuse(
+                key,
+                "set",
+                format!("`{name}` is not, so there is nothing to except from it"),
+            ));
         }
     }
     let image = ImageLock { unlocked_groups, freezes_statistics: settings.lock_image_freeze_bn_stats };
     Ok(Locks {
         image: settings.lock_image.then_some(image),
-        text: settings
-            .lock_text
-            .then_some(TextLock { unlocked_groups: settings.lock_text_unlocked_layers }),
+        text: settings.lock_text.then_some(TextLock { unlocked_groups: settings.lock_text_unlocked_layers }),
     })
 }

@@ -38,10 +38,8 @@ impl ObjectiveConfig {
         let has_own_temperatures = matches!(choice, Choice::ISogClr | Choice::FastClipV2);
         let has_constant_gamma = matches!(choice, Choice::SogClr | Choice::ISogClr);
 
-        let trains_one_temperature = matches!(
-            choice,
-            Choice::OpenClip | Choice::SigLip | Choice::FastClipV0 | Choice::FastClipV3
-        );
+        let trains_one_temperature =
+            matches!(choice, Choice::OpenClip | Choice::SigLip | Choice::FastClipV0 | Choice::FastClipV3);
         let keeps_pretrained_temperature =
             settings.pretrained.is_some() && settings.temperature.is_none() && trains_one_temperature;
         let temperature = settings.temperature.unwrap_or(match choice {

@@ -3,6 +3,7 @@
 //! One list defines the flag, the key of the TOML file (the same word with underscores), the help, and the default. Each
 //! source gives [`RunOptions`], in which everything is optional; the flags lie over the file, the defaults under both.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::choices::{
-    CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision,
-    Resume,
+    CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice, OptimizerChoice,
+    Precision, Resume,
 };
 use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
 use crate::schedule::{ModelSchedule, TemperatureSchedule};
@@ -235,6 +236,9 @@ options! {
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// What happens when loss or gradients are not finite [default: stop]
+        #[arg(help_heading = "Run", alias = "on_non_finite")]
+        on_non_finite: NonFinite = NonFinite::Stop,
         /// Size of the buckets in which gradients are summed over ranks while backward still runs; smaller ones leave earlier and cost more calls [default: 25]
         #[arg(help_heading = "Run", value_name = "MIB")]
         bucket_mib: NonZeroUsize = non_zero(25),
@@ -294,6 +298,9 @@ options! {
         /// How that rate runs [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
+        /// Address at which a Prometheus server finds the figures of this process, such as 0.0.0.0:9464; further ranks of a machine take the ports after it [default: none]
+        #[arg(help_heading = "Run", value_name = "ADDRESS:PORT")]
+        prometheus: SocketAddr,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]
         #[arg(help_heading = "Run", display_order = 0)]
         name: String,

@@ -144,10 +144,7 @@ fn text_positions(found: &Tensor, needed: &[i64]) -> Option<Tensor> {
 }
 
 /// Copies tensors into the parameters of their names: all, or none and what keeps them from fitting.
-pub(super) fn take_over(
-    mut saved: HashMap<String, Tensor>,
-    parameters: &Parameters,
-) -> Result<(), Mismatch> {
+pub(super) fn take_over(mut saved: HashMap<String, Tensor>, parameters: &Parameters) -> Result<(), Mismatch> {
     let mut mismatch = Mismatch::default();
     let mut pairs = Vec::new();
     for Parameter { name, tensor } in parameters.state() {

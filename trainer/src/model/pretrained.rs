@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use fastclip_shards::{Store, StoreOptions};
-use safetensors::SafeTensors;
-use tch::{Device, Tensor};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use tch::{Device, Kind, Tensor};
 
 use super::weights::{read_config, read_tensors};
 use super::{CONFIG_FILE, Clip, ModelConfig, WEIGHTS_FILE, WeightsError, fit};
@@ -36,7 +36,7 @@ impl Pretrained {
     fn open(path: &Path) -> Result<Self, WeightsError> {
         let (folder, file) = if path.is_dir() {
             let file = WEIGHT_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
-            (path.to_owned(), file.ok_or_else(|| WeightsError::Nothing { source: path.to_owned() })?)
+            (path.to_owned(), file.ok_or_else(|| WeightsError::Nothing { place: path.to_owned() })?)
         } else {
             (path.parent().unwrap_or(Path::new("")).to_owned(), path.to_owned())
         };
@@ -70,10 +70,11 @@ impl Pretrained {
             let Some(bytes) = get(name)? else { continue };
             let source = PathBuf::from(format!("{}/{name}", store.location().trim_end_matches('/')));
             let config = get(CONFIG_FILE)?;
-            let config = config.map(|text| read_config(&source.with_file_name(CONFIG_FILE), &text)).transpose()?;
+            let config =
+                config.map(|text| read_config(&source.with_file_name(CONFIG_FILE), &text)).transpose()?;
             return Ok(Self { tensors: tensors(&source, &bytes)?, source, config });
         }
-        Err(WeightsError::Nothing { source: shown(url).into() })
+        Err(WeightsError::Nothing { place: shown(url).into() })
     }
 
     /// Returns what the model consists of, if a file beside the weights says so.
@@ -116,13 +117,33 @@ impl Clip {
     }
 }
 
-fn tensors(source: &Path, bytes: &[u8]) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let refuse = |error| WeightsError::Tensors { action: "read", path: source.to_owned(), source: error };
-    let malformed =
-        |err| refuse(tch::TchError::SafeTensorError { path: source.to_string_lossy().into_owned(), err });
+fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Tensor)>, WeightsError> {
+    let malformed = |source| WeightsError::Malformed { path: path.to_owned(), source };
     let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
-    let named = file.tensors().into_iter().map(|(name, view)| Ok((name, Tensor::try_from(view)?)));
-    named.collect::<Result<_, tch::TchError>>().map_err(refuse)
+    let named = file.tensors().into_iter().map(|(name, view)| {
+        let kind = kind(view.dtype()).ok_or(SafeTensorError::InvalidTensorView(
+            view.dtype(),
+            view.shape().to_vec(),
+            view.data().len(),
+        ))?;
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))
+    });
+    named.collect::<Result<_, _>>().map_err(malformed)
+}
+
+fn kind(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::BOOL => Kind::Bool,
+        Dtype::U8 => Kind::Uint8,
+        _ => return None,
+    })
 }
 
 /// Pickles run code when they are read.

@@ -98,10 +98,19 @@ pub enum WeightsError {
         mismatch: Mismatch,
     },
     /// There are no weights where they were looked for.
-    #[error("there is no `{WEIGHTS_FILE}` or other safetensors file of a model in `{}`", source.display())]
+    #[error("there is no `{WEIGHTS_FILE}` or other safetensors file of a model in `{}`", place.display())]
     Nothing {
         /// The folder or URL.
-        source: PathBuf,
+        place: PathBuf,
+    },
+    /// What was downloaded is no safetensors file, or holds numbers of a kind that no model has.
+    #[error("`{}` is no safetensors file of a model", path.display())]
+    Malformed {
+        /// Where it came from.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: safetensors::SafeTensorError,
     },
     /// Weights in a format that runs code when it is read.
     #[error("`{}` is a pickle, which can run code when it is read; only safetensors are read here", path.display())]

@@ -36,7 +36,8 @@ impl<'a> Due<'a> {
 
     /// Ends of every N-th epoch, and of the last; and every N-th step.
     pub(super) fn evaluation(&self, state: &RunState) -> Option<&'a EvaluationConfig> {
-        self.evaluation.filter(|evaluation| self.is_due(state, evaluation.every_epochs, evaluation.every_steps))
+        self.evaluation
+            .filter(|evaluation| self.is_due(state, evaluation.every_epochs, evaluation.every_steps))
     }
 
     /// Ends of every N-th epoch, and of the last; and every N-th step.

@@ -1,6 +1,9 @@
 //! Weights of another size, in other files, under other names.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use fastclip_trainer::model::{CONFIG_FILE, Clip, ModelConfig, Pass, Pretrained, WEIGHTS_FILE};
 use tch::{Device, Kind, Tensor};
@@ -26,10 +29,7 @@ fn fits_alike(json: &'static str, other: String) {
 #[test]
 fn positions_of_patches_are_interpolated_as_open_clip_does() {
     for size in ["48", "64", "24", "16"] {
-        fits_alike(
-            TINY_VIT,
-            TINY_VIT.replacen("\"image_size\": 32", &format!("\"image_size\": {size}"), 1),
-        );
+        fits_alike(TINY_VIT, TINY_VIT.replacen("\"image_size\": 32", &format!("\"image_size\": {size}"), 1));
     }
 }
 
@@ -68,7 +68,7 @@ fn weights_are_found_in_folders_of_every_kind() {
     let subject = Subject::described(TINY_VIT, Kind::Float, 14);
     let folder = subject.folder.path();
     subject.model.write_folder(folder).unwrap();
-    let read = |path: &std::path::Path| Clip::from_pretrained(path.to_str().unwrap(), None, Device::Cpu);
+    let read = |path: &Path| Clip::from_pretrained(path.to_str().unwrap(), None, Device::Cpu);
     let same = |found: &Clip| {
         let of = |model: &Clip| model.parameters().get("visual.proj").unwrap().detach();
         assert!(of(found).equal(&of(&subject.model)));
@@ -104,4 +104,57 @@ fn weights_of_another_model_are_refused_whole() {
     for (parameter, before) in other.parameters().state().zip(&before) {
         assert!(parameter.tensor.equal(before), "{}", parameter.name);
     }
+}
+
+/// Serves a folder over HTTP until it is dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        let mut process = Command::new("python3")
+            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // "Serving HTTP on 127.0.0.1 port 40123 (http://127.0.0.1:40123/) ..."
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split(['(', ')']).nth(1).unwrap_or_else(|| panic!("{line}")).to_owned();
+        Self { process, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn weights_come_from_a_web_server_too() {
+    let subject = Subject::described(TINY_VIT, Kind::Float, 18);
+    let folder = subject.folder.path().join("model");
+    fs::create_dir(&folder).unwrap();
+    subject.model.write_folder(&folder).unwrap();
+    let server = Server::start(subject.folder.path());
+    for place in ["model", "model/", "model/open_clip_model.safetensors"] {
+        let url = format!("{}{place}", server.url);
+        let found = Clip::from_pretrained(&url, None, Device::Cpu).unwrap();
+        for (found, expected) in found.parameters().state().zip(subject.model.parameters().state()) {
+            assert!(found.tensor.equal(&expected.tensor), "{} of {url}", found.name);
+        }
+    }
+    let missing = format!("{}nothing", server.url);
+    let error = Clip::from_pretrained(&missing, None, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains(&format!("in `{missing}`")), "{error}");
+    fs::write(folder.join("open_clip_model.safetensors"), "no tensors").unwrap();
+    let url = format!("{}model", server.url);
+    let error = Clip::from_pretrained(&url, None, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("model/open_clip_model.safetensors` is no safetensors file"), "{error}");
 }

@@ -95,6 +95,60 @@ def locked(folder, name, config):
     print(json.dumps(found))
 
 
+def embedded(folder, data, out):
+    """Encodes a dataset as users of open_clip do, compares embeddings, and prints the figures of CLIP_benchmark as NumPy
+    computes them from the embeddings that were written."""
+    import glob
+    import io
+    import tarfile
+
+    import numpy as np
+    import open_clip
+    from PIL import Image
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    model.eval()
+    pixels, captions, classes = [], [], []
+    for shard in sorted(glob.glob(f"{data}/*.tar")):
+        with tarfile.open(shard) as archive:
+            for name in sorted(archive.getnames()):
+                content = archive.extractfile(name).read()
+                if name.endswith(".jpg"):
+                    pixels.append(preprocess(Image.open(io.BytesIO(content))))
+                elif name.endswith(".txt"):
+                    captions.append(content.decode())
+                elif name.endswith(".cls"):
+                    classes.append(int(content))
+    with torch.no_grad():
+        encode = lambda texts: model.encode_text(tokenizer(texts), normalize=True)
+        expected = [model.encode_image(torch.stack(pixels), normalize=True), encode(captions)]
+        names, templates = (open(f"{data}/{file}").read().split("\n")[:-1] for file in
+                            ("classnames.txt", "zeroshot_classification_templates.txt"))
+        prompts = [encode([template.replace("{c}", name) for template in templates]).mean(0) for name in names]
+        classifier = torch.nn.functional.normalize(torch.stack(prompts), dim=-1).double().numpy()
+    images, texts = (np.load(f"{out}/{kind}_embeddings.npy") for kind in ("image", "text"))
+    found = {
+        f"{kind} error": float(np.abs(rows - theirs.numpy()).max())
+        for kind, rows, theirs in (("image", images, expected[0]), ("text", texts, expected[1]))
+    }
+    images, texts, classes = images.astype(np.float64), texts.astype(np.float64), np.array(classes)
+
+    def places(scores, right):
+        """How many candidates are ahead of the right one, for each query."""
+        own = np.take_along_axis(scores, right[:, None], 1)
+        return (scores > own).sum(1)
+
+    place = places(images @ classifier.T, classes)
+    found |= {"acc1": (place < 1).mean(), "acc5": (place < 5).mean()}
+    found["mean_per_class_recall"] = np.mean([(place[classes == c] < 1).mean() for c in np.unique(classes)])
+    own = np.arange(len(images))
+    for task, scores in (("image", texts @ images.T), ("text", images @ texts.T)):
+        for k in (1, 5, 10):
+            found[f"{task}_retrieval_recall@{k}"] = (places(scores, own) < k).mean()
+    print(json.dumps({name: float(value) for name, value in found.items()}))
+
+
 def initial(folder, name, config):
     """Prints mean, standard deviation, least and largest value of every tensor of a new model."""
     torch.manual_seed(0)

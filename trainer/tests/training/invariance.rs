@@ -11,7 +11,7 @@ use fastclip_trainer::distributed::{
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::gradients::{Contribution, Gradients};
-use fastclip_trainer::model::{Clip, ModelConfig};
+use fastclip_trainer::model::{Clip, Layers, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
     Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip, Values,
@@ -105,6 +105,40 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
     train_prepared(comm, objective, num_micro_batches, |_| {}, |_| {})
 }
 
+/// Everything that trains a model, and nothing but it.
+fn trainer_of(model: Clip, objective: Box<dyn Objective>, num_micro_batches: usize) -> Trainer {
+    let options = OptimizerOptions {
+        rule: Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
+        weight_decay: 0.1,
+        max_grad_norm: None,
+    };
+    let decay = Decay::Cosine { floor: 1e-4 };
+    Trainer {
+        optimizer: Optimizer::new(model.parameters(), options),
+        objective,
+        schedule: Schedule {
+            model: LearningRate { peak: 3e-3, warmup_steps: 4, total_steps: NUM_STEPS as u64, decay },
+            temperature: LearningRate::constant(1e-2),
+            threshold: Some(TauThreshold { tau: 0.03, factor: 1.0 / 3.0 }),
+        },
+        gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
+        num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
+        model,
+        step: 0,
+    }
+}
+
+/// The same for a model of its own, a transformer or a ResNet, in one process.
+pub(crate) fn trainer(objective: MakeObjective, is_resnet: bool) -> Trainer {
+    let mut config = ModelConfig::from_json("test", MODEL).unwrap();
+    if is_resnet {
+        let vision = &mut config.vision_cfg;
+        (vision.layers, vision.image_size, vision.patch_size) = (Layers::Stages([1; 4]), 32, None);
+        vision.width = 8;
+    }
+    trainer_of(Clip::with_kind(&config, Device::Cpu, Kind::Double, 11), objective(&Alone::new()), 1)
+}
+
 /// The same with another config, or a model that is changed before it is trained.
 pub(crate) fn train_prepared(
     comm: &dyn Communicator,
@@ -117,25 +151,7 @@ pub(crate) fn train_prepared(
     change(&mut config);
     let mut model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
     prepare(&mut model);
-    let options = OptimizerOptions {
-        rule: Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
-        weight_decay: 0.1,
-        max_grad_norm: None,
-    };
-    let decay = Decay::Cosine { floor: 1e-4 };
-    let mut trainer = Trainer {
-        optimizer: Optimizer::new(model.parameters(), options),
-        objective: objective(comm),
-        schedule: Schedule {
-            model: LearningRate { peak: 3e-3, warmup_steps: 4, total_steps: NUM_STEPS as u64, decay },
-            temperature: LearningRate::constant(1e-2),
-            threshold: Some(TauThreshold { tau: 0.03, factor: 1.0 / 3.0 }),
-        },
-        gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
-        num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
-        model,
-        step: 0,
-    };
+    let mut trainer = trainer_of(model, objective(comm), num_micro_batches);
     let num_local = GLOBAL_BATCH / comm.world_size() as i64;
     let (mut losses, mut traffic) = (Vec::new(), CommCounters::default());
     for step in 0..NUM_STEPS {
@@ -166,12 +182,16 @@ pub(crate) fn train_prepared(
 }
 
 fn image(sample: i64) -> Tensor {
-    let pixels = Tensor::arange(3 * 16 * 16, (Kind::Int64, Device::Cpu)) * (sample * 2 + 1) + sample * 31;
-    pixels.remainder(256).to_kind(Kind::Uint8).view([3, 16, 16])
+    image_of(sample, 16)
+}
+
+pub(crate) fn image_of(sample: i64, side: i64) -> Tensor {
+    let pixels = Tensor::arange(3 * side * side, (Kind::Int64, Device::Cpu)) * (sample * 2 + 1) + sample * 31;
+    pixels.remainder(256).to_kind(Kind::Uint8).view([3, side, side])
 }
 
 /// Start token 38, three words, end token 39, padding.
-fn tokens(sample: i64) -> Tensor {
+pub(crate) fn tokens(sample: i64) -> Tensor {
     Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 

@@ -13,10 +13,16 @@ const WHOLE_IMAGE_TOWER: Locks =
 
 #[test]
 fn what_is_locked_keeps_its_bits_and_the_optimizer_knows_nothing_of_it() {
-    let before = train_prepared(&Alone::new(), openclip, 1, |_| {}, |model| {
-        // Everything but the temperature and the bias.
-        model.lock(Locks { text: Some(TextLock { unlocked_groups: 0 }), ..WHOLE_IMAGE_TOWER });
-    });
+    let before = train_prepared(
+        &Alone::new(),
+        openclip,
+        1,
+        |_| {},
+        |model| {
+            // Everything but the temperature and the bias.
+            model.lock(Locks { text: Some(TextLock { unlocked_groups: 0 }), ..WHOLE_IMAGE_TOWER });
+        },
+    );
     assert!(before.optimizer.iter().all(|name| name.starts_with("logit_")), "{:?}", before.optimizer);
     let found = train_prepared(&Alone::new(), openclip, 1, |_| {}, |model| model.lock(WHOLE_IMAGE_TOWER));
     assert!(found.optimizer.iter().all(|name| !name.starts_with("visual.")), "{:?}", found.optimizer);
@@ -43,7 +49,14 @@ fn a_run_begins_with_the_weights_of_another_and_locks_them() {
     };
     let tuned = |epochs: &str| {
         let mut command = setting.launched("tuned", 2);
-        command.args(["--lock-image", "--lock-image-unlocked-groups", "1", "--epochs", epochs, "--pretrained"]);
+        command.args([
+            "--lock-image",
+            "--lock-image-unlocked-groups",
+            "1",
+            "--epochs",
+            epochs,
+            "--pretrained",
+        ]);
         command.arg(&weights);
         command
     };
@@ -72,7 +85,9 @@ fn weights_that_cannot_be_used_are_refused_by_all_ranks_with_the_reason() {
     let mut command = setting.launched("other", 2);
     command.args(["--model", "resnet.json", "--pretrained"]).arg(&weights);
     let refused = fastclip_testkit::run(&mut command);
-    refused.assert_code(1).assert_says(&["could not begin with the weights of `--pretrained`", "missing (`visual"]);
+    refused
+        .assert_code(1)
+        .assert_says(&["could not begin with the weights of `--pretrained`", "missing (`visual"]);
 }
 
 #[test]

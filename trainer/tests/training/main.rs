@@ -7,6 +7,8 @@ mod check;
 mod help;
 mod invariance;
 mod locks;
+mod not_finite;
+mod observe;
 mod recompute;
 mod resume;
 mod setting;

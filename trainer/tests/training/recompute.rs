@@ -39,10 +39,8 @@ fn assert_equal_bits(found: &Result, expected: &Result) {
 #[test]
 fn computing_blocks_again_changes_no_bit() {
     // The second block of a tower whose first one is locked has an input without gradient.
-    let half_locked = Locks {
-        image: Some(ImageLock { unlocked_groups: 2, freezes_statistics: false }),
-        text: None,
-    };
+    let half_locked =
+        Locks { image: Some(ImageLock { unlocked_groups: 2, freezes_statistics: false }), text: None };
     for locks in [Locks::default(), half_locked] {
         for num_micro_batches in [1, 2] {
             let run = |recomputes| train(&Alone::new(), num_micro_batches, locks, recomputes);
