@@ -62,10 +62,12 @@ fn answer(mut reader: TcpStream, handle: &PrometheusHandle) -> io::Result<()> {
             length => request.extend_from_slice(&part[..length]),
         }
     }
-    let (status, body) = match () {
-        () if !request.starts_with(b"GET ") => ("405 Method Not Allowed", String::new()),
-        () if request.starts_with(b"GET /metrics ") => ("200 OK", handle.render()),
-        () => ("404 Not Found", "the figures are at /metrics\n".to_owned()),
+    let (status, body) = if request.starts_with(b"GET /metrics ") {
+        ("200 OK", handle.render())
+    } else if request.starts_with(b"GET ") {
+        ("404 Not Found", "the figures are at /metrics\n".to_owned())
+    } else {
+        ("405 Method Not Allowed", String::new())
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\

@@ -116,30 +116,31 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut recorder = Recorder::open(config, &data, &state, around)?;
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
+    let may_skip = config.settings.on_non_finite == NonFinite::Skip;
     let mut num_skipped = 0;
 
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
         let taken = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm));
-        let (report, stop) = match taken {
-            Err(error @ StepError::NotFinite { .. }) => {
-                name_samples(&error, &batch);
+        let skipped = match &taken {
+            Err(error @ StepError::NotFinite { stop, .. }) => {
+                name_samples(error, &batch);
                 num_skipped += 1;
-                let stop = match &error {
-                    StepError::NotFinite { stop, .. } => *stop,
-                    _ => None,
-                };
-                let error = RunError::from(error);
-                if config.settings.on_non_finite == NonFinite::Stop || num_skipped == MAX_SKIPPED {
-                    return Err(error);
-                }
-                tracing::warn!("the step is left out: {}", error.with_causes());
+                (may_skip && num_skipped < MAX_SKIPPED).then_some(*stop)
+            }
+            _ => {
+                num_skipped = 0;
+                None
+            }
+        };
+        let (report, stop) = match (taken, skipped) {
+            (Err(error), Some(stop)) => {
+                tracing::warn!("the step is left out: {error}");
                 trainer.skip();
                 (None, stop)
             }
-            taken => {
-                num_skipped = 0;
+            (taken, _) => {
                 let report = taken?;
                 let stop = report.stop;
                 (Some(report), stop)
