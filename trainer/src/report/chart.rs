@@ -212,7 +212,9 @@ impl Chart {
             return format!("0{suffix}");
         }
         if !(0.000_99..10_000.0).contains(&step) {
-            return format!("{value:.0e}{suffix}");
+            // As many digits as tell a mark from the next.
+            let digits = (value.abs().log10().floor() - step.log10().floor()).max(0.0) as usize;
+            return format!("{value:.digits$e}{suffix}");
         }
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         format!("{value:.decimals$}{suffix}")
@@ -326,6 +328,7 @@ mod tests {
         let ticks: Vec<String> =
             Axis::fit(0.0, 0.93, 5).ticks().map(|value| chart(Vec::new()).tick(value, 0.2)).collect();
         assert_eq!(ticks, ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!([0.0695, 0.07].map(|value| chart(Vec::new()).tick(value, 5e-4)), ["6.95e-2", "7.00e-2"]);
     }
 
     #[test]

@@ -124,8 +124,10 @@ fn results(runs: &[Run]) -> String {
         let values: Vec<Option<f64>> =
             runs.iter().map(|run| of(run).filter(|value| value.is_finite())).collect();
         let best = match better {
-            Better::Higher => values.iter().flatten().copied().reduce(f64::max),
-            Better::Neither => None,
+            Better::Higher if values.iter().any(|value| *value != values[0]) => {
+                values.iter().flatten().copied().reduce(f64::max)
+            }
+            _ => None,
         };
         if values.iter().all(Option::is_none) {
             continue;
