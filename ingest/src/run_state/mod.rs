@@ -131,6 +131,8 @@ pub(crate) struct RunState<'a> {
     command: &'static str,
     /// Whether other processes may be writing to the same output.
     is_shared: bool,
+    /// The manifest that was there when it began. Another one means that the dataset was finished without this process.
+    began_with: Option<Digest>,
 }
 
 /// Where a command begins.
@@ -145,12 +147,17 @@ pub(crate) enum Start {
 impl<'a> RunState<'a> {
     /// The memory of the subcommand of this name.
     pub(crate) fn new(store: &'a Store, command: &'static str) -> Self {
-        Self { store, command, is_shared: false }
+        Self { store, command, is_shared: false, began_with: None }
     }
 
     /// The same where any number of processes write to one output.
     pub(crate) fn shared(store: &'a Store, command: &'static str) -> Self {
-        Self { store, command, is_shared: true }
+        Self { store, command, is_shared: true, began_with: None }
+    }
+
+    /// The same beside the dataset of a manifest with this digest.
+    pub(crate) fn beside(self, manifest: Digest) -> Self {
+        Self { began_with: Some(manifest), ..self }
     }
 
     pub(crate) fn store(&self) -> &'a Store {
@@ -208,6 +215,12 @@ impl<'a> RunState<'a> {
         Manifest::from_json(&text)
             .map(Some)
             .map_err(|error| self.changed(MANIFEST_FILE, format!("cannot be used: {error}")))
+    }
+
+    /// Digest of the manifest's bytes, if there is one.
+    pub(crate) async fn manifest_digest(&self) -> Result<Option<Digest>, RunStateError> {
+        let text = self.read(MANIFEST_FILE).await?;
+        Ok(text.map(|text| Digest(*blake3::hash(&text).as_bytes())))
     }
 
     fn compare(&self, settings: &Value, there: &Value) -> Result<(), RunStateError> {

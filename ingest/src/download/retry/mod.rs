@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, SampleId};
+use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId};
 use fastclip_shards::Store;
 use tokio::runtime::Runtime;
 
@@ -76,9 +76,12 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::shared(&options.output, COMMAND);
     let location = options.output.location().to_owned();
-    let Some(manifest) = runtime.block_on(state.manifest())? else {
+    // Read twice: should another take its place in between, nothing is published.
+    let dataset = runtime.block_on(state.manifest_digest())?;
+    let (Some(dataset), Some(manifest)) = (dataset, runtime.block_on(state.manifest())?) else {
         return Err(DownloadError::NotFinished { location });
     };
+    let state = state.beside(dataset);
     let downloaded = Downloaded::of(&manifest)
         .map_err(|problem| DownloadError::NotDownloaded { location: location.clone(), problem })?;
     let selection = Selection::new(&options.only);
@@ -89,11 +92,8 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
         num_new_shards,
         counts: counts.clone(),
     };
-    let settings = PassSettings {
-        pass: downloaded.passes.len() + 1,
-        only: selection.names().to_vec(),
-        dataset: Digest(*blake3::hash(&manifest.to_json()).as_bytes()),
-    };
+    let settings =
+        PassSettings { pass: downloaded.passes.len() + 1, only: selection.names().to_vec(), dataset };
     match runtime.block_on(begin(&state, &settings, &downloaded, &selection))? {
         Begin::Here => {}
         Begin::Nothing => return Ok(report(&DownloadCounts::default(), 0, &downloaded.counts)),
