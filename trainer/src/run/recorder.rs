@@ -10,10 +10,12 @@ use super::data::TrainingData;
 use super::{Evaluated, RunError, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::RunState;
 use crate::config::RunConfig;
+use crate::distributed::Communicator;
+use crate::estimator::EstimatorTable;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
-    CheckpointTiming, EvalRecord, EvalTiming, MetricsOptions, MetricsWriter, RunInfo, TrainRecord,
+    CheckpointTiming, EvalRecord, EvalTiming, Histogram, MetricsOptions, MetricsWriter, RunInfo, TrainRecord,
     TrainTiming,
 };
 use crate::step::StepReport;
@@ -167,9 +169,12 @@ impl Recorder {
 
     pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) {
         let Some(writer) = &mut self.writer else { return };
-        let Evaluated { report, seconds } = found;
+        let Evaluated { report, pictures, seconds } = found;
         let saved = match &report.predictions {
-            Some(predictions) => predictions.save(&self.run_dir).map(drop).map_err(RunError::from),
+            Some(predictions) => predictions
+                .save(&self.run_dir)
+                .map_err(RunError::from)
+                .and_then(|_| Ok(writer.predictions(state.steps, &predictions.images, pictures)?)),
             None => Ok(()),
         };
         let written = writer.eval(EvalRecord {
@@ -181,6 +186,25 @@ impl Recorder {
             timing: EvalTiming { seconds: *seconds },
         });
         self.note(saved.and(written.map_err(RunError::from)));
+    }
+
+    /// Shows how the estimates of all samples are distributed. Collective.
+    pub(super) fn estimates(
+        &mut self,
+        state: &RunState,
+        estimators: &EstimatorTable,
+        comm: &dyn Communicator,
+    ) -> Result<(), RunError> {
+        let log_u = estimators.log_u();
+        for (column, tag) in [(0, "estimators/log_u_image"), (1, "estimators/log_u_text")] {
+            // On all ranks, as all of them count.
+            let histogram = Histogram::of(&log_u.select(1, column), comm)?;
+            if let (Some(writer), Some(histogram)) = (&mut self.writer, histogram) {
+                let written = writer.histogram(state.steps, tag, &histogram);
+                self.note(written.map_err(RunError::from));
+            }
+        }
+        Ok(())
     }
 
     /// Goes on without what could not be recorded: a full disk must not end a run that can still train. Says so, once
