@@ -75,6 +75,12 @@ impl Saver {
         })
     }
 
+    /// The newest complete checkpoint that this rank knows of: in the beginning, and after [`finish`](Self::finish), all
+    /// know the same.
+    pub fn last_complete(&self) -> Option<u64> {
+        self.last_complete
+    }
+
     /// What has come of checkpoints in this session, if any was due.
     pub fn figures(&self) -> Option<CheckpointTiming> {
         (self.figures != CheckpointTiming::default()).then_some(self.figures)

@@ -115,6 +115,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut recorder = Recorder::open(config, &data, &state, around)?;
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
+    let first = state.steps;
     let may_skip = config.settings.on_non_finite == NonFinite::Skip;
     let mut num_skipped = 0;
 
@@ -188,6 +189,10 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let stats = data.loader.stats();
     if stats.num_bad() > 0 {
         tracing::warn!("{} samples of this rank could not be used: {stats}", stats.num_bad());
+    }
+    if state.steps == first && saver.last_complete() != Some(first) {
+        // Another run's last checkpoint: this one must have its own.
+        saver.save(&trainer, &state, recorder.journal(), comm)?;
     }
     last_checkpoint(&mut saver, state.steps, comm)?;
     // A session that died between the last checkpoint and the summary left the evaluation to this one.

@@ -164,10 +164,6 @@ fn choose(
     checkpoints: &Checkpoints,
     around: &Surroundings<'_>,
 ) -> Result<Option<(Saved, bool)>, RunError> {
-    let foreign = match resume {
-        Resume::From(location) => Some(Saved::open(location)?),
-        _ => None,
-    };
     let mut own = None;
     if around.comm.rank() == 0 {
         own = match resume {
@@ -176,17 +172,20 @@ fn choose(
             _ if around.is_restart => checkpoints.newest()?,
             _ => None,
         };
-        if let Some(foreign) = &foreign {
-            own = own.filter(|&steps| steps > foreign.state().steps);
+        // The one that the words name may be gone by now, if it was an old one of this run.
+        if let (Some(_), Resume::From(location)) = (own, resume)
+            && let Ok(named) = Saved::open(location)
+        {
+            own = own.filter(|&steps| steps > named.state().steps);
         }
     }
-    match u64::try_from(agree(own.map_or(-1, |steps| steps as i64), around)?) {
-        Ok(steps) => Ok(Some((checkpoints.saved(steps)?, true))),
-        Err(_) => Ok(foreign.map(|foreign| {
-            let is_own = foreign.location() == checkpoints.location_of(foreign.state().steps);
-            (foreign, is_own)
-        })),
+    if let Ok(steps) = u64::try_from(agree(own.map_or(-1, |steps| steps as i64), around)?) {
+        return Ok(Some((checkpoints.saved(steps)?, true)));
     }
+    let Resume::From(location) = resume else { return Ok(None) };
+    let named = Saved::open(location)?;
+    let is_own = named.location() == checkpoints.location_of(named.state().steps);
+    Ok(Some((named, is_own)))
 }
 
 /// Returns the number that rank 0 has.

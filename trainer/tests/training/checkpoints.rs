@@ -92,10 +92,10 @@ fn a_run_that_goes_back_keeps_what_is_ahead_and_replaces_it_when_it_comes_there(
     let before = fs::read(folder.join("step_00000015/open_clip_model.safetensors")).unwrap();
     let again = |more: &[&str]| {
         let mut command = setting.alone("run");
-        command.args(["--resume", &folder.join("step_00000003").to_string_lossy(), "--keep-last", "2"]);
-        run(command.args(more))
+        run(command.args(["--keep-last", "2"]).args(more))
     };
-    again(&["--stop-after", "5"]).assert_code(75);
+    again(&["--resume", &folder.join("step_00000003").to_string_lossy(), "--stop-after", "5"])
+        .assert_code(75);
     let found = names(&folder);
     assert!(found.contains(&"step_00000012".to_owned()), "{found:?}");
     assert_eq!(fs::read_to_string(folder.join("latest")).unwrap(), "step_00000005\n");
