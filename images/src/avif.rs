@@ -20,11 +20,11 @@ fn dynamic(decoded: Image) -> Option<DynamicImage> {
     let side = |length: usize| u32::try_from(length).ok();
     Some(match decoded {
         Image::Gray8(image) => {
-            let values = image.pixels().map(|pixel| pixel.0).collect();
+            let values = image.pixels().map(|pixel| pixel.value()).collect();
             GrayImage::from_raw(side(image.width())?, side(image.height())?, values)?.into()
         }
         Image::Gray16(image) => {
-            let values = image.pixels().map(|pixel| pixel.0).collect();
+            let values = image.pixels().map(|pixel| pixel.value()).collect();
             ImageBuffer::from_raw(side(image.width())?, side(image.height())?, values)
                 .map(DynamicImage::ImageLuma16)?
         }
