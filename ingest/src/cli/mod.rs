@@ -4,6 +4,7 @@ mod completions;
 mod download;
 mod failure;
 mod index;
+mod inspect;
 mod pack;
 mod stats;
 mod verify;
@@ -47,6 +48,7 @@ Examples:
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
+  ingest inspect data/shards/train --html train.html
 
 Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
 environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
@@ -58,6 +60,7 @@ enum Command {
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
     Stats(stats::StatsArgs),
+    Inspect(inspect::InspectArgs),
     #[command(after_help = "\
 Examples:
   ingest synth --output data/toy
@@ -75,6 +78,7 @@ impl Cli {
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Stats(args) => args.run(),
+            Command::Inspect(args) => args.run(),
             Command::Synth(args) => {
                 let progress = Progress::console("drawing", "pictures");
                 let report = synth::synth(&args.into_options(), &progress);

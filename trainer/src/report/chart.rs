@@ -1,6 +1,6 @@
 //! Curves as SVG.
 
-use super::figures::{count, escaped, measure, percent};
+use fastclip_pages::{count, escaped, measure, percent};
 
 /// A curve.
 #[derive(Debug)]

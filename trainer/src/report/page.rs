@@ -1,7 +1,9 @@
 //! The page as a whole.
 
+use fastclip_pages::{count, duration, escaped, measure, percent};
+
 use super::chart::{Chart, Density, Series, Unit};
-use super::figures::{count, duration, escaped, measure, percent, times_chance};
+use super::figures::times_chance;
 use super::gallery;
 use crate::eval::{Predictions, Recall, Retrieval};
 use crate::metrics::{EvalRecord, Record, RunInfo, TrainRecord};
@@ -31,16 +33,7 @@ struct Headline {
 impl Page<'_> {
     /// Writes the page.
     pub(super) fn to_html(&self) -> String {
-        let title = escaped(&self.info.name);
-        let mut html = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" \
-             content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
-             <title>{title} · FastCLIP</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n",
-            style = include_str!("style.css")
-        );
-        html += &self.header();
+        let mut html = self.header();
         html += "<section class=\"headlines\">\n";
         html += &self.headlines().iter().map(Headline::to_html).collect::<String>();
         html += "</section>\n";
@@ -58,7 +51,8 @@ impl Page<'_> {
             html += "</section>\n";
         }
         html += &self.facts();
-        html + "</main>\n</body>\n</html>\n"
+        let (title, style) = (&self.info.name, include_str!("style.css"));
+        fastclip_pages::Page { title, style, body: &html }.to_html()
     }
 
     fn header(&self) -> String {
