@@ -32,8 +32,7 @@ pub(super) struct SideFiles {
 
 pub(super) async fn examine(dataset: &Dataset) -> Result<SideFiles, StoreError> {
     let mut found = SideFiles::default();
-    let mut shards = 0..dataset.manifest().shards.len();
-    while let Some(first) = shards.next() {
+    for first in 0..dataset.manifest().shards.len() {
         let (store, _) = dataset.stored_shard(first);
         let location = store.location().to_owned();
         if found.there.contains_key(&location) {
