@@ -184,7 +184,7 @@ fn open_clips_pipeline_is_fed_by_what_was_downloaded() {
             (sample.text("txt").to_owned(), pixels)
         })
         .collect();
-    let printed = Python::with_torch_and_webdataset().run(WITH_OPEN_CLIP, &shards(&output, &ours));
+    let printed = Python::with_open_clip_pipeline().run(WITH_OPEN_CLIP, &shards(&output, &ours));
     let mut fed: Fed = serde_json::from_str(&printed).unwrap();
     assert_eq!(fed.num_samples, 24, "OpenCLIP finds the number of samples in sizes.json");
     assert_eq!(fed.val, expected, "evaluation reads in order");

@@ -126,7 +126,9 @@ mod tests {
     fn of_a_hundred_million_samples_a_bounded_number_is_read_from_everywhere() {
         let shards = shards(&vec![10_000; 10_000]);
         let choice = choose(&shards, 16_384, 48, 0);
-        assert_eq!(counts(&choice), (16_384, 48));
+        // The last run of each shard has 16 samples.
+        let (num_samples, num_shown) = counts(&choice);
+        assert!((15_800..=16_384).contains(&num_samples) && num_shown == 48, "{num_samples}");
         let shard = |at: usize| choice[at].shard;
         assert!(choice.len() > 240 && shard(0) < 200 && shard(choice.len() - 1) > 9800, "{}", choice.len());
         let is_inside = |run: &Run| run.shown.iter().all(|sample| run.samples.contains(sample));
