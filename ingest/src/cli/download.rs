@@ -1,13 +1,15 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use fastclip_ingest::{
-    DownloadOptions, EncodeFormat, FetchOptions, HostList, HostListError, OnExisting, PictureOptions,
-    Progress, ResizeMode, RowFilters, UrlColumns, download,
+    DownloadOptions, EncodeFormat, HostList, HostListError, OnExisting, PictureOptions, Progress, ResizeMode,
+    RowFilters, UrlColumns, download,
 };
 
+use super::command_line;
+use super::part::PartArgs;
+use super::requests::RequestArgs;
 use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
 
 /// Fetches images by a list of URLs and packs them into shards.
@@ -31,7 +33,7 @@ pub(crate) struct DownloadArgs {
     #[arg(long, value_name = "LOCATION")]
     output: String,
     /// Remove the dataset that is there, instead of going on with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "part")]
     overwrite: bool,
 
     /// Column with the URL
@@ -98,38 +100,11 @@ pub(crate) struct DownloadArgs {
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::new(10_000).expect("not zero"), help_heading = "Shards")]
     number_sample_per_shard: NonZeroU32,
 
-    /// Requests at a time
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("not zero"), help_heading = "Requests")]
-    thread_count: NonZeroUsize,
-    /// Requests to one host at a time
-    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_requests_per_host, help_heading = "Requests")]
-    max_requests_per_host: NonZeroUsize,
-    /// Seconds to wait for a connection, and for the next bytes of an answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds, help_heading = "Requests")]
-    timeout: f64,
-    /// Seconds for one attempt as a whole
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = parse_seconds, help_heading = "Requests")]
-    total_timeout: f64,
-    /// Further attempts after failures that may pass
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Requests")]
-    retries: u32,
-    /// Bytes of an image file
-    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_bytes, help_heading = "Requests")]
-    max_file_bytes: u64,
-    /// Name that hosts may address in X-Robots-Tag
-    #[arg(long, value_name = "NAME", help_heading = "Requests")]
-    user_agent_token: Option<String>,
-    /// Directives of X-Robots-Tag that keep an image out, separated by commas; empty for none
-    #[arg(
-        long,
-        value_name = "NAMES",
-        default_value = "noai,noimageai,noindex,noimageindex",
-        help_heading = "Requests"
-    )]
-    disallowed_header_directives: String,
-    /// Ask hosts in private networks and on this machine, too
-    #[arg(long, help_heading = "Requests")]
-    allow_private_hosts: bool,
+    #[command(flatten)]
+    requests: RequestArgs,
+
+    #[command(flatten)]
+    part: PartArgs,
 
     /// Threads that decode, resize and encode [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Running")]
@@ -168,9 +143,10 @@ impl DownloadArgs {
     }
 
     fn resolve(self) -> anyhow::Result<DownloadOptions> {
-        let timeout = Duration::from_secs_f64(self.timeout);
-        let directives = self.disallowed_header_directives.split(',').map(str::trim);
+        let part = self.part.resolve()?;
         Ok(DownloadOptions {
+            part,
+            command: Some(command_line::without(&["--part"])),
             input: self.input,
             output: create_store(&self.output)?,
             on_existing: if self.overwrite { OnExisting::Overwrite } else { OnExisting::Resume },
@@ -210,32 +186,11 @@ impl DownloadArgs {
                 max_aspect_ratio: self.max_aspect_ratio,
                 max_image_pixels: self.max_image_pixels,
             },
-            fetch: FetchOptions {
-                connect_timeout: timeout,
-                read_timeout: timeout,
-                total_timeout: Duration::from_secs_f64(self.total_timeout),
-                max_bytes: self.max_file_bytes,
-                retries: self.retries,
-                max_requests_per_host: self.max_requests_per_host,
-                user_agent_token: self.user_agent_token,
-                disallowed_directives: directives
-                    .filter(|name| !name.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-                allow_private_hosts: self.allow_private_hosts,
-                ..FetchOptions::default()
-            },
-            concurrency: self.thread_count,
+            concurrency: self.requests.thread_count,
+            fetch: self.requests.resolve(),
             threads: threads(self.threads),
             created_by: CREATED_BY.to_owned(),
         })
-    }
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
-        _ => Err("expected a number of seconds above 0".to_owned()),
     }
 }
 

@@ -1,11 +1,16 @@
 //! The command line of `ingest`: parses, calls the library, prints.
 
+mod command_line;
 mod completions;
 mod download;
 mod failure;
+mod finish;
 mod index;
 mod inspect;
 mod pack;
+mod part;
+mod requests;
+mod retry;
 mod stats;
 mod verify;
 
@@ -45,6 +50,7 @@ Examples:
   ingest synth --output data/toy
   ingest pack --input data/toy/train/table.jsonl --output data/shards/train
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
+  ingest retry data/cc3m
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
@@ -56,6 +62,8 @@ environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set th
 #[derive(Debug, Subcommand)]
 enum Command {
     Download(Box<download::DownloadArgs>),
+    Finish(finish::FinishArgs),
+    Retry(Box<retry::RetryArgs>),
     Pack(pack::PackArgs),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
@@ -74,6 +82,8 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Download(args) => args.run(),
+            Command::Finish(args) => args.run(),
+            Command::Retry(args) => args.run(),
             Command::Pack(args) => args.run(),
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),

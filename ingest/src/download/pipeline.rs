@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 
@@ -7,13 +8,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::DownloadError;
 use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
-use super::rows::{UrlRow, UrlRows};
+use super::rows::UrlRow;
 use super::spool::Spool;
-use super::{DownloadError, DownloadOptions};
-use crate::fetch::{FetchFailure, Fetched, Fetcher};
-use crate::picture::{PictureFailure, PictureMaker};
-use crate::source::SourceError;
+use crate::fetch::{FetchFailure, FetchOptions, Fetched, Fetcher};
+use crate::picture::{PictureFailure, PictureMaker, PictureOptions};
 use crate::stop::Stop;
 
 /// Rows between the slowest one and the newest. What is ready among them waits on the disk; some twenty bytes of each stay in
@@ -23,9 +23,39 @@ const WINDOW_ROWS: usize = 1 << 16;
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
 
+/// What is needed to turn rows into outcomes.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) picture: PictureOptions,
+    pub(super) fetch: FetchOptions,
+    /// Requests at a time.
+    pub(super) concurrency: NonZeroUsize,
+    /// Threads that make pictures.
+    pub(super) threads: NonZeroUsize,
+}
+
+/// A row on its way to a shard.
+#[derive(Debug)]
+pub(super) struct ShardRow {
+    /// Number of the shard. It does not fall from one row to the next.
+    pub(super) shard: u64,
+    pub(super) row: UrlRow,
+}
+
+/// Rows in the order in which they are written.
+pub(super) type ShardRows<'a> = Box<dyn Iterator<Item = Result<ShardRow, DownloadError>> + Send + 'a>;
+
+/// Tells where the outcome of a row goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    ordinal: u64,
+    shard: u64,
+}
+
 /// A row with what its host said. The permit is held until the image has been made, so that there
 /// are never more images than requests are allowed.
 struct Answered {
+    place: Place,
     row: UrlRow,
     answer: Result<Fetched, Failure>,
     _permit: OwnedSemaphorePermit,
@@ -33,25 +63,25 @@ struct Answered {
 
 type Outcomes = Sender<Result<Outcome, DownloadError>>;
 
-/// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows, of which `first_row` is the first.
+/// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows.
 ///
 /// Asked to stop, it ends with the shard that the newest row belongs to.
 pub(super) fn run(
-    options: &DownloadOptions,
+    work: &Work,
     runtime: &Runtime,
-    (first_row, rows): (u64, UrlRows),
-    fetcher: Fetcher,
+    rows: ShardRows<'_>,
     stop: &Stop,
     mut consume: impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
-    let threads = options.threads.get();
-    let makers = (0..threads).map(|_| PictureMaker::new(options.picture.clone()));
+    let fetcher = Fetcher::new(work.fetch.clone()).map_err(DownloadError::Client)?;
+    let threads = work.threads.get();
+    let makers = (0..threads).map(|_| PictureMaker::new(work.picture.clone()));
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
     // Bounded by the permits in it.
     let (fetched, to_make) = unbounded::<Answered>();
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
-    let (to_fetch, admitted) = mpsc::channel(options.concurrency.get());
+    let (to_fetch, admitted) = mpsc::channel(work.concurrency.get());
     let (alive, ended) = oneshot::channel::<()>();
     thread::scope(move |scope| {
         for maker in makers {
@@ -59,27 +89,26 @@ pub(super) fn run(
             scope.spawn(move || make_pictures(maker, &to_make, &outcomes));
         }
         drop(to_make);
-        scope.spawn(move || admit_rows(rows, options, stop, &tickets, &to_fetch));
-        let concurrency = options.concurrency.get();
+        scope.spawn(move || admit_rows(rows, stop, &tickets, &to_fetch));
+        let concurrency = work.concurrency.get();
         scope.spawn(move || {
             runtime.block_on(fetch_rows(admitted, fetcher, concurrency, fetched, outcomes, alive))
         });
         // By value: once it returns, the channels are closed, and no thread waits for them.
-        deliver(done, returned, ended, Spool::new(first_row), &mut consume)
+        deliver(done, returned, ended, &mut consume)
     })
 }
 
 /// Reads rows as far as the window allows.
 fn admit_rows(
-    rows: UrlRows,
-    options: &DownloadOptions,
+    rows: ShardRows<'_>,
     stop: &Stop,
     tickets: &Sender<()>,
-    to_fetch: &mpsc::Sender<Result<UrlRow, SourceError>>,
+    to_fetch: &mpsc::Sender<Result<ShardRow, DownloadError>>,
 ) {
-    let rows_per_shard = u64::from(options.rows_per_shard.get());
+    let mut shard = None;
     for row in rows {
-        let starts_shard = row.as_ref().is_ok_and(|row| row.number % rows_per_shard == 0);
+        let starts_shard = row.as_ref().is_ok_and(|row| shard.replace(row.shard) != Some(row.shard));
         if starts_shard && stop.is_requested() {
             return;
         }
@@ -92,7 +121,7 @@ fn admit_rows(
 
 /// Asks for rows, many at a time, until there are no more or nobody is there to take them.
 async fn fetch_rows(
-    mut rows: mpsc::Receiver<Result<UrlRow, SourceError>>,
+    mut rows: mpsc::Receiver<Result<ShardRow, DownloadError>>,
     fetcher: Fetcher,
     concurrency: usize,
     fetched: Sender<Answered>,
@@ -103,15 +132,18 @@ async fn fetch_rows(
     let permits = Arc::new(Semaphore::new(concurrency));
     let mut requests = JoinSet::new();
     let all = async {
+        let mut ordinal = 0;
         while let Some(row) = rows.recv().await {
-            let row = match row {
+            let ShardRow { shard, row } = match row {
                 Ok(row) => row,
                 Err(error) => {
                     // Closed means that the consumer has ended, and knows why.
-                    let _ = outcomes.send(Err(error.into()));
+                    let _ = outcomes.send(Err(error));
                     return;
                 }
             };
+            let place = Place { ordinal, shard };
+            ordinal += 1;
             let permit = Arc::clone(&permits).acquire_owned().await;
             let permit = permit.expect("the semaphore is never closed");
             let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
@@ -121,7 +153,7 @@ async fn fetch_rows(
                     Some(fault) => Err(fault),
                     None => fetcher.fetch(&row.url).await.map_err(Failure::from),
                 };
-                let _ = fetched.send(Answered { row, answer, _permit: permit });
+                let _ = fetched.send(Answered { place, row, answer, _permit: permit });
             });
             while requests.try_join_next().is_some() {}
         }
@@ -135,14 +167,19 @@ async fn fetch_rows(
 }
 
 fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
-    for Answered { row, answer, _permit } in fetched {
-        if outcomes.send(Ok(outcome(&mut maker, row, answer))).is_err() {
+    for Answered { place, row, answer, _permit } in fetched {
+        if outcomes.send(Ok(outcome(&mut maker, place, row, answer))).is_err() {
             return;
         }
     }
 }
 
-fn outcome(maker: &mut PictureMaker, row: UrlRow, answer: Result<Fetched, Failure>) -> Outcome {
+fn outcome(
+    maker: &mut PictureMaker,
+    Place { ordinal, shard }: Place,
+    row: UrlRow,
+    answer: Result<Fetched, Failure>,
+) -> Outcome {
     let made = answer.and_then(|body| {
         let picture = maker.make(&body.bytes)?;
         let facts = ImageFacts {
@@ -162,7 +199,7 @@ fn outcome(maker: &mut PictureMaker, row: UrlRow, answer: Result<Fetched, Failur
     };
     let UrlRow { number, url, caption, additional, fault: _ } = row;
     let report = Report { row: number, url, caption, additional, status, failure, image };
-    Outcome { report, image: bytes }
+    Outcome { ordinal, shard, report, image: bytes }
 }
 
 impl From<FetchFailure> for Failure {
@@ -182,9 +219,9 @@ fn deliver(
     done: Receiver<Result<Outcome, DownloadError>>,
     tickets: Receiver<()>,
     _ended: oneshot::Receiver<()>,
-    mut spool: Spool,
     consume: &mut impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
+    let mut spool = Spool::new();
     for outcome in done {
         let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
         while let Some(outcome) = next {

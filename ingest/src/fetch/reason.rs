@@ -43,6 +43,19 @@ pub enum FetchReason {
 }
 
 impl FetchReason {
+    /// Those after which another attempt may end otherwise; `http_5xx` stands for all codes from 500 on.
+    pub(crate) const TRANSIENT: [&str; 9] = [
+        "body_cut",
+        "connect_failure",
+        "dns_failure",
+        "http_408",
+        "http_425",
+        "http_429",
+        "http_5xx",
+        "timeout",
+        "total_timeout",
+    ];
+
     /// Whether another attempt may end otherwise.
     pub(super) fn is_retryable(self) -> bool {
         match self {
@@ -109,4 +122,36 @@ pub(super) fn of(error: &reqwest::Error) -> FetchFailure {
         FetchReason::Protocol
     };
     FetchFailure::new(reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FetchReason;
+
+    #[test]
+    fn what_is_transient_is_tried_again() {
+        let codes = (100..=599).map(FetchReason::HttpStatus);
+        let others = [
+            FetchReason::InvalidUrl,
+            FetchReason::SchemeRefused,
+            FetchReason::PrivateAddress,
+            FetchReason::DnsFailure,
+            FetchReason::ConnectFailure,
+            FetchReason::Timeout,
+            FetchReason::TotalTimeout,
+            FetchReason::TlsFailure,
+            FetchReason::TooManyRedirects,
+            FetchReason::OptedOut,
+            FetchReason::Encoded,
+            FetchReason::BodyTooLarge,
+            FetchReason::BodyCut,
+            FetchReason::EmptyBody,
+            FetchReason::Protocol,
+        ];
+        for reason in codes.chain(others) {
+            let name = reason.to_string();
+            let name = if name.starts_with("http_5") { "http_5xx" } else { &name };
+            assert_eq!(FetchReason::TRANSIENT.contains(&name), reason.is_retryable(), "{reason}");
+        }
+    }
 }

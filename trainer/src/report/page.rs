@@ -1,8 +1,10 @@
 //! The page as a whole.
 
+use std::borrow::Cow;
+
 use fastclip_pages::{count, duration, escaped, measure, percent};
 
-use super::chart::{Chart, Density, Series, Unit};
+use super::chart::{Along, Chart, Density, Series, Unit};
 use super::figures::times_chance;
 use super::gallery;
 use crate::eval::{Predictions, Recall, Retrieval};
@@ -18,6 +20,11 @@ pub(super) struct Page<'a> {
     pub(super) images: &'a [String],
     pub(super) config: Option<&'a str>,
     pub(super) dataset: &'a str,
+}
+
+/// A page of ours with this content.
+pub(super) fn page(title: &str, body: &str) -> String {
+    fastclip_pages::Page { title, style: include_str!("style.css"), body }.to_html()
 }
 
 /// A figure at the top of the page.
@@ -51,8 +58,7 @@ impl Page<'_> {
             html += "</section>\n";
         }
         html += &self.facts();
-        let (title, style) = (&self.info.name, include_str!("style.css"));
-        fastclip_pages::Page { title, style, body: &html }.to_html()
+        page(&self.info.name, &html)
     }
 
     fn header(&self) -> String {
@@ -134,19 +140,21 @@ impl Page<'_> {
         let curve = |of: &dyn Fn(&TrainRecord) -> Option<f64>| -> Vec<(f64, f64)> {
             self.trains().filter_map(|record| Some((record.step as f64, of(record)?))).collect()
         };
-        let measured = |title, name, density, points| Chart {
+        let measured = |title, name: &'static str, density, points| Chart {
             title,
             unit: Unit::Measure,
             density,
             is_wide: false,
-            series: vec![Series { name, points }],
+            series: vec![Series { name: Cow::Borrowed(name), points }],
+            along: Along::Steps,
             reference: None,
         };
-        let mut losses = vec![Series { name: "objective", points: curve(&|record| Some(record.loss)) }];
+        let mut losses =
+            vec![Series { name: "objective".into(), points: curve(&|record| Some(record.loss)) }];
         // OpenCLIP's objective is that very figure: a second curve would hide behind the first.
         if self.trains().any(|record| record.contrastive_loss.is_some_and(|loss| loss != record.loss)) {
             let points = curve(&|record| record.contrastive_loss);
-            losses.push(Series { name: "InfoNCE of the batch", points });
+            losses.push(Series { name: "InfoNCE of the batch".into(), points });
         }
         let timing = |of: fn(&TrainRecord) -> f64| curve(&|record| Some(of(record)));
         vec![
@@ -170,17 +178,18 @@ impl Page<'_> {
                 density: Density::Noisy,
                 is_wide: false,
                 series: vec![Series {
-                    name: "of each step",
+                    name: "of each step".into(),
                     points: timing(|record| record.timing.data_seconds / record.timing.step_seconds),
                 }],
+                along: Along::Steps,
                 reference: None,
             },
         ]
     }
 
     fn accuracy_charts(&self) -> Vec<Chart> {
-        let curve = |name, of: &dyn Fn(&EvalRecord) -> Option<f64>| Series {
-            name,
+        let curve = |name: &'static str, of: &dyn Fn(&EvalRecord) -> Option<f64>| Series {
+            name: name.into(),
             points: self.evals().filter_map(|record| Some((record.step as f64, of(record)?))).collect(),
         };
         let chart = |title, series, reference: Option<f64>| Chart {
@@ -189,6 +198,7 @@ impl Page<'_> {
             density: Density::Sparse,
             is_wide: false,
             series,
+            along: Along::Steps,
             reference: reference.map(|value| ("chance", value)),
         };
         let last = self.evals().last();
@@ -262,18 +272,26 @@ impl Page<'_> {
     }
 
     fn trains(&self) -> impl DoubleEndedIterator<Item = &TrainRecord> {
-        self.records.iter().filter_map(|record| match record {
-            Record::Train(record) => Some(record),
-            Record::Eval(_) => None,
-        })
+        trains(self.records)
     }
 
     fn evals(&self) -> impl DoubleEndedIterator<Item = &EvalRecord> {
-        self.records.iter().filter_map(|record| match record {
-            Record::Eval(record) => Some(record),
-            Record::Train(_) => None,
-        })
+        evals(self.records)
     }
+}
+
+pub(super) fn trains(records: &[Record]) -> impl DoubleEndedIterator<Item = &TrainRecord> {
+    records.iter().filter_map(|record| match record {
+        Record::Train(record) => Some(record),
+        Record::Eval(_) => None,
+    })
+}
+
+pub(super) fn evals(records: &[Record]) -> impl DoubleEndedIterator<Item = &EvalRecord> {
+    records.iter().filter_map(|record| match record {
+        Record::Eval(record) => Some(record),
+        Record::Train(_) => None,
+    })
 }
 
 impl Headline {
