@@ -4,12 +4,17 @@ mod command_line;
 mod completions;
 mod download;
 mod failure;
+mod filter_args;
 mod finish;
 mod index;
+mod inspect;
 mod pack;
 mod part;
+mod picture_args;
 mod requests;
+mod reshard;
 mod retry;
+mod shard_args;
 mod stats;
 mod verify;
 
@@ -18,7 +23,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fastclip_ingest::{Progress, Stop, synth};
+use fastclip_ingest::{Inputs, Progress, Stop, synth};
 use fastclip_shards::{Store, StoreOptions};
 
 pub(crate) use failure::{report, report_arguments};
@@ -50,9 +55,11 @@ Examples:
   ingest pack --input data/toy/train/table.jsonl --output data/shards/train
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
   ingest retry data/cc3m
+  ingest reshard data/cc3m --output data/cc3m-large --max-shard-bytes 1000000000
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
+  ingest inspect data/shards/train --html train.html
 
 Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
 environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
@@ -63,9 +70,11 @@ enum Command {
     Finish(finish::FinishArgs),
     Retry(Box<retry::RetryArgs>),
     Pack(pack::PackArgs),
+    Reshard(Box<reshard::ReshardArgs>),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
     Stats(stats::StatsArgs),
+    Inspect(inspect::InspectArgs),
     #[command(after_help = "\
 Examples:
   ingest synth --output data/toy
@@ -82,9 +91,11 @@ impl Cli {
             Command::Finish(args) => args.run(),
             Command::Retry(args) => args.run(),
             Command::Pack(args) => args.run(),
+            Command::Reshard(args) => args.run(),
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Stats(args) => args.run(),
+            Command::Inspect(args) => args.run(),
             Command::Synth(args) => {
                 let progress = Progress::console("drawing", "pictures");
                 let report = synth::synth(&args.into_options(), &progress);
@@ -122,6 +133,11 @@ fn open_store(location: &str) -> Result<Store, failure::Refused> {
 
 fn create_store(location: &str) -> Result<Store, failure::Refused> {
     Store::create(location, &StoreOptions::from_process()).map_err(failure::Refused::location)
+}
+
+/// What is to be read, with the credentials of this process.
+fn inputs(paths: Vec<PathBuf>) -> Inputs {
+    Inputs { paths, store: StoreOptions::from_process() }
 }
 
 /// A file that must be there, for arguments that would otherwise be noticed late.

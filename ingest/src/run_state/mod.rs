@@ -18,13 +18,14 @@ use serde_json::Value;
 
 use claim::CLAIMS_FOLDER;
 
+use crate::duplicates::Duplicates;
 use crate::{REJECTED_FILE, SIZES_FILE};
 
 /// Small files that are asked for, or removed, at a time.
 pub(crate) const REQUESTS_AT_A_TIME: usize = 32;
 
 /// Folders that exist while a dataset is unfinished.
-const STATE_FOLDERS: [&str; 3] = ["download-state", "pack-state", "retry-state"];
+const STATE_FOLDERS: [&str; 4] = ["download-state", "pack-state", "reshard-state", "retry-state"];
 
 /// Holds the settings of a run, beside its records.
 const SETTINGS_FILE: &str = "settings.json";
@@ -38,6 +39,17 @@ pub enum OnExisting {
     Resume,
     /// Remove it first.
     Overwrite,
+}
+
+impl OnExisting {
+    /// What the flags `--resume` and `--overwrite` mean, of which at most one is given.
+    pub fn of_flags(is_resume: bool, is_overwrite: bool) -> Self {
+        match (is_resume, is_overwrite) {
+            (true, _) => Self::Resume,
+            (_, true) => Self::Overwrite,
+            _ => Self::Refuse,
+        }
+    }
 }
 
 /// Why a dataset cannot be begun, continued or written beside its shards.
@@ -262,6 +274,23 @@ impl<'a> RunState<'a> {
         self.write_json(&self.record_file(number), record).await
     }
 
+    /// Remembers which images of a shard later ones are compared with. Comes before its record.
+    pub(crate) async fn add_seen(&self, number: u64, entries: Vec<u8>) -> Result<(), RunStateError> {
+        self.write(&self.seen_file(number), entries).await
+    }
+
+    /// Remembers the images of a complete shard again.
+    pub(crate) async fn restore_seen(&self, number: u64, seen: &mut Duplicates) -> Result<(), RunStateError> {
+        let name = self.seen_file(number);
+        let Some(entries) = self.read(&name).await? else {
+            return Err(self.changed(&name, "is not there any more".to_owned()));
+        };
+        if seen.restore(&entries) {
+            return Ok(());
+        }
+        Err(self.changed(&name, format!("has {} bytes, which are no whole entries", entries.len())))
+    }
+
     /// Reads what was remembered about a shard.
     pub(crate) async fn record<R: DeserializeOwned>(&self, number: u64) -> Result<Option<R>, RunStateError> {
         self.read_json(&self.record_file(number)).await
@@ -435,6 +464,10 @@ impl<'a> RunState<'a> {
 
     fn note_file(&self, name: &str) -> String {
         format!("{}/{name}.json", self.folder())
+    }
+
+    fn seen_file(&self, number: u64) -> String {
+        format!("{}/{number:05}.seen", self.folder())
     }
 
     fn record_file(&self, number: u64) -> String {

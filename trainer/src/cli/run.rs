@@ -48,7 +48,7 @@ Examples:
   train run --config configs/demo.toml
   train run --train-data data/train --val-data data/held-out --model toy --batch-size 128 --epochs 10
   train run --config configs/demo.toml --lr 1e-3 --print-config
-  torchrun --no-python --nproc-per-node 2 train run --config configs/demo.toml
+  torchrun --no-python --nproc-per-node 2 -- train run --config configs/demo.toml
 
 Every setting can also stand in the file of --config: `batch_size = 128` for `--batch-size 128`.";
 

@@ -119,7 +119,8 @@ fn torchrun_starts_killed_ranks_again_from_their_checkpoint() {
     let mut running = Ranks::new(1).start(|_| {
         let mut command: Command = fastclip_testkit::Python::with_torch().command();
         command.args(["-m", "torch.distributed.run", "--no-python", "--nproc-per-node", "2"]);
-        command.args(["--standalone", "--max-restarts", "1", env!("CARGO_BIN_EXE_train"), "run"]);
+        // Behind `--`, as `--logs` looks like an option of torchrun's own.
+        command.args(["--standalone", "--max-restarts", "1", "--", env!("CARGO_BIN_EXE_train"), "run"]);
         command.args(setting.flags("torchrun", 2)).args(["--save-every-steps", "1"]);
         command.current_dir(setting.path(""));
         command

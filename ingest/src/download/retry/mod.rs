@@ -32,6 +32,7 @@ use super::rows::UrlRow;
 use super::settings::Settings;
 use super::shards::{ShardPlan, ShardSequence};
 use super::{DownloadError, fill, resume};
+use crate::duplicates::DuplicateOptions;
 use crate::fetch::FetchOptions;
 use crate::progress::Progress;
 use crate::run_state::RunState;
@@ -105,6 +106,7 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let plan = ShardPlan {
         layout: downloaded.layout,
         additional: downloaded.additional.clone(),
+        hash: downloaded.hash,
         settings: Settings::digest(&settings.to_json()),
         first_shard: downloaded.next_shard(),
         first_id: SampleId(manifest.num_sample_ids),
@@ -116,13 +118,16 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let rows = rows.filter(move |row| !row.as_ref().is_ok_and(|row| is_done.contains(&row.shard)));
     let work = Work {
         picture: downloaded.picture.clone(),
+        // What the other rows are is known only to the run that fetched them.
+        duplicates: DuplicateOptions::default(),
+        hash: downloaded.hash,
         fetch: options.fetch.clone(),
         concurrency: options.concurrency,
         threads: options.threads,
     };
     let expected = || lock(&chosen).all();
     progress.set_total(selection.most_rows(&downloaded.counts));
-    let sequence = ShardSequence::new(plan, &state, done);
+    let sequence = ShardSequence::new(plan, &state, done, DuplicateOptions::default());
     let records = fill(&work, &runtime, Box::new(rows), (sequence, expected), progress, stop)?;
 
     let before = std::mem::take(&mut lock(&chosen).before);
@@ -210,7 +215,7 @@ fn rows_again(
     let passes = downloaded.passes.iter().map(Pass::shards);
     let mut rows =
         newest(std::iter::once(0..layout.num_shards()).chain(passes).map(|shards| tables.rows(shards)));
-    let chosen = Arc::clone(chosen);
+    let (chosen, verify_hash) = (Arc::clone(chosen), downloaded.verify_hash.clone());
     std::iter::from_fn(move || {
         loop {
             let row = match rows.next() {
@@ -225,13 +230,14 @@ fn rows_again(
                 continue;
             }
             let TableRow { number, status, reason, url, caption, additional } = row;
+            let hash = verify_hash.as_ref().map(|column| column.of(&additional));
             let mut chosen = lock(&chosen);
             let shard = first_shard + layout.shard_of(chosen.num_rows);
             chosen.num_rows += 1;
             chosen.before.add_ended(status, Some(&reason));
             return Some(Ok(ShardRow {
                 shard,
-                row: UrlRow { number, url, caption, additional, fault: None },
+                row: UrlRow { number, url, caption, additional, hash, fault: None },
             }));
         }
     })
