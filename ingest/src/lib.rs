@@ -32,11 +32,11 @@ pub use download::{
     DownloadCounts, DownloadError, DownloadOptions, DownloadReport, HostList, HostListError, RowFilters,
     UrlColumns, download,
 };
-pub use fetch::{ClientError, FetchOptions, FetchReason};
+pub use fetch::{ClientError, DnsOptions, FetchOptions, FetchReason, Outage};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
-pub use progress::Progress;
+pub use progress::{LogFormat, Progress, ProgressError, ProgressOptions, ProgressSnapshot};
 pub use rejection::{Reason, Rejection, RejectionCounts};
 pub use run_state::{OnExisting, RunStateError};
 pub use source::{Columns, SourceError, Split};

@@ -13,12 +13,16 @@ pub enum WebAnswer {
     Body(Vec<u8>),
     /// This status, these headers, this body. The length is right.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// 200, and a length that is less than the body's.
+    Overlong(Vec<u8>, usize),
     /// 200, a length of so many bytes more than the body has, and the end of the connection behind it.
     Cut(Vec<u8>, usize),
     /// One byte of a long body at a time, with a pause after each.
     Dripping(Duration),
     /// A body without end, as fast as it is read.
     Endless,
+    /// Headers without end, as fast as they are read.
+    EndlessHead,
     /// Nothing, ever. The connection stays open.
     Silence,
     /// Bytes that are no HTTP.
@@ -128,6 +132,17 @@ fn respond(mut connection: TcpStream, answer: WebAnswer, shared: &Shared) -> std
         WebAnswer::Cut(body, missing) => {
             connection.write_all(head(200, body.len() + missing, &[]).as_bytes())?;
             connection.write_all(&body)
+        }
+        WebAnswer::Overlong(body, length) => {
+            connection.write_all(head(200, length, &[]).as_bytes())?;
+            connection.write_all(&body)
+        }
+        WebAnswer::EndlessHead => {
+            connection.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            while is_open() {
+                connection.write_all(b"X-More: and more of the same\r\n")?;
+            }
+            Ok(())
         }
         WebAnswer::Dripping(pause) => {
             connection.write_all(head(200, 5000, &[]).as_bytes())?;

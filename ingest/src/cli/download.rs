@@ -1,14 +1,21 @@
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use fastclip_ingest::{
-    DownloadOptions, EncodeFormat, FetchOptions, HostList, HostListError, OnExisting, PictureOptions,
-    Progress, ResizeMode, RowFilters, UrlColumns, download,
+    DnsOptions, DownloadOptions, EncodeFormat, FetchOptions, HostList, HostListError, OnExisting,
+    PictureOptions, ResizeMode, RowFilters, UrlColumns, download,
 };
+use ipnet::IpNet;
 
-use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
+use super::files::Files;
+use super::progress::ProgressArgs;
+use super::{CREATED_BY, create_store, parse_existing, parse_seconds, print, stop_on_signals, threads};
+
+/// What a request to stop is answered with.
+const STOPPING: &str = "stopping when the open shard is complete; the same command goes on from there. Ctrl-C again stops at once";
 
 /// Fetches images by a list of URLs and packs them into shards.
 ///
@@ -104,12 +111,21 @@ pub(crate) struct DownloadArgs {
     /// Requests to one host at a time
     #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_requests_per_host, help_heading = "Requests")]
     max_requests_per_host: NonZeroUsize,
+    /// Requests to one host a second [default: no limit]
+    #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Requests")]
+    max_requests_per_second_per_host: Option<f64>,
     /// Seconds to wait for a connection, and for the next bytes of an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds, help_heading = "Requests")]
     timeout: f64,
     /// Seconds for one attempt as a whole
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = parse_seconds, help_heading = "Requests")]
     total_timeout: f64,
+    /// Least bytes a second of an image that has taken --timeout; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().min_bytes_per_second, help_heading = "Requests")]
+    min_bytes_per_second: u64,
+    /// Redirects that are followed
+    #[arg(long, value_name = "N", default_value_t = FetchOptions::default().max_redirects, help_heading = "Requests")]
+    max_redirects: u32,
     /// Further attempts after failures that may pass
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Requests")]
     retries: u32,
@@ -130,11 +146,31 @@ pub(crate) struct DownloadArgs {
     /// Ask hosts in private networks and on this machine, too
     #[arg(long, help_heading = "Requests")]
     allow_private_hosts: bool,
+    /// Private networks to ask, such as 10.1.0.0/16, separated by commas
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',', help_heading = "Requests")]
+    allow_networks: Vec<IpNet>,
+
+    /// DNS servers, with or without a port, separated by commas [default: those of /etc/resolv.conf]
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', value_parser = parse_dns_server, help_heading = "Network")]
+    dns_servers: Vec<SocketAddr>,
+    /// Seconds to wait for an answer of a DNS server
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = parse_seconds, help_heading = "Network")]
+    dns_timeout: f64,
+    /// Names that are looked up at a time
+    #[arg(long, value_name = "N", default_value_t = DnsOptions::default().max_lookups, help_heading = "Network")]
+    max_dns_lookups: NonZeroUsize,
+    /// Seconds to wait when no host can be reached any more, before the run stops; `off` counts such rows as failed
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_outage, help_heading = "Network")]
+    max_outage: MaxOutage,
 
     /// Threads that decode, resize and encode [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Running")]
     threads: Option<NonZeroUsize>,
 }
+
+/// How long to wait for the network, if it is waited for.
+#[derive(Debug, Clone, Copy)]
+struct MaxOutage(Option<Duration>);
 
 /// [`ResizeMode`] on a command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -161,14 +197,20 @@ enum Format {
 }
 
 impl DownloadArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = download(&self.resolve()?, &Progress::console("fetching", "rows"), &stop)?;
-        print(report)
+        let progress = progress.start("fetching", "rows", &stop)?;
+        progress.watch(&stop, STOPPING);
+        let report = download(&self.resolve()?, &progress, &stop)?;
+        if report.was_complete {
+            return print(report);
+        }
+        print(format_args!("{report}\n{}", progress.snapshot().closing()))
     }
 
     fn resolve(self) -> anyhow::Result<DownloadOptions> {
         let timeout = Duration::from_secs_f64(self.timeout);
+        let files = Files::for_requests(self.thread_count, self.max_dns_lookups)?;
         let directives = self.disallowed_header_directives.split(',').map(str::trim);
         Ok(DownloadOptions {
             input: self.input,
@@ -214,28 +256,54 @@ impl DownloadArgs {
                 connect_timeout: timeout,
                 read_timeout: timeout,
                 total_timeout: Duration::from_secs_f64(self.total_timeout),
+                min_bytes_per_second: self.min_bytes_per_second,
                 max_bytes: self.max_file_bytes,
+                max_redirects: self.max_redirects,
                 retries: self.retries,
+                max_requests: self.thread_count,
                 max_requests_per_host: self.max_requests_per_host,
+                interval_per_host: self
+                    .max_requests_per_second_per_host
+                    .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
+                idle_timeout: files.idle_timeout(),
+                dns: DnsOptions {
+                    servers: self.dns_servers,
+                    timeout: Duration::from_secs_f64(self.dns_timeout),
+                    max_lookups: self.max_dns_lookups,
+                },
+                max_outage: self.max_outage.0,
                 user_agent_token: self.user_agent_token,
                 disallowed_directives: directives
                     .filter(|name| !name.is_empty())
                     .map(str::to_owned)
                     .collect(),
                 allow_private_hosts: self.allow_private_hosts,
+                allowed_networks: self.allow_networks,
                 ..FetchOptions::default()
             },
-            concurrency: self.thread_count,
             threads: threads(self.threads),
             created_by: CREATED_BY.to_owned(),
         })
     }
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
-        _ => Err("expected a number of seconds above 0".to_owned()),
+        Ok(rate) if rate > 1e-6 && rate.is_finite() => Ok(rate),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+fn parse_dns_server(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse().map(|address: IpAddr| (address, 53).into()));
+    address.map_err(|_| "expected an address, such as 9.9.9.9 or [2620:fe::fe]:53".to_owned())
+}
+
+fn parse_outage(text: &str) -> Result<MaxOutage, String> {
+    match text.parse::<f64>() {
+        _ if text == "off" => Ok(MaxOutage(None)),
+        Ok(seconds) if (0.0..1e9).contains(&seconds) => Ok(MaxOutage(Some(Duration::from_secs_f64(seconds)))),
+        _ => Err("expected a number of seconds, or `off`".to_owned()),
     }
 }
 

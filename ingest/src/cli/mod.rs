@@ -3,8 +3,10 @@
 mod completions;
 mod download;
 mod failure;
+mod files;
 mod index;
 mod pack;
+mod progress;
 mod stats;
 mod verify;
 
@@ -13,8 +15,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fastclip_ingest::{Progress, Stop, synth};
+use fastclip_ingest::{LogFormat, Stop, synth};
 use fastclip_shards::{Store, StoreOptions};
+use progress::ProgressArgs;
 
 pub(crate) use failure::{report, report_arguments};
 
@@ -35,6 +38,8 @@ const CREATED_BY: &str = concat!("ingest ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, Parser)]
 #[command(name = "ingest", version = VERSION, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,16 +72,22 @@ Examples:
 }
 
 impl Cli {
+    /// How errors are to be told.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.progress.format()
+    }
+
     /// Runs the chosen command to its end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let progress = self.progress;
         match self.command {
-            Command::Download(args) => args.run(),
-            Command::Pack(args) => args.run(),
-            Command::Index(args) => args.run(),
-            Command::Verify(args) => args.run(),
-            Command::Stats(args) => args.run(),
+            Command::Download(args) => args.run(&progress),
+            Command::Pack(args) => args.run(&progress),
+            Command::Index(args) => args.run(&progress),
+            Command::Verify(args) => args.run(&progress),
+            Command::Stats(args) => args.run(&progress),
             Command::Synth(args) => {
-                let progress = Progress::console("drawing", "pictures");
+                let progress = progress.start("drawing", "pictures", &Stop::default())?;
                 let report = synth::synth(&args.into_options(), &progress);
                 progress.finish();
                 print(report?)
@@ -112,6 +123,13 @@ fn open_store(location: &str) -> Result<Store, failure::Refused> {
 
 fn create_store(location: &str) -> Result<Store, failure::Refused> {
     Store::create(location, &StoreOptions::from_process()).map_err(failure::Refused::location)
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
+        _ => Err("expected a number of seconds above 0".to_owned()),
+    }
 }
 
 /// A file that must be there, for arguments that would otherwise be noticed late.

@@ -1,8 +1,9 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use fastclip_ingest::{Columns, Limits, OnExisting, PackOptions, Progress, Split, pack};
+use fastclip_ingest::{Columns, Limits, OnExisting, PackOptions, Split, pack};
 
+use super::progress::ProgressArgs;
 use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
 
 /// Packs images and captions into shards.
@@ -75,9 +76,9 @@ pub(crate) struct PackArgs {
 }
 
 impl PackArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = pack(&self.resolve()?, &Progress::console("packing", "rows"), &stop)?;
+        let report = pack(&self.resolve()?, &progress.start("packing", "rows", &stop)?, &stop)?;
         print(report)
     }
 

@@ -1,8 +1,9 @@
 use std::num::NonZeroUsize;
 
-use fastclip_ingest::{Progress, verify};
+use fastclip_ingest::verify;
 use fastclip_shards::Dataset;
 
+use super::progress::ProgressArgs;
 use super::{print, stop_on_signals, threads};
 
 /// Compares a dataset with its manifest and names the shards to rebuild.
@@ -24,12 +25,12 @@ pub(crate) struct VerifyArgs {
 }
 
 impl VerifyArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let stop = stop_on_signals()?;
         let report =
-            verify(&dataset, threads(self.threads), &Progress::console("verifying", "shards"), &stop)?;
+            verify(&dataset, threads(self.threads), &progress.start("verifying", "shards", &stop)?, &stop)?;
         print(&report)?;
         Ok(report.check()?)
     }

@@ -1,7 +1,7 @@
 use fastclip_images::DecoderError;
 use fastclip_shards::WriteError;
 
-use crate::fetch::ClientError;
+use crate::fetch::{ClientError, Outage};
 use crate::run_state::RunStateError;
 use crate::source::SourceError;
 
@@ -24,9 +24,9 @@ pub enum DownloadError {
     /// No runtime could be started.
     #[error("could not start a runtime")]
     Runtime(#[source] std::io::Error),
-    /// No HTTP client could be set up.
-    #[error("could not set up the HTTP client")]
-    Client(#[source] ClientError),
+    /// No client could be set up.
+    #[error(transparent)]
+    Client(ClientError),
     /// No decoder could be set up.
     #[error(transparent)]
     Decoder(DecoderError),
@@ -55,6 +55,11 @@ pub enum DownloadError {
         /// How often each failure was found.
         failures: String,
     },
+    /// Nothing can be reached.
+    #[error(
+        "stopped, for the network is down; complete shards are kept, and no row of this time counts as failed"
+    )]
+    Offline(#[source] Outage),
     /// Somebody asked to stop.
     #[error("stopped after {num_rows} rows; complete shards are kept")]
     Stopped {
@@ -85,6 +90,10 @@ impl DownloadError {
             Self::NoSamples { .. } => {
                 Some("the tables beside the shards, `*.parquet`, say what every row failed of")
             }
+            Self::Offline(_) => Some(
+                "run the same command to continue when the network is back. If the hosts of this list are really gone, --max-outage off \
+                 counts such rows as failed",
+            ),
             Self::Stopped { .. } => Some("run the same command to continue"),
             _ => None,
         }

@@ -71,8 +71,6 @@ pub struct DownloadOptions {
     pub picture: PictureOptions,
     /// How images are asked for.
     pub fetch: FetchOptions,
-    /// Requests at a time.
-    pub concurrency: NonZeroUsize,
     /// Threads that decode, resize and encode. Their number has no influence on the dataset.
     pub threads: NonZeroUsize,
     /// Program and version, for the manifest.
@@ -107,22 +105,25 @@ pub fn download(
             return Ok(DownloadReport::of_finished(options.output.location().to_owned(), &manifest));
         }
     }
-    let fetcher = Fetcher::new(options.fetch.clone()).map_err(DownloadError::Client)?;
+    let fetcher = Fetcher::new(options.fetch.clone(), progress.clone(), stop.clone());
+    let fetcher = fetcher.map_err(DownloadError::Client)?;
     let mut shards = runtime.block_on(ShardSequence::resume(options, state))?;
     progress.set_total(list.num_rows());
     let first = shards.next_row();
-    progress.advance(first, 0);
-    let ended = pipeline::run(options, &runtime, (first, list.rows(first)?), fetcher, stop, |outcome| {
-        let num_bytes = outcome.image.len() as u64;
-        runtime.block_on(shards.take(outcome))?;
-        progress.advance(1, num_bytes);
-        Ok(())
-    });
+    progress.resume_at(first);
+    let ended =
+        pipeline::run(options, &runtime, (first, list.rows(first)?), fetcher, (progress, stop), |outcome| {
+            runtime.block_on(shards.take(outcome))
+        });
     progress.finish();
     runtime.block_on(async {
         match ended {
             Ok(()) if shards.next_row() < list.num_rows() && stop.is_requested() => {
                 Err(DownloadError::Stopped { num_rows: shards.next_row() })
+            }
+            Err(DownloadError::Offline(_)) if stop.is_requested() => {
+                let stopped = DownloadError::Stopped { num_rows: shards.next_row() };
+                Err(shards.give_up(stopped).await)
             }
             Ok(()) => shards.finish(&settings, list.num_rows()).await,
             Err(error) => Err(shards.give_up(error).await),

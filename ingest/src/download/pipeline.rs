@@ -1,18 +1,20 @@
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
 use super::rows::{UrlRow, UrlRows};
 use super::spool::Spool;
 use super::{DownloadError, DownloadOptions};
-use crate::fetch::{FetchFailure, Fetched, Fetcher};
+use crate::fetch::{FetchFailure, Fetched, Fetcher, Unfetched};
 use crate::picture::{PictureFailure, PictureMaker};
+use crate::progress::{Progress, SUCCESS};
 use crate::source::SourceError;
 use crate::stop::Stop;
 
@@ -20,50 +22,58 @@ use crate::stop::Stop;
 /// memory.
 const WINDOW_ROWS: usize = 1 << 16;
 
+/// Rows that wait for their hosts, at most. A slow host holds back its own rows only, as long as others are among so many.
+const WAITING_ROWS: usize = 1 << 13;
+
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
 
-/// A row with what its host said. The permit is held until the image has been made, so that there
-/// are never more images than requests are allowed.
+/// A row with what its host said.
 struct Answered {
     row: UrlRow,
     answer: Result<Fetched, Failure>,
-    _permit: OwnedSemaphorePermit,
 }
 
 type Outcomes = Sender<Result<Outcome, DownloadError>>;
 
 /// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows, of which `first_row` is the first.
 ///
-/// Asked to stop, it ends with the shard that the newest row belongs to.
+/// Asked to stop, it ends when the shard is complete that is being written.
 pub(super) fn run(
     options: &DownloadOptions,
     runtime: &Runtime,
     (first_row, rows): (u64, UrlRows),
     fetcher: Fetcher,
-    stop: &Stop,
+    (progress, stop): (&Progress, &Stop),
     mut consume: impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
     let threads = options.threads.get();
     let makers = (0..threads).map(|_| PictureMaker::new(options.picture.clone()));
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
-    // Bounded by the permits in it.
+    // Bounded by the tickets, and what is large in it by the requests.
     let (fetched, to_make) = unbounded::<Answered>();
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
-    let (to_fetch, admitted) = mpsc::channel(options.concurrency.get());
+    let (to_fetch, admitted) = mpsc::channel(options.fetch.max_requests.get());
     let (alive, ended) = oneshot::channel::<()>();
     thread::scope(move |scope| {
         for maker in makers {
             let (to_make, outcomes) = (to_make.clone(), outcomes.clone());
-            scope.spawn(move || make_pictures(maker, &to_make, &outcomes));
+            scope.spawn(move || make_pictures(maker, progress, &to_make, &outcomes));
         }
         drop(to_make);
         scope.spawn(move || admit_rows(rows, options, stop, &tickets, &to_fetch));
-        let concurrency = options.concurrency.get();
-        scope.spawn(move || {
-            runtime.block_on(fetch_rows(admitted, fetcher, concurrency, fetched, outcomes, alive))
-        });
+        scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, fetched, outcomes, alive)));
+        let rows_per_shard = u64::from(options.rows_per_shard.get());
+        let mut consume = |outcome: Outcome| -> Result<ControlFlow<()>, DownloadError> {
+            let ends_shard = (outcome.report.row + 1).is_multiple_of(rows_per_shard);
+            consume(outcome)?;
+            Ok(if ends_shard && stop.is_requested() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        };
         // By value: once it returns, the channels are closed, and no thread waits for them.
         deliver(done, returned, ended, Spool::new(first_row), &mut consume)
     })
@@ -94,13 +104,12 @@ fn admit_rows(
 async fn fetch_rows(
     mut rows: mpsc::Receiver<Result<UrlRow, SourceError>>,
     fetcher: Fetcher,
-    concurrency: usize,
     fetched: Sender<Answered>,
     outcomes: Outcomes,
     mut alive: oneshot::Sender<()>,
 ) {
     let fetcher = Arc::new(fetcher);
-    let permits = Arc::new(Semaphore::new(concurrency));
+    let places = Arc::new(Semaphore::new(WAITING_ROWS));
     let mut requests = JoinSet::new();
     let all = async {
         while let Some(row) = rows.recv().await {
@@ -112,19 +121,28 @@ async fn fetch_rows(
                     return;
                 }
             };
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            let permit = permit.expect("the semaphore is never closed");
-            let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
+            let place = Arc::clone(&places).acquire_owned().await;
+            let place = place.expect("the semaphore is never closed");
+            let (fetcher, fetched, outcomes) = (Arc::clone(&fetcher), fetched.clone(), outcomes.clone());
+            let on_its_way = fetcher.row();
             requests.spawn(async move {
-                let mut row = row;
+                let (mut row, _held) = (row, (place, on_its_way));
                 let answer = match row.fault.take() {
                     Some(fault) => Err(fault),
-                    None => fetcher.fetch(&row.url).await.map_err(Failure::from),
+                    None => match fetcher.fetch(&row.url).await {
+                        Ok(body) => Ok(body),
+                        Err(Unfetched::Failed(failure)) => Err(failure.into()),
+                        Err(Unfetched::Offline(outage)) => {
+                            let _ = outcomes.send(Err(DownloadError::Offline(outage)));
+                            return;
+                        }
+                    },
                 };
-                let _ = fetched.send(Answered { row, answer, _permit: permit });
+                let _ = fetched.send(Answered { row, answer });
             });
             while requests.try_join_next().is_some() {}
         }
+        fetcher.end_rows();
         while requests.join_next().await.is_some() {}
     };
     tokio::select! {
@@ -134,9 +152,18 @@ async fn fetch_rows(
     }
 }
 
-fn make_pictures(mut maker: PictureMaker, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
-    for Answered { row, answer, _permit } in fetched {
-        if outcomes.send(Ok(outcome(&mut maker, row, answer))).is_err() {
+fn make_pictures(
+    mut maker: PictureMaker,
+    progress: &Progress,
+    fetched: &Receiver<Answered>,
+    outcomes: &Outcomes,
+) {
+    for Answered { row, answer } in fetched {
+        let outcome = outcome(&mut maker, row, answer);
+        // Here and not when they are in order again: one slow row must not look as if nothing went on.
+        progress.advance(1, 0);
+        progress.count(outcome.report.failure.as_ref().map_or(SUCCESS, |(reason, _)| reason));
+        if outcomes.send(Ok(outcome)).is_err() {
             return;
         }
     }
@@ -183,12 +210,14 @@ fn deliver(
     tickets: Receiver<()>,
     _ended: oneshot::Receiver<()>,
     mut spool: Spool,
-    consume: &mut impl FnMut(Outcome) -> Result<(), DownloadError>,
+    consume: &mut impl FnMut(Outcome) -> Result<ControlFlow<()>, DownloadError>,
 ) -> Result<(), DownloadError> {
     for outcome in done {
         let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
         while let Some(outcome) = next {
-            consume(outcome)?;
+            if consume(outcome)?.is_break() {
+                return Ok(());
+            }
             tickets.recv().expect("a ticket was taken for each row");
             next = spool.pop().map_err(DownloadError::Spool)?;
         }

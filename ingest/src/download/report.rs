@@ -34,9 +34,16 @@ impl DownloadCounts {
 
     /// One line: `12 http_404, 3 dns_failure`, the most frequent first.
     pub fn summary(&self) -> String {
-        let mut failures: Vec<_> = self.failures.iter().collect();
-        failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        failures.iter().map(|(failure, count)| format!("{count} {failure}")).collect::<Vec<_>>().join(", ")
+        let failures = self.by_frequency().map(|(failure, count)| format!("{count} {failure}"));
+        failures.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Failures, the most frequent first.
+    fn by_frequency(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut failures: Vec<_> =
+            self.failures.iter().map(|(failure, count)| (failure.as_str(), *count)).collect();
+        failures.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        failures.into_iter()
     }
 
     pub(super) fn add_row(&mut self, report: &Report) {
@@ -119,13 +126,15 @@ impl fmt::Display for DownloadReport {
         if counts.failures.is_empty() {
             return Ok(());
         }
+        write!(f, "\n\n  {:<22} {:>12} {:>9}", "outcome", "rows", "share")?;
+        for (outcome, count) in std::iter::once(("success", counts.successes)).chain(counts.by_frequency()) {
+            let percent = count as f64 * 100.0 / num_rows.max(1) as f64;
+            write!(f, "\n  {outcome:<22} {count:>12} {percent:>7.1} %")?;
+        }
         write!(
             f,
-            "\n{} failed to download, {} to be resized, {} filtered: {}",
-            counts.failed_to_download,
-            counts.failed_to_resize,
-            counts.filtered,
-            counts.summary()
+            "\n\n{} failed to download, {} to be resized, {} filtered; the tables beside the shards have every row",
+            counts.failed_to_download, counts.failed_to_resize, counts.filtered
         )
     }
 }

@@ -122,7 +122,7 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
     let writer = DatasetWriter::resume(options.output.clone(), writer_options, done);
     let mut packer = Packer::new(options, &source, state, writer, records);
     progress.set_total(source.num_rows());
-    progress.advance(packer.next_row(), 0);
+    progress.resume_at(packer.next_row());
 
     let rows = source.rows(packer.next_row())?.map(|row| row.map_err(PackError::from));
     let start_worker = || {
