@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
@@ -127,6 +127,8 @@ impl Drop for TlsServer {
 fn config(certificate: Certificate, authority_file: &Path) -> ServerConfig {
     let key = || KeyPair::generate().expect("keys can be made");
     let mut params = CertificateParams::new(Vec::new()).expect("no name is a valid list of names");
+    // Authorities of the same name would be tried for each other's certificates.
+    params.distinguished_name.push(DnType::CommonName, format!("authority for {certificate:?}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority signs itself");
     std::fs::write(authority_file, authority.pem()).expect("the folder was just made");

@@ -79,11 +79,13 @@ pub(crate) struct FetchFailure {
     pub(crate) message: String,
     /// Whether another attempt is worth it.
     is_retryable: bool,
+    /// Whether it is known not to be ours, however it looks.
+    is_certain: bool,
 }
 
 impl FetchFailure {
     fn new(reason: FetchReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), is_retryable: reason.is_retryable() }
+        Self { reason, message: message.into(), is_retryable: reason.is_retryable(), is_certain: false }
     }
 }
 
@@ -179,10 +181,13 @@ impl Fetcher {
                     sleep(pause).await;
                     pause *= 2;
                 }
-                Verdict::Genuine => return Err(Unfetched::Failed(failure)),
-                Verdict::TryAgain => self.resolver.forget_failure(&host),
+                Verdict::Genuine => {
+                    self.resolver.remember_failure(&host, &failure);
+                    return Err(Unfetched::Failed(failure));
+                }
+                Verdict::TryAgain => self.resolver.forget(&host),
                 Verdict::Probe(permit) => {
-                    self.resolver.forget_failure(&host);
+                    self.resolver.forget(&host);
                     probe = Some(permit);
                 }
                 Verdict::Stop(outage) => return Err(Unfetched::Offline(outage)),
@@ -221,6 +226,9 @@ impl Fetcher {
         let request = request.expect("the semaphore is never closed");
         let _in_flight = self.progress.in_flight();
         if let Some(name) = url.domain() {
+            if let Some(failure) = self.resolver.known_failure(name) {
+                return Err(failure);
+            }
             // The client finds the answer again when it connects. Asked for there, the wait would count as one for a connection.
             step.deadline.within(self.resolver.addresses(name)).await??;
         }

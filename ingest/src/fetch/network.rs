@@ -207,7 +207,9 @@ impl Network {
 
     /// Finds out whose failure it is that an attempt has ended with. May take as long as the network is down.
     pub(super) async fn judge(&self, attempt: Attempt, host: &str, failure: &FetchFailure) -> Verdict {
-        let Some(max_outage) = self.max_outage.filter(|_| failure.reason.may_be_ours()) else {
+        let Some(max_outage) =
+            self.max_outage.filter(|_| failure.reason.may_be_ours() && !failure.is_certain)
+        else {
             return Verdict::Genuine;
         };
         if failure.reason == FetchReason::LocalFailure {

@@ -29,7 +29,7 @@ const MIN_ANSWER_TTL: Duration = Duration::from_secs(30);
 /// A name without addresses may get some.
 const MAX_UNKNOWN_TTL: Duration = Duration::from_secs(300);
 
-/// How long a name is left alone of which nothing could be learned, which took seconds.
+/// How long a name is left alone that is known to have no address or broken servers, which took seconds to find out.
 const FAILURE_TTL: Duration = Duration::from_secs(30);
 
 /// Attempts to learn the addresses of a name, over all servers.
@@ -86,8 +86,8 @@ struct Shared {
     rule: AddressRule,
     timeout: Duration,
     lookups: Semaphore,
-    /// Names of which nothing could be learned. Answers, and that there is none, are kept by the resolver below.
-    failures: Cache<String, Unresolved>,
+    /// Failures that are known to be the name's and not ours. Answers are kept by the resolver below.
+    failures: Cache<String, FetchFailure>,
 }
 
 impl Resolver {
@@ -112,9 +112,6 @@ impl Resolver {
 
     /// Addresses of a host that may be asked; never none.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        if let Some(failure) = self.shared.failures.get(host) {
-            return Err(failure);
-        }
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
             match self.ask(host).await {
@@ -123,16 +120,28 @@ impl Resolver {
             }
             pause *= 2;
         }
-        let ended = self.ask(host).await;
-        if let Err(failure @ (Unresolved::Failed { .. } | Unresolved::Silent { .. })) = &ended {
-            self.shared.failures.insert(host.to_owned(), failure.clone());
-        }
-        ended
+        self.ask(host).await
     }
 
-    /// Forgets that nothing could be learned of a host: it was our network that failed.
-    pub(super) fn forget_failure(&self, host: &str) {
-        self.shared.failures.invalidate(host);
+    /// The failure of a name, if it is known to be its own.
+    pub(super) fn known_failure(&self, host: &str) -> Option<FetchFailure> {
+        self.shared.failures.get(host)
+    }
+
+    /// Remembers that a failure is the name's.
+    pub(super) fn remember_failure(&self, host: &str, failure: &FetchFailure) {
+        if matches!(
+            failure.reason,
+            FetchReason::DnsUnknown | FetchReason::DnsFailure | FetchReason::DnsTimeout
+        ) {
+            self.shared
+                .failures
+                .insert(host.to_owned(), FetchFailure { is_certain: true, ..failure.clone() });
+        }
+    }
+
+    /// Forgets what was learned of a host while it may have been our network that failed.
+    pub(super) fn forget(&self, host: &str) {
         if let Ok(name) = name_of(host) {
             for kind in [RecordType::A, RecordType::AAAA] {
                 self.shared.dns.clear_lookup_cache(name.clone(), kind);

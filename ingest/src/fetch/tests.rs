@@ -244,7 +244,7 @@ async fn a_name_that_changes_its_meaning_is_checked_at_every_use() {
     names.answer("both.example.org", DnsAnswer::Addresses(both, 60));
     let resolver = Resolver::new(&dns(&names), AddressRule::default()).unwrap();
     assert!(resolver.addresses("rebinding.example.org").await.is_ok());
-    resolver.forget_failure("rebinding.example.org");
+    resolver.forget("rebinding.example.org");
     let private = resolver.addresses("rebinding.example.org").await.unwrap_err();
     assert!(matches!(private, resolver::Unresolved::Private { .. }), "{private}");
     // What the client asks for when it connects is the very same.

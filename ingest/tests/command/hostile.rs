@@ -25,7 +25,7 @@ fn download<'a>(more: &[&'a str]) -> Vec<&'a str> {
         "--timeout",
         PATIENCE,
         "--total-timeout",
-        "3",
+        "30",
         "--dns-timeout",
         PATIENCE,
         "--retries",
