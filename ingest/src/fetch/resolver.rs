@@ -130,13 +130,10 @@ impl Resolver {
 
     /// Remembers that a failure is the name's.
     pub(super) fn remember_failure(&self, host: &str, failure: &FetchFailure) {
-        if matches!(
-            failure.reason,
-            FetchReason::DnsUnknown | FetchReason::DnsFailure | FetchReason::DnsTimeout
-        ) {
-            self.shared
-                .failures
-                .insert(host.to_owned(), FetchFailure { is_certain: true, ..failure.clone() });
+        use FetchReason::{DnsFailure, DnsTimeout, DnsUnknown};
+        if !failure.is_certain && matches!(failure.reason, DnsUnknown | DnsFailure | DnsTimeout) {
+            let failure = FetchFailure { is_certain: true, ..failure.clone() };
+            self.shared.failures.insert(host.to_owned(), failure);
         }
     }
 
