@@ -3,6 +3,8 @@
 //! | function | does |
 //! |---|---|
 //! | [`download()`] | fetches images by a list of URLs, and packs them |
+//! | [`finish()`] | makes one dataset of what several processes have fetched |
+//! | [`retry()`] | fetches rows that failed once more |
 //! | [`pack()`] | packs a folder or table of images and captions into shards with a manifest |
 //! | [`index()`] | makes a manifest for tars that another program wrote |
 //! | [`verify()`] | compares a dataset with its manifest, down to every member |
@@ -29,8 +31,8 @@ pub mod synth;
 mod verify;
 
 pub use download::{
-    DownloadCounts, DownloadError, DownloadOptions, DownloadReport, HostList, HostListError, RowFilters,
-    UrlColumns, download,
+    DownloadCounts, DownloadError, DownloadOptions, DownloadReport, HostList, HostListError, Part, PartError,
+    RetryOptions, RetryReport, RowFilters, UrlColumns, download, finish, retry,
 };
 pub use fetch::{ClientError, DnsOptions, FetchOptions, FetchReason, Outage};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};

@@ -105,6 +105,15 @@ impl ShardIndex {
         }
     }
 
+    /// The same index with ids that follow one by one from `first`.
+    #[must_use]
+    pub fn with_dense_ids(mut self, first: SampleId) -> Self {
+        for (id, sample) in (first.0..).zip(&mut self.samples) {
+            sample.id = SampleId(id);
+        }
+        self
+    }
+
     /// Id of the sample at `position`.
     ///
     /// # Panics
@@ -301,6 +310,16 @@ mod tests {
         assert_eq!(index.byte_range(1..2), 2560..4096);
         assert_eq!(index.byte_range(1..1), 0..0);
         assert!(index.has_key(1, "000000001") && !index.has_key(1, "000000000"));
+    }
+
+    #[test]
+    fn dense_ids_go_and_come_back_to_the_very_bytes() {
+        let mut builder = IndexBuilder::default();
+        assert!(builder.push(SampleId(7), "a", 0..512) && builder.push(SampleId(8), "b", 512..1024));
+        let before = builder.finish(1024);
+        let after = before.clone().with_dense_ids(SampleId(100));
+        assert_eq!(after.sample_ids().collect::<Vec<_>>(), [SampleId(100), SampleId(101)]);
+        assert_eq!(after.with_dense_ids(SampleId(7)).encode(), before.encode());
     }
 
     #[test]

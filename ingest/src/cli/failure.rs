@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -8,6 +9,8 @@ use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 use serde_json::json;
 
 use super::files::TooFewFiles;
+
+use super::part::UnclearPart;
 
 /// The input was refused.
 const REFUSED: u8 = 1;
@@ -66,11 +69,19 @@ fn text(error: &anyhow::Error, hint: Option<&str>) -> String {
     text
 }
 
-fn judge(error: &anyhow::Error) -> (bool, Option<&'static str>) {
-    if let Some(error) = error.downcast_ref::<PackError>() {
+fn judge(error: &anyhow::Error) -> (bool, Option<Cow<'static, str>>) {
+    if let Some(error) = error.downcast_ref::<DownloadError>() {
         return (error.is_refusal(), error.hint());
     }
-    if let Some(error) = error.downcast_ref::<DownloadError>() {
+    if error.is::<UnclearPart>() {
+        return (true, Some("say --part I/N, or --part all for the whole list".into()));
+    }
+    let (is_refusal, hint) = judge_plain(error);
+    (is_refusal, hint.map(Cow::from))
+}
+
+fn judge_plain(error: &anyhow::Error) -> (bool, Option<&'static str>) {
+    if let Some(error) = error.downcast_ref::<PackError>() {
         return (error.is_refusal(), error.hint());
     }
     if let Some(error) = error.downcast_ref::<IndexError>() {

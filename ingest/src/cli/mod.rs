@@ -1,12 +1,17 @@
 //! The command line of `ingest`: parses, calls the library, prints.
 
+mod command_line;
 mod completions;
 mod download;
 mod failure;
 mod files;
+mod finish;
 mod index;
 mod pack;
+mod part;
 mod progress;
+mod requests;
+mod retry;
 mod stats;
 mod verify;
 
@@ -49,6 +54,7 @@ Examples:
   ingest synth --output data/toy
   ingest pack --input data/toy/train/table.jsonl --output data/shards/train
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
+  ingest retry data/cc3m
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
@@ -59,6 +65,8 @@ environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set th
 #[derive(Debug, Subcommand)]
 enum Command {
     Download(Box<download::DownloadArgs>),
+    Finish(finish::FinishArgs),
+    Retry(Box<retry::RetryArgs>),
     Pack(pack::PackArgs),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
@@ -82,6 +90,8 @@ impl Cli {
         let progress = self.progress;
         match self.command {
             Command::Download(args) => args.run(&progress),
+            Command::Finish(args) => args.run(&progress),
+            Command::Retry(args) => args.run(&progress),
             Command::Pack(args) => args.run(&progress),
             Command::Index(args) => args.run(&progress),
             Command::Verify(args) => args.run(&progress),

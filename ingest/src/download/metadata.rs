@@ -1,11 +1,16 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int32Builder, StringBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value};
 
@@ -18,6 +23,9 @@ const BATCH_ROWS: usize = 1000;
 /// Columns behind those of the list, as img2dataset names them.
 const TEXTS: [&str; 7] = ["caption", "url", "key", "status", "error_message", "exif", "sha256"];
 const NUMBERS: [&str; 4] = ["width", "height", "original_width", "original_height"];
+
+/// Key in the file's metadata for the columns, as a JSON array, whose cells are JSON and were no text in the list: numbers, flags, lists.
+const JSON_COLUMNS: &str = "fastclip.json_columns";
 
 /// What is said of a row, in the JSON member and the table alike.
 pub(super) fn fields(report: &Report, key: &str) -> Map<String, Value> {
@@ -50,6 +58,8 @@ pub(super) struct MetadataTable {
     schema: Arc<Schema>,
     writer: ArrowWriter<Vec<u8>>,
     num_waiting: usize,
+    /// Columns of the list by whether all their cells are something else than text. Those without any are not here.
+    are_json: BTreeMap<String, bool>,
 }
 
 impl MetadataTable {
@@ -67,13 +77,17 @@ impl MetadataTable {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
-        Ok(Self { texts, numbers, schema, writer, num_waiting: 0 })
+        Ok(Self { texts, numbers, schema, writer, num_waiting: 0, are_json: BTreeMap::new() })
     }
 
     /// Appends what [`fields`] made.
     pub(super) fn push(&mut self, fields: &Map<String, Value>) -> Result<(), ParquetError> {
         for (name, column) in &mut self.texts {
-            column.append_option(text(fields.get(name.as_str()).cloned()));
+            let field = fields.get(name.as_str());
+            if let Some(field) = field.filter(|field| !field.is_null() && !TEXTS.contains(&name.as_str())) {
+                *self.are_json.entry(name.clone()).or_insert(true) &= !field.is_string();
+            }
+            column.append_option(text(field.cloned()));
         }
         for (name, column) in &mut self.numbers {
             let number = fields.get(*name).and_then(Value::as_i64);
@@ -96,6 +110,88 @@ impl MetadataTable {
         if self.num_waiting > 0 {
             self.encode()?;
         }
+        let json: Vec<&String> =
+            self.are_json.iter().filter(|(_, is_json)| **is_json).map(|(name, _)| name).collect();
+        if !json.is_empty() {
+            let names = serde_json::to_string(&json).expect("names are text");
+            self.writer.append_key_value_metadata(KeyValue::new(JSON_COLUMNS.to_owned(), names));
+        }
         self.writer.into_inner()
+    }
+}
+
+/// Reads a table that was written here: what [`fields`] made of each row, in columns of text and these of the list.
+pub(super) fn read_table(
+    bytes: Bytes,
+    additional: &[String],
+) -> Result<Vec<Map<String, Value>>, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let metadata = builder.metadata().file_metadata().key_value_metadata();
+    let json = metadata.into_iter().flatten().find(|pair| pair.key == JSON_COLUMNS);
+    let json: Vec<String> =
+        json.and_then(|pair| serde_json::from_str(pair.value.as_deref()?).ok()).unwrap_or_default();
+    let wanted = |name: &String| TEXTS.contains(&name.as_str()) || additional.contains(name);
+    let mut rows = Vec::new();
+    for batch in builder.build()? {
+        let batch = batch?;
+        let first = rows.len();
+        rows.resize_with(first + batch.num_rows(), Map::new);
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let Some(cells) = column.as_string_opt::<i32>().filter(|_| wanted(field.name())) else {
+                continue;
+            };
+            for (cell, row) in (0..cells.len()).zip(&mut rows[first..]) {
+                if cells.is_null(cell) {
+                    continue;
+                }
+                let text = || Value::from(cells.value(cell));
+                let value = match json.contains(field.name()) {
+                    true => serde_json::from_str(cells.value(cell)).unwrap_or_else(|_| text()),
+                    false => text(),
+                };
+                row.insert(field.name().clone(), value);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::outcome::Status;
+    use super::*;
+
+    #[test]
+    fn a_table_gives_back_what_the_list_had() {
+        let additional = ["id", "tags", "note", "mixed", "empty"].map(str::to_owned);
+        let rows = [
+            json!({"id": 7, "tags": ["a"], "note": "12", "mixed": 1, "empty": null}),
+            json!({"id": -0.5, "tags": null, "note": "x", "mixed": "1", "empty": null}),
+        ];
+        let mut table = MetadataTable::new(&additional).unwrap();
+        for (row, columns) in (0..).zip(&rows) {
+            let report = Report {
+                row,
+                url: format!("http://host/{row}"),
+                caption: None,
+                additional: columns.as_object().unwrap().clone(),
+                status: Status::FailedToDownload,
+                failure: Some(("timeout".to_owned(), "no: bytes".to_owned())),
+                image: None,
+            };
+            table.push(&fields(&report, &format!("{row:06}"))).unwrap();
+        }
+        let read = read_table(table.finish().unwrap().into(), &additional).unwrap();
+        let expected = |key: &str, url: &str, columns: Value| {
+            let mut row = json!({"key": key, "url": url, "status": "failed_to_download", "error_message": "timeout: no: bytes"});
+            row.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
+            row.as_object().unwrap().clone()
+        };
+        let first = json!({"id": 7, "tags": ["a"], "note": "12", "mixed": "1"});
+        assert_eq!(read[0], expected("000000", "http://host/0", first));
+        let second = json!({"id": -0.5, "note": "x", "mixed": "1"});
+        assert_eq!(read[1], expected("000001", "http://host/1", second));
     }
 }

@@ -66,6 +66,10 @@ pub(super) struct ImageFacts {
 /// A row that is done.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outcome {
+    /// Place among the rows of this run, from 0.
+    pub(super) ordinal: u64,
+    /// Number of the shard that it goes to.
+    pub(super) shard: u64,
     pub(super) report: Report,
     /// Bytes for the shard; none where the row failed.
     pub(super) image: Vec<u8>,

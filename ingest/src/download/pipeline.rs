@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
@@ -8,14 +9,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::DownloadError;
 use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
-use super::rows::{UrlRow, UrlRows};
+use super::rows::UrlRow;
 use super::spool::Spool;
-use super::{DownloadError, DownloadOptions};
-use crate::fetch::{FetchFailure, Fetched, Fetcher, Unfetched};
-use crate::picture::{PictureFailure, PictureMaker};
+use crate::fetch::{FetchFailure, FetchOptions, Fetched, Fetcher, Unfetched};
+use crate::picture::{PictureFailure, PictureMaker, PictureOptions};
 use crate::progress::{Progress, SUCCESS};
-use crate::source::SourceError;
 use crate::stop::Stop;
 
 /// Rows between the slowest one and the newest. What is ready among them waits on the disk; some twenty bytes of each stay in
@@ -28,33 +28,62 @@ const WAITING_ROWS: usize = 1 << 13;
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
 
+/// What is needed to turn rows into outcomes.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) picture: PictureOptions,
+    pub(super) fetch: FetchOptions,
+    /// Threads that make pictures.
+    pub(super) threads: NonZeroUsize,
+}
+
+/// A row on its way to a shard.
+#[derive(Debug)]
+pub(super) struct ShardRow {
+    /// Number of the shard. It does not fall from one row to the next.
+    pub(super) shard: u64,
+    pub(super) row: UrlRow,
+}
+
+/// Rows in the order in which they are written.
+pub(super) type ShardRows<'a> = Box<dyn Iterator<Item = Result<ShardRow, DownloadError>> + Send + 'a>;
+
+/// Tells where the outcome of a row goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    ordinal: u64,
+    shard: u64,
+}
+
 /// A row with what its host said.
 struct Answered {
+    place: Place,
     row: UrlRow,
     answer: Result<Fetched, Failure>,
 }
 
 type Outcomes = Sender<Result<Outcome, DownloadError>>;
 
-/// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows, of which `first_row` is the first.
+/// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows.
 ///
 /// Asked to stop, it ends when the shard is complete that is being written.
 pub(super) fn run(
-    options: &DownloadOptions,
+    work: &Work,
     runtime: &Runtime,
-    (first_row, rows): (u64, UrlRows),
-    fetcher: Fetcher,
+    rows: ShardRows<'_>,
     (progress, stop): (&Progress, &Stop),
     mut consume: impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
-    let threads = options.threads.get();
-    let makers = (0..threads).map(|_| PictureMaker::new(options.picture.clone()));
+    let fetcher = Fetcher::new(work.fetch.clone(), progress.clone(), stop.clone());
+    let fetcher = fetcher.map_err(DownloadError::Client)?;
+    let threads = work.threads.get();
+    let makers = (0..threads).map(|_| PictureMaker::new(work.picture.clone()));
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
     // Bounded by the tickets, and what is large in it by the requests.
     let (fetched, to_make) = unbounded::<Answered>();
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
-    let (to_fetch, admitted) = mpsc::channel(options.fetch.max_requests.get());
+    let (to_fetch, admitted) = mpsc::channel(work.fetch.max_requests.get());
     let (alive, ended) = oneshot::channel::<()>();
     thread::scope(move |scope| {
         for maker in makers {
@@ -62,34 +91,31 @@ pub(super) fn run(
             scope.spawn(move || make_pictures(maker, progress, &to_make, &outcomes));
         }
         drop(to_make);
-        scope.spawn(move || admit_rows(rows, options, stop, &tickets, &to_fetch));
+        scope.spawn(move || admit_rows(rows, stop, &tickets, &to_fetch));
         scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, fetched, outcomes, alive)));
-        let rows_per_shard = u64::from(options.rows_per_shard.get());
+        let mut open = None;
         let mut consume = |outcome: Outcome| -> Result<ControlFlow<()>, DownloadError> {
-            let ends_shard = (outcome.report.row + 1).is_multiple_of(rows_per_shard);
-            consume(outcome)?;
-            Ok(if ends_shard && stop.is_requested() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            let starts_shard = open.replace(outcome.shard) != Some(outcome.shard);
+            if starts_shard && stop.is_requested() {
+                return Ok(ControlFlow::Break(()));
+            }
+            consume(outcome).map(ControlFlow::Continue)
         };
         // By value: once it returns, the channels are closed, and no thread waits for them.
-        deliver(done, returned, ended, Spool::new(first_row), &mut consume)
+        deliver(done, returned, ended, &mut consume)
     })
 }
 
 /// Reads rows as far as the window allows.
 fn admit_rows(
-    rows: UrlRows,
-    options: &DownloadOptions,
+    rows: ShardRows<'_>,
     stop: &Stop,
     tickets: &Sender<()>,
-    to_fetch: &mpsc::Sender<Result<UrlRow, SourceError>>,
+    to_fetch: &mpsc::Sender<Result<ShardRow, DownloadError>>,
 ) {
-    let rows_per_shard = u64::from(options.rows_per_shard.get());
+    let mut shard = None;
     for row in rows {
-        let starts_shard = row.as_ref().is_ok_and(|row| row.number % rows_per_shard == 0);
+        let starts_shard = row.as_ref().is_ok_and(|row| shard.replace(row.shard) != Some(row.shard));
         if starts_shard && stop.is_requested() {
             return;
         }
@@ -102,7 +128,7 @@ fn admit_rows(
 
 /// Asks for rows, many at a time, until there are no more or nobody is there to take them.
 async fn fetch_rows(
-    mut rows: mpsc::Receiver<Result<UrlRow, SourceError>>,
+    mut rows: mpsc::Receiver<Result<ShardRow, DownloadError>>,
     fetcher: Fetcher,
     fetched: Sender<Answered>,
     outcomes: Outcomes,
@@ -112,21 +138,24 @@ async fn fetch_rows(
     let places = Arc::new(Semaphore::new(WAITING_ROWS));
     let mut requests = JoinSet::new();
     let all = async {
+        let mut ordinal = 0;
         while let Some(row) = rows.recv().await {
-            let row = match row {
+            let ShardRow { shard, row } = match row {
                 Ok(row) => row,
                 Err(error) => {
                     // Closed means that the consumer has ended, and knows why.
-                    let _ = outcomes.send(Err(error.into()));
+                    let _ = outcomes.send(Err(error));
                     return;
                 }
             };
-            let place = Arc::clone(&places).acquire_owned().await;
-            let place = place.expect("the semaphore is never closed");
+            let place = Place { ordinal, shard };
+            ordinal += 1;
+            let waiting = Arc::clone(&places).acquire_owned().await;
+            let waiting = waiting.expect("the semaphore is never closed");
             let (fetcher, fetched, outcomes) = (Arc::clone(&fetcher), fetched.clone(), outcomes.clone());
             let on_its_way = fetcher.row();
             requests.spawn(async move {
-                let (mut row, _held) = (row, (place, on_its_way));
+                let (mut row, _held) = (row, (waiting, on_its_way));
                 let answer = match row.fault.take() {
                     Some(fault) => Err(fault),
                     None => match fetcher.fetch(&row.url).await {
@@ -138,7 +167,7 @@ async fn fetch_rows(
                         }
                     },
                 };
-                let _ = fetched.send(Answered { row, answer });
+                let _ = fetched.send(Answered { place, row, answer });
             });
             while requests.try_join_next().is_some() {}
         }
@@ -158,8 +187,8 @@ fn make_pictures(
     fetched: &Receiver<Answered>,
     outcomes: &Outcomes,
 ) {
-    for Answered { row, answer } in fetched {
-        let outcome = outcome(&mut maker, row, answer);
+    for Answered { place, row, answer } in fetched {
+        let outcome = outcome(&mut maker, place, row, answer);
         // Here and not when they are in order again: one slow row must not look as if nothing went on.
         progress.advance(1, 0);
         progress.count(outcome.report.failure.as_ref().map_or(SUCCESS, |(reason, _)| reason));
@@ -169,7 +198,12 @@ fn make_pictures(
     }
 }
 
-fn outcome(maker: &mut PictureMaker, row: UrlRow, answer: Result<Fetched, Failure>) -> Outcome {
+fn outcome(
+    maker: &mut PictureMaker,
+    Place { ordinal, shard }: Place,
+    row: UrlRow,
+    answer: Result<Fetched, Failure>,
+) -> Outcome {
     let made = answer.and_then(|body| {
         let picture = maker.make(&body.bytes)?;
         let facts = ImageFacts {
@@ -189,7 +223,7 @@ fn outcome(maker: &mut PictureMaker, row: UrlRow, answer: Result<Fetched, Failur
     };
     let UrlRow { number, url, caption, additional, fault: _ } = row;
     let report = Report { row: number, url, caption, additional, status, failure, image };
-    Outcome { report, image: bytes }
+    Outcome { ordinal, shard, report, image: bytes }
 }
 
 impl From<FetchFailure> for Failure {
@@ -209,9 +243,9 @@ fn deliver(
     done: Receiver<Result<Outcome, DownloadError>>,
     tickets: Receiver<()>,
     _ended: oneshot::Receiver<()>,
-    mut spool: Spool,
     consume: &mut impl FnMut(Outcome) -> Result<ControlFlow<()>, DownloadError>,
 ) -> Result<(), DownloadError> {
+    let mut spool = Spool::new();
     for outcome in done {
         let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
         while let Some(outcome) = next {

@@ -5,7 +5,9 @@ use fastclip_schemas::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Part;
 use super::outcome::{Report, Status};
+use super::records::ShardRecords;
 
 /// Key of the counts in the manifest's facts about the source.
 const COUNTS: &str = "counts";
@@ -47,15 +49,37 @@ impl DownloadCounts {
     }
 
     pub(super) fn add_row(&mut self, report: &Report) {
-        match report.status {
+        self.add_ended(report.status, report.failure.as_ref().map(|(reason, _)| reason.as_str()));
+    }
+
+    pub(super) fn add_ended(&mut self, status: Status, reason: Option<&str>) {
+        match status {
             Status::Success => self.successes += 1,
             Status::FailedToDownload => self.failed_to_download += 1,
             Status::FailedToResize => self.failed_to_resize += 1,
             Status::Filtered => self.filtered += 1,
         }
-        if let Some((reason, _)) = &report.failure {
-            *self.failures.entry(reason.clone()).or_default() += 1;
+        if let Some(reason) = reason {
+            *self.failures.entry(reason.to_owned()).or_default() += 1;
         }
+    }
+
+    /// The other rows, if these are among them.
+    pub(super) fn without(&self, these: &Self) -> Option<Self> {
+        let mut failures = self.failures.clone();
+        for (failure, count) in &these.failures {
+            let left = failures.remove(failure)?.checked_sub(*count)?;
+            if left > 0 {
+                failures.insert(failure.clone(), left);
+            }
+        }
+        Some(Self {
+            successes: self.successes.checked_sub(these.successes)?,
+            failed_to_download: self.failed_to_download.checked_sub(these.failed_to_download)?,
+            failed_to_resize: self.failed_to_resize.checked_sub(these.failed_to_resize)?,
+            filtered: self.filtered.checked_sub(these.filtered)?,
+            failures,
+        })
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -73,13 +97,13 @@ impl DownloadCounts {
         (COUNTS.to_owned(), serde_json::to_value(self).expect("counts are text and numbers"))
     }
 
-    fn of_manifest(manifest: &Manifest) -> Self {
+    pub(super) fn of_manifest(manifest: &Manifest) -> Self {
         let counts = manifest.source.get(COUNTS).cloned().unwrap_or_default();
         serde_json::from_value(counts).unwrap_or_default()
     }
 }
 
-/// A dataset that was fetched.
+/// A dataset that was fetched, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DownloadReport {
@@ -93,6 +117,8 @@ pub struct DownloadReport {
     pub num_bytes: u64,
     /// Whether it was complete before.
     pub was_complete: bool,
+    /// The part that this is about, if there is no dataset yet.
+    pub part: Option<Part>,
 }
 
 impl DownloadReport {
@@ -103,7 +129,16 @@ impl DownloadReport {
             num_shards: manifest.shards.len(),
             num_bytes: manifest.shards.iter().map(|shard| shard.num_bytes).sum(),
             was_complete: false,
+            part: None,
         }
+    }
+
+    pub(super) fn of_part(location: String, part: Part, records: &ShardRecords, was_complete: bool) -> Self {
+        let mut counts = DownloadCounts::default();
+        records.values().for_each(|record| counts.add(&record.counts));
+        let shards = || records.values().filter_map(|record| record.shard.as_ref());
+        let (num_shards, num_bytes) = (shards().count(), shards().map(|shard| shard.num_bytes).sum());
+        Self { location, counts, num_shards, num_bytes, was_complete, part: Some(part) }
     }
 
     pub(super) fn of_finished(location: String, manifest: &Manifest) -> Self {
@@ -113,7 +148,10 @@ impl DownloadReport {
 
 impl fmt::Display for DownloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { location, counts, num_shards, num_bytes, was_complete } = self;
+        let Self { location, counts, num_shards, num_bytes, was_complete, part } = self;
+        if let Some(part) = part {
+            write!(f, "part {part}: ")?;
+        }
         let verb = if *was_complete { "already complete:" } else { "fetched" };
         let shards = if *num_shards == 1 { "shard" } else { "shards" };
         let (num_rows, megabytes) = (counts.num_rows(), *num_bytes as f64 / 1e6);
@@ -123,18 +161,22 @@ impl fmt::Display for DownloadReport {
             "{verb} {} of {num_rows} rows ({percent:.1} %) in {num_shards} {shards}, {megabytes:.1} MB, in `{location}`",
             counts.successes
         )?;
-        if counts.failures.is_empty() {
-            return Ok(());
+        if !counts.failures.is_empty() {
+            write!(f, "\n\n  {:<22} {:>12} {:>9}", "outcome", "rows", "share")?;
+            let outcomes = std::iter::once(("success", counts.successes)).chain(counts.by_frequency());
+            for (outcome, count) in outcomes {
+                let percent = count as f64 * 100.0 / num_rows.max(1) as f64;
+                write!(f, "\n  {outcome:<22} {count:>12} {percent:>7.1} %")?;
+            }
+            write!(
+                f,
+                "\n\n{} failed to download, {} to be resized, {} filtered; the tables beside the shards have every row",
+                counts.failed_to_download, counts.failed_to_resize, counts.filtered
+            )?;
         }
-        write!(f, "\n\n  {:<22} {:>12} {:>9}", "outcome", "rows", "share")?;
-        for (outcome, count) in std::iter::once(("success", counts.successes)).chain(counts.by_frequency()) {
-            let percent = count as f64 * 100.0 / num_rows.max(1) as f64;
-            write!(f, "\n  {outcome:<22} {count:>12} {percent:>7.1} %")?;
+        if part.is_some() {
+            write!(f, "\nwhen all parts are done: ingest finish {location}")?;
         }
-        write!(
-            f,
-            "\n\n{} failed to download, {} to be resized, {} filtered; the tables beside the shards have every row",
-            counts.failed_to_download, counts.failed_to_resize, counts.filtered
-        )
+        Ok(())
     }
 }

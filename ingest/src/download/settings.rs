@@ -42,6 +42,11 @@ impl Settings {
         }
     }
 
+    /// Known by what it says, in records that are too many to say it again.
+    pub(super) fn digest(settings: &Value) -> Digest {
+        Digest(*blake3::hash(settings.to_string().as_bytes()).as_bytes())
+    }
+
     pub(super) fn to_json(&self) -> Value {
         serde_json::to_value(self).expect("settings are text and numbers")
     }

@@ -1,46 +1,51 @@
-use std::ops::Range;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId, ShardEntry};
+use fastclip_schemas::{Digest, SampleId};
 use fastclip_shards::ShardWriter;
 use parquet::errors::ParquetError;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::DownloadError;
+use super::layout::Layout;
 use super::metadata::{MetadataTable, fields};
 use super::outcome::Outcome;
-use super::report::{DownloadCounts, DownloadReport};
-use super::settings::{COMMAND, Settings};
-use super::{DownloadError, DownloadOptions};
+use super::records::{ShardRecord, ShardRecords, table_file};
+use super::report::DownloadCounts;
 use crate::run_state::RunState;
 
-/// Digits of a key for the shard, as img2dataset's `oom_shard_count`.
-const SHARD_DIGITS: usize = 5;
-
-/// What became of the rows of a shard; written when all of it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DownloadRecord {
-    rows: Range<u64>,
-    /// Nothing where no row became a sample.
-    shard: Option<ShardEntry>,
-    counts: DownloadCounts,
+/// What all shards of a sequence have in common.
+#[derive(Debug)]
+pub(super) struct ShardPlan {
+    pub(super) layout: Layout,
+    /// Columns of the list that are kept.
+    pub(super) additional: Vec<String>,
+    /// Digest of the settings.
+    pub(super) settings: Digest,
+    /// Number of the first shard.
+    pub(super) first_shard: u64,
+    /// Id of its first sample.
+    pub(super) first_id: SampleId,
 }
 
-/// Takes outcomes in the order of the rows, and writes shard after shard.
+impl ShardPlan {
+    /// Place of a shard's first row among all rows.
+    pub(super) fn first_row(&self, shard: u64) -> u64 {
+        (shard - self.first_shard) * self.layout.rows_per_shard
+    }
+}
+
+/// Takes outcomes in the order of the rows, and writes shard after shard, those left out that are complete.
 pub(super) struct ShardSequence<'a> {
-    options: &'a DownloadOptions,
-    state: RunState<'a>,
-    done: Vec<ShardEntry>,
-    counts: DownloadCounts,
-    next_row: u64,
+    plan: ShardPlan,
+    state: &'a RunState<'a>,
+    done: ShardRecords,
     open: Option<OpenShard>,
 }
 
 /// A shard whose rows are coming.
 struct OpenShard {
     number: u64,
-    rows: Range<u64>,
+    num_rows: u64,
     /// Made for the first sample: there are no shards without samples.
     writer: Option<ShardWriter>,
     table: MetadataTable,
@@ -49,52 +54,26 @@ struct OpenShard {
 }
 
 impl<'a> ShardSequence<'a> {
-    /// Goes on after the complete shards that are remembered. The newest, which was being written closest to whatever ended
-    /// the run before, is read and compared with its digest; of the others the size and the index are.
-    pub(super) async fn resume(
-        options: &'a DownloadOptions,
-        state: RunState<'a>,
-    ) -> Result<Self, DownloadError> {
-        let mut sequence = Self {
-            options,
-            state,
-            done: Vec::new(),
-            counts: DownloadCounts::default(),
-            next_row: 0,
-            open: None,
-        };
-        for number in 0.. {
-            let Some(record) = sequence.state.record::<DownloadRecord>(number).await? else { break };
-            sequence.state.check_start(number, record.rows.start, sequence.next_row)?;
-            sequence.next_row = record.rows.end;
-            sequence.counts.add(&record.counts);
-            if let Some(shard) = record.shard {
-                sequence.state.check_shard(&shard).await?;
-                sequence.done.push(shard);
-            }
-        }
-        if let Some(shard) = sequence.done.last() {
-            sequence.state.check_digest(&shard.name, shard.digest).await?;
-        }
-        Ok(sequence)
+    /// Goes on where these shards are complete.
+    pub(super) fn new(plan: ShardPlan, state: &'a RunState<'a>, done: ShardRecords) -> Self {
+        Self { plan, state, done, open: None }
     }
 
-    /// Number of the row whose outcome comes next.
-    pub(super) fn next_row(&self) -> u64 {
-        self.next_row
+    /// Rows that have an outcome.
+    pub(super) fn num_rows(&self) -> u64 {
+        let done: u64 = self.done.values().map(|record| record.counts.num_rows()).sum();
+        done + self.open.as_ref().map_or(0, |open| open.num_rows)
     }
 
     /// Takes the outcome of the next row.
     pub(super) async fn take(&mut self, outcome: Outcome) -> Result<(), DownloadError> {
-        let rows_per_shard = u64::from(self.options.rows_per_shard.get());
-        let number = self.next_row / rows_per_shard;
+        let Outcome { ordinal: _, shard, report, image } = outcome;
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.start_shard(number)?,
+            None => self.start_shard(shard)?,
         };
-        let refused = |source: ParquetError| DownloadError::Metadata { shard: number, source };
-        let Outcome { report, image } = outcome;
-        let key = key(number, report.row - open.rows.start, rows_per_shard);
+        let refused = |source: ParquetError| DownloadError::Metadata { shard, source };
+        let key = self.plan.layout.key(report.row);
         let fields = fields(&report, &key);
         open.table.push(&fields).map_err(refused)?;
         open.counts.add_row(&report);
@@ -102,8 +81,7 @@ impl<'a> ShardSequence<'a> {
             let writer = match &mut open.writer {
                 Some(writer) => writer,
                 None => {
-                    let first_id = SampleId(self.done.iter().map(|shard| u64::from(shard.num_samples)).sum());
-                    open.writer.insert(ShardWriter::new(&self.options.output, number, first_id)?)
+                    open.writer.insert(ShardWriter::new(self.state.store(), shard, self.first_id(shard))?)
                 }
             };
             let json = Value::Object(fields).to_string();
@@ -113,21 +91,26 @@ impl<'a> ShardSequence<'a> {
             }
             writer.append(&key, &members).await?;
         }
-        self.next_row += 1;
-        if self.next_row == open.rows.end {
+        open.num_rows += 1;
+        if open.num_rows == self.plan.layout.rows_per_shard {
             return self.close_shard(open).await;
         }
         self.open = Some(open);
         Ok(())
     }
 
+    /// Id of a shard's first sample, as far as the shards before it are known. Merging parts corrects it.
+    fn first_id(&self, shard: u64) -> SampleId {
+        let before = self.done.range(..shard).filter_map(|(_, record)| record.shard.as_ref());
+        SampleId(self.plan.first_id.0 + before.map(|shard| u64::from(shard.num_samples)).sum::<u64>())
+    }
+
     fn start_shard(&self, number: u64) -> Result<OpenShard, DownloadError> {
-        let rows_per_shard = u64::from(self.options.rows_per_shard.get());
-        let table = MetadataTable::new(&self.options.columns.additional)
+        let table = MetadataTable::new(&self.plan.additional)
             .map_err(|source| DownloadError::Metadata { shard: number, source })?;
         Ok(OpenShard {
             number,
-            rows: self.next_row..(number + 1) * rows_per_shard,
+            num_rows: 0,
             writer: None,
             table,
             counts: DownloadCounts::default(),
@@ -136,54 +119,49 @@ impl<'a> ShardSequence<'a> {
     }
 
     async fn close_shard(&mut self, open: OpenShard) -> Result<(), DownloadError> {
-        let OpenShard { number, rows, writer, table, counts, started } = open;
+        let OpenShard { number, num_rows, writer, table, counts, started } = open;
+        let Some(claim) = self.state.claim(number).await? else {
+            if let Some(writer) = writer {
+                let _ = writer.abort().await;
+            }
+            return Err(DownloadError::Taken {
+                location: self.state.store().location().to_owned(),
+                shard: number,
+            });
+        };
         let shard = match writer {
             Some(writer) => Some(writer.finish().await?),
             None => None,
         };
         let table = table.finish().map_err(|source| DownloadError::Metadata { shard: number, source })?;
-        self.state.write(&format!("{number:05}.parquet"), table).await?;
+        let table_digest = Digest(*blake3::hash(&table).as_bytes());
+        self.state.write(&table_file(number), table).await?;
         let stats = serde_json::to_vec_pretty(&stats(&counts, started)).expect("stats are text and numbers");
         self.state.write(&format!("{number:05}_stats.json"), stats).await?;
-        let record = DownloadRecord { rows: rows.start..self.next_row, shard, counts };
+        let first_row = self.plan.first_row(number);
+        let record = ShardRecord {
+            rows: first_row..first_row + num_rows,
+            settings: self.plan.settings,
+            shard,
+            table: table_digest,
+            counts,
+        };
         // Last: what is recorded is complete, and never fetched again.
         self.state.add(number, &record).await?;
-        self.counts.add(&record.counts);
-        self.done.extend(record.shard);
+        self.state.release(claim).await?;
+        self.done.insert(number, record);
         Ok(())
     }
 
-    /// Writes what comes after the last row: last shard, sizes, manifest.
-    pub(super) async fn finish(
-        mut self,
-        settings: &Settings,
-        num_rows: u64,
-    ) -> Result<DownloadReport, DownloadError> {
-        if self.next_row != num_rows {
-            let error = DownloadError::Rows { found: self.next_row, expected: num_rows };
-            return Err(self.give_up(error).await);
-        }
+    /// Closes the shard that is open, after the last row, and gives what is complete.
+    pub(super) async fn finish(mut self) -> Result<ShardRecords, DownloadError> {
         if let Some(open) = self.open.take() {
             self.close_shard(open).await?;
         }
-        if self.done.is_empty() {
-            return Err(DownloadError::NoSamples { num_rows, failures: self.counts.summary() });
-        }
-        self.state.write_sizes(&self.done).await?;
-        let input = self.options.input.file_name().unwrap_or(self.options.input.as_os_str());
-        let facts = [
-            ("input".to_owned(), input.to_string_lossy().into()),
-            (COMMAND.to_owned(), settings.to_json()),
-            self.counts.to_fact(),
-        ];
-        let created_by = self.options.created_by.clone();
-        let manifest = Manifest::of_shards(created_by, self.done, facts.into_iter().collect());
-        self.state.write(MANIFEST_FILE, manifest.to_json()).await?;
-        self.state.end().await?;
-        Ok(DownloadReport::new(self.options.output.location().to_owned(), &manifest))
+        Ok(self.done)
     }
 
-    /// Ends without a manifest, in a state that can be resumed. Returns `error`, the first cause, whatever else fails.
+    /// Ends without the shard that is open, in a state that can be resumed. Returns `error`, the first cause, whatever else fails.
     pub(super) async fn give_up(self, error: DownloadError) -> DownloadError {
         if let Some(writer) = self.open.and_then(|open| open.writer) {
             // An object store keeps what was uploaded until it is told, or forgets it by its own rule.
@@ -191,12 +169,6 @@ impl<'a> ShardSequence<'a> {
         }
         error
     }
-}
-
-/// img2dataset's: number of the shard and position in it, side by side.
-fn key(shard: u64, position: u64, rows_per_shard: u64) -> String {
-    let digits = (rows_per_shard.max(2) - 1).ilog10() as usize + 1;
-    format!("{shard:0SHARD_DIGITS$}{position:0digits$}")
 }
 
 /// What img2dataset says of a shard.
@@ -218,16 +190,4 @@ fn stats(counts: &DownloadCounts, (start, clock): (SystemTime, Instant)) -> Valu
         "end_time": start + duration,
         "status_dict": statuses,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_img2datasets() {
-        assert_eq!(key(1, 5, 10_000), "000010005");
-        assert_eq!(key(0, 7, 500), "00000007".to_owned());
-        assert_eq!(key(3, 0, 1), "000030");
-    }
 }

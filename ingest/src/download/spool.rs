@@ -15,7 +15,7 @@ pub(super) struct Spool {
     /// By number; the last one is being written.
     files: BTreeMap<u64, SpoolFile>,
     early: BTreeMap<u64, Place>,
-    next_row: u64,
+    next: u64,
     next_file: u64,
 }
 
@@ -29,6 +29,7 @@ struct SpoolFile {
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    shard: u64,
     file: u64,
     offset: u64,
     report_bytes: u32,
@@ -36,15 +37,15 @@ struct Place {
 }
 
 impl Spool {
-    /// Waits for the outcome of this row first.
-    pub(super) fn new(next_row: u64) -> Self {
-        Self { files: BTreeMap::new(), early: BTreeMap::new(), next_row, next_file: 0 }
+    /// Waits for the outcome of the first row.
+    pub(super) fn new() -> Self {
+        Self { files: BTreeMap::new(), early: BTreeMap::new(), next: 0, next_file: 0 }
     }
 
     /// Takes an outcome. Returns it if it is the next one.
     pub(super) fn push(&mut self, outcome: Outcome) -> io::Result<Option<Outcome>> {
-        if outcome.report.row == self.next_row {
-            self.next_row += 1;
+        if outcome.ordinal == self.next {
+            self.next += 1;
             return Ok(Some(outcome));
         }
         let report = serde_json::to_vec(&outcome.report).expect("a report is text and numbers");
@@ -52,18 +53,18 @@ impl Spool {
         let report_bytes = u32::try_from(report.len()).map_err(too_long)?;
         let image_bytes = u32::try_from(outcome.image.len()).map_err(too_long)?;
         let (number, file) = self.open_file()?;
-        let place = Place { file: number, offset: file.end, report_bytes, image_bytes };
+        let place = Place { shard: outcome.shard, file: number, offset: file.end, report_bytes, image_bytes };
         file.file.write_all_at(&report, place.offset)?;
         file.file.write_all_at(&outcome.image, place.offset + u64::from(report_bytes))?;
         file.end += u64::from(report_bytes) + u64::from(image_bytes);
         file.waiting += 1;
-        self.early.insert(outcome.report.row, place);
+        self.early.insert(outcome.ordinal, place);
         Ok(None)
     }
 
     /// Takes the next outcome out, if it has come.
     pub(super) fn pop(&mut self) -> io::Result<Option<Outcome>> {
-        let Some(place) = self.early.remove(&self.next_row) else { return Ok(None) };
+        let Some(place) = self.early.remove(&self.next) else { return Ok(None) };
         let file = self.files.get_mut(&place.file).expect("a file stays while outcomes wait in it");
         let mut report = vec![0; place.report_bytes as usize];
         file.file.read_exact_at(&mut report, place.offset)?;
@@ -74,8 +75,9 @@ impl Spool {
         if file.waiting == 0 {
             self.files.remove(&place.file);
         }
-        self.next_row += 1;
-        Ok(Some(Outcome { report, image }))
+        let outcome = Outcome { ordinal: self.next, shard: place.shard, report, image };
+        self.next += 1;
+        Ok(Some(outcome))
     }
 
     /// The file to write to, and its number.
@@ -101,7 +103,8 @@ mod tests {
 
     fn outcome(row: u64) -> Outcome {
         let report = Report {
-            row,
+            // Rows may be left out between one and the next.
+            row: row * 3,
             url: format!("http://host/{row}"),
             caption: row.is_multiple_of(2).then(|| "a \"dog\"\n".to_owned()),
             additional: Map::new(),
@@ -109,15 +112,15 @@ mod tests {
             failure: None,
             image: None,
         };
-        Outcome { report, image: vec![row as u8; (row * 37 % 101) as usize] }
+        Outcome { ordinal: row, shard: row / 7, report, image: vec![row as u8; (row * 37 % 101) as usize] }
     }
 
     proptest! {
         #[test]
         fn outcomes_come_out_in_order_whatever_order_they_came_in(
-            rows in Just((5..60).collect::<Vec<u64>>()).prop_shuffle()
+            rows in Just((0..60).collect::<Vec<u64>>()).prop_shuffle()
         ) {
-            let mut spool = Spool::new(5);
+            let mut spool = Spool::new();
             let mut seen = Vec::new();
             for row in rows {
                 let mut next = spool.push(outcome(row)).unwrap();
@@ -126,7 +129,7 @@ mod tests {
                     next = spool.pop().unwrap();
                 }
             }
-            prop_assert_eq!(seen, (5..60).map(outcome).collect::<Vec<_>>());
+            prop_assert_eq!(seen, (0..60).map(outcome).collect::<Vec<_>>());
             prop_assert!(spool.files.is_empty(), "{:?}", spool.files);
         }
     }

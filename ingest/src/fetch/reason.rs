@@ -59,6 +59,23 @@ pub enum FetchReason {
 }
 
 impl FetchReason {
+    /// Those that may have passed by another day; `http_5xx` stands for all codes from 500 on.
+    pub(crate) const TRANSIENT: [&str; 13] = [
+        "body_cut",
+        "connect_failure",
+        "connect_timeout",
+        "dns_failure",
+        "dns_timeout",
+        "http_408",
+        "http_425",
+        "http_429",
+        "http_5xx",
+        "local_failure",
+        "timeout",
+        "too_slow",
+        "total_timeout",
+    ];
+
     /// Whether another attempt may end otherwise. The resolver has tried again itself.
     pub(super) fn is_retryable(self) -> bool {
         matches!(
@@ -119,5 +136,28 @@ impl fmt::Display for FetchReason {
             Self::Protocol => "protocol",
             Self::LocalFailure => "local_failure",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FetchReason;
+
+    #[test]
+    fn what_is_tried_again_at_once_is_tried_again_later() {
+        let codes = (100..=599).map(FetchReason::HttpStatus);
+        let others = [
+            FetchReason::BodyCut,
+            FetchReason::ConnectFailure,
+            FetchReason::ConnectTimeout,
+            FetchReason::LocalFailure,
+            FetchReason::Timeout,
+            FetchReason::TotalTimeout,
+        ];
+        for reason in codes.chain(others).filter(|reason| reason.is_retryable()) {
+            let name = reason.to_string();
+            let name = if name.starts_with("http_5") { "http_5xx" } else { &name };
+            assert!(FetchReason::TRANSIENT.contains(&name), "{reason}");
+        }
     }
 }

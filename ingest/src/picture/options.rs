@@ -1,11 +1,11 @@
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{PictureFailure, PictureReason};
 
 /// What becomes of an image's size. Names and meanings are img2dataset's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
     /// The longer side becomes the size; white on both ends makes a square of it.
@@ -21,7 +21,7 @@ pub enum ResizeMode {
 }
 
 /// How images are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EncodeFormat {
     /// JPEG, with colour at half the resolution.
@@ -49,7 +49,7 @@ impl fmt::Display for EncodeFormat {
 }
 
 /// Which images are taken, and what becomes of them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PictureOptions {
     /// The size that `resize_mode` means, in pixels.

@@ -1,12 +1,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use fastclip_testkit::{WebAnswer, WebServer};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::support::{Ran, Scratch, caption, jpeg, json, kill, manifest};
+use crate::support::{Ran, Scratch, caption, jpeg, json, kill};
 
 /// Rows that fail in the lists of these tests: one in so many.
 const FAILING: usize = 7;
@@ -23,12 +22,12 @@ const SETTINGS: [&str; 9] = [
     "--allow-private-hosts",
 ];
 
-fn download<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn download<'a>(output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["download", "--input", "list.csv", "--output", output][..], &SETTINGS, more].concat()
 }
 
 /// A list of rows that a server has images for, less every seventh.
-fn list(scratch: &Scratch, server: &WebServer, num_rows: usize) {
+pub(crate) fn list(scratch: &Scratch, server: &WebServer, num_rows: usize) {
     let mut list = "url,caption,id\n".to_owned();
     for row in 0..num_rows {
         let path = format!("/{row}.jpg");
@@ -41,7 +40,7 @@ fn list(scratch: &Scratch, server: &WebServer, num_rows: usize) {
 }
 
 /// Texts of the columns of a table, row by row.
-fn table(scratch: &Scratch, name: &str) -> Vec<BTreeMap<String, String>> {
+pub(crate) fn table(scratch: &Scratch, name: &str) -> Vec<BTreeMap<String, String>> {
     let file = File::open(scratch.path(name)).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let mut rows = Vec::new();
@@ -118,35 +117,6 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
     let stats = json(&scratch.files("out")["00000_stats.json"]);
     assert_eq!((&stats["count"], &stats["successes"]), (&8.into(), &6.into()));
     assert_eq!(stats["status_dict"], serde_json::json!({"http_404": 1, "not_an_image": 1, "success": 6}));
-}
-
-#[test]
-fn a_run_that_is_killed_again_and_again_ends_with_the_same_dataset() {
-    let (scratch, server) = (Scratch::new(), WebServer::start());
-    list(&scratch, &server, 200);
-    scratch.ingest_well(&download("whole", &[]));
-    // One slow host in the middle, so that runs are cut at different places while outcomes wait for it.
-    server.answer(
-        "/60.jpg",
-        WebAnswer::Then(3, Box::new(WebAnswer::Silence), Box::new(WebAnswer::Body(jpeg(60)))),
-    );
-    for pause in [1_u64, 20, 60, 150, 300, 500] {
-        let mut child =
-            scratch.command(&download("out", &["--retries", "0", "--thread-count", "4"])).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(pause));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if scratch.path("out/manifest.json").exists() {
-            break;
-        }
-    }
-    scratch.ingest_well(&download("out", &["--retries", "5"]));
-    let shards = |folder: &str| manifest(&scratch.path(folder)).shards;
-    assert_eq!(shards("out"), shards("whole"));
-    assert!(!scratch.path("out/download-state").exists());
-    assert_eq!(table(&scratch, "out/00007.parquet"), table(&scratch, "whole/00007.parquet"));
-    let again = scratch.ingest_well(&download("out", &[])).stdout;
-    assert!(again.starts_with("already complete: "), "{again}");
 }
 
 #[test]

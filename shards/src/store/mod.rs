@@ -214,22 +214,41 @@ impl Store {
     /// Removes what uploads of killed processes left in a local folder: `00003.tar#1` and the like, which no reader and
     /// no [`list`](Self::list) sees. In object stores, the bucket's own rule for unfinished uploads does this.
     ///
+    /// `folder` is one of this store's, empty for the store itself; one below it is removed when that leaves it empty. `is_broken`
+    /// is asked for each name, without the suffix: a process that is alive may be writing others.
+    ///
     /// # Errors
     /// When the folder cannot be read or a file cannot be removed.
-    pub fn remove_broken_uploads(&self) -> Result<(), StoreError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    pub fn remove_broken_uploads(
+        &self,
+        folder: &str,
+        is_broken: impl Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        let Some(root) = &self.folder else { return Ok(()) };
         let failed = |error: std::io::Error| StoreError {
             kind: StoreErrorKind::Other,
             message: format!("broken uploads in `{}` cannot be removed: {error}", self.location),
         };
-        for file in std::fs::read_dir(folder).map_err(failed)? {
+        let path = root.join(folder);
+        let files = match std::fs::read_dir(&path) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        for file in files {
             let file = file.map_err(failed)?;
             let name = file.file_name();
-            let suffix = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, suffix)| suffix);
-            let is_broken = suffix.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-            if is_broken && file.file_type().map_err(failed)?.is_file() {
+            let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
+            let is_upload = parts.is_some_and(|(name, suffix)| {
+                suffix.bytes().all(|byte| byte.is_ascii_digit()) && is_broken(name)
+            });
+            if is_upload && file.file_type().map_err(failed)?.is_file() {
                 std::fs::remove_file(file.path()).map_err(failed)?;
             }
+        }
+        if !folder.is_empty() {
+            // Refused where something is left, which is then somebody's.
+            let _ = std::fs::remove_dir(path);
         }
         Ok(())
     }
@@ -239,8 +258,20 @@ impl Store {
     /// # Errors
     /// When the store cannot list, as plain HTTP servers cannot.
     pub async fn list(&self) -> Result<Vec<StoredObject>, StoreError> {
-        let prefix = (self.prefix != Path::default()).then_some(&self.prefix);
-        let named = self.objects.list(prefix).try_filter_map(|object| async move {
+        self.list_at(&self.prefix).await
+    }
+
+    /// Lists all files in one of the folders below, as [`list`](Self::list) does: names are relative to the store.
+    ///
+    /// # Errors
+    /// As `list`. A folder that is not there holds nothing.
+    pub async fn list_below(&self, folder: &str) -> Result<Vec<StoredObject>, StoreError> {
+        self.list_at(&self.path(folder)?).await
+    }
+
+    async fn list_at(&self, path: &Path) -> Result<Vec<StoredObject>, StoreError> {
+        let path = (*path != Path::default()).then_some(path);
+        let named = self.objects.list(path).try_filter_map(|object| async move {
             let parts = object.location.prefix_match(&self.prefix);
             let name = parts.map(|parts| parts.collect::<Path>().to_string());
             Ok(name.map(|name| StoredObject { name, num_bytes: object.size }))
@@ -342,6 +373,10 @@ mod tests {
         assert_eq!(store.num_bytes("a.bin").await.unwrap(), 8);
         let names: Vec<_> = store.list().await.unwrap().into_iter().map(|object| object.name).collect();
         assert_eq!(names, ["a.bin", "b/x.txt"]);
+        let below: Vec<_> =
+            store.list_below("b").await.unwrap().into_iter().map(|object| object.name).collect();
+        assert_eq!(below, ["b/x.txt"]);
+        assert_eq!(store.list_below("c").await.unwrap(), []);
         store.delete("a.bin").await.unwrap();
         store.delete("a.bin").await.unwrap();
         assert_eq!(store.get("a.bin").await.unwrap_err().kind(), StoreErrorKind::NotFound);

@@ -4,16 +4,30 @@
 //! manifest says the same. So the same command can go on after any end, another is refused by the setting that differs,
 //! and nothing that is complete is done again.
 
+mod claim;
+mod ids;
+
 use std::collections::BTreeMap;
 
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
 use fastclip_shards::{Store, StoreError, StoreErrorKind};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use claim::CLAIMS_FOLDER;
+
 use crate::{REJECTED_FILE, SIZES_FILE};
+
+/// Small files that are asked for, or removed, at a time.
+pub(crate) const REQUESTS_AT_A_TIME: usize = 32;
+
+/// Folders that exist while a dataset is unfinished.
+const STATE_FOLDERS: [&str; 3] = ["download-state", "pack-state", "retry-state"];
+
+/// Holds the settings of a run, beside its records.
+const SETTINGS_FILE: &str = "settings.json";
 
 /// What to do if the output is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +107,7 @@ impl RunStateError {
             Self::OtherSettings { .. } => {
                 Some("use the same input and settings, or replace it with --overwrite")
             }
-            Self::Changed { .. } => Some("replace the dataset with --overwrite"),
+            Self::Changed { .. } => Some("put the file back, or replace the dataset with --overwrite"),
         }
     }
 }
@@ -115,6 +129,8 @@ enum Existing {
 pub(crate) struct RunState<'a> {
     store: &'a Store,
     command: &'static str,
+    /// Whether other processes may be writing to the same output.
+    is_shared: bool,
 }
 
 /// Where a command begins.
@@ -129,7 +145,16 @@ pub(crate) enum Start {
 impl<'a> RunState<'a> {
     /// The memory of the subcommand of this name.
     pub(crate) fn new(store: &'a Store, command: &'static str) -> Self {
-        Self { store, command }
+        Self { store, command, is_shared: false }
+    }
+
+    /// The same where any number of processes write to one output.
+    pub(crate) fn shared(store: &'a Store, command: &'static str) -> Self {
+        Self { store, command, is_shared: true }
+    }
+
+    pub(crate) fn store(&self) -> &'a Store {
+        self.store
     }
 
     /// Decides what to do about what is there, and remembers the settings.
@@ -160,10 +185,29 @@ impl<'a> RunState<'a> {
             (Existing::Finished(_), OnExisting::Refuse) => return occupied("a dataset", true),
             (Existing::Unfinished(_), OnExisting::Refuse) => return occupied("an unfinished dataset", true),
         }
-        self.store.remove_broken_uploads().map_err(self.failed("remove broken uploads"))?;
-        let text = serde_json::to_vec_pretty(settings).expect("settings are text and numbers");
-        self.write(&self.settings_file(), text).await?;
+        if !self.is_shared {
+            self.remove_broken_uploads("", |_| true)?;
+        }
+        self.write_settings(settings).await?;
         Ok(Start::Here)
+    }
+
+    pub(crate) async fn write_settings(&self, settings: &Value) -> Result<(), RunStateError> {
+        let text = serde_json::to_vec_pretty(settings).expect("settings are text and numbers");
+        self.write(&self.settings_file(), text).await
+    }
+
+    /// The settings of a run that did not end.
+    pub(crate) async fn settings<S: DeserializeOwned>(&self) -> Result<Option<S>, RunStateError> {
+        self.read_json(&self.settings_file()).await
+    }
+
+    /// Reads the manifest, if the dataset is finished.
+    pub(crate) async fn manifest(&self) -> Result<Option<Manifest>, RunStateError> {
+        let Some(text) = self.read(MANIFEST_FILE).await? else { return Ok(None) };
+        Manifest::from_json(&text)
+            .map(Some)
+            .map_err(|error| self.changed(MANIFEST_FILE, format!("cannot be used: {error}")))
     }
 
     fn compare(&self, settings: &Value, there: &Value) -> Result<(), RunStateError> {
@@ -190,21 +234,34 @@ impl<'a> RunState<'a> {
             });
         }
         let objects = self.store.list().await.map_err(self.failed("list the files"))?;
-        let shard = objects.into_iter().find(|object| object.name.ends_with(".tar"));
-        Ok(shard.map_or(Existing::Nothing, |shard| Existing::Foreign(format!("`{}`", shard.name))))
+        let Some(shard) = objects.into_iter().find(|object| object.name.ends_with(".tar")) else {
+            return Ok(Existing::Nothing);
+        };
+        // Another part may have begun in between, and be so fast.
+        Ok(match self.settings().await? {
+            Some(settings) => Existing::Unfinished(settings),
+            None => Existing::Foreign(format!("`{}`", shard.name)),
+        })
     }
 
     /// Remembers a complete shard.
     pub(crate) async fn add(&self, number: u64, record: &impl Serialize) -> Result<(), RunStateError> {
-        let text = serde_json::to_vec(record).expect("a record is text and numbers");
-        self.write(&self.record_file(number), text).await
+        self.write_json(&self.record_file(number), record).await
     }
 
     /// Reads what was remembered about a shard.
     pub(crate) async fn record<R: DeserializeOwned>(&self, number: u64) -> Result<Option<R>, RunStateError> {
-        let name = self.record_file(number);
-        let Some(text) = self.read(&name).await? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|error| self.changed(&name, error.to_string()))
+        self.read_json(&self.record_file(number)).await
+    }
+
+    /// Remembers something else than settings and shards.
+    pub(crate) async fn add_note(&self, name: &str, note: &impl Serialize) -> Result<(), RunStateError> {
+        self.write_json(&self.note_file(name), note).await
+    }
+
+    /// Reads what was remembered under this name.
+    pub(crate) async fn note<N: DeserializeOwned>(&self, name: &str) -> Result<Option<N>, RunStateError> {
+        self.read_json(&self.note_file(name)).await
     }
 
     /// Checks that a record goes on where the one before ended.
@@ -217,12 +274,30 @@ impl<'a> RunState<'a> {
 
     /// Checks the size of a complete shard and the whole of its index.
     pub(crate) async fn check_shard(&self, entry: &ShardEntry) -> Result<(), RunStateError> {
+        self.check_size(entry).await?;
+        self.check_digest(&entry.index, entry.index_digest).await
+    }
+
+    async fn check_size(&self, entry: &ShardEntry) -> Result<(), RunStateError> {
         let found = self.store.num_bytes(&entry.name).await.map_err(self.gone(&entry.name))?;
         if found != entry.num_bytes {
             let problem = format!("has {found} bytes, {} were written", entry.num_bytes);
             return Err(self.changed(&entry.name, problem));
         }
-        self.check_digest(&entry.index, entry.index_digest).await
+        Ok(())
+    }
+
+    /// Checks that a shard was made with the settings of this digest.
+    pub(crate) fn check_made_with(
+        &self,
+        number: u64,
+        found: Digest,
+        expected: Digest,
+    ) -> Result<(), RunStateError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(self.changed(&self.record_file(number), "belongs to other settings".to_owned()))
     }
 
     /// Reads a whole file and compares it with what was written.
@@ -240,27 +315,50 @@ impl<'a> RunState<'a> {
         Ok(())
     }
 
-    /// Forgets everything, once the manifest says it all.
+    /// Forgets a shard, so that it is made again.
+    pub(crate) async fn forget(&self, number: u64) -> Result<(), RunStateError> {
+        self.delete(&self.record_file(number)).await
+    }
+
+    /// Forgets everything, once the manifest says it all. The settings go last, so that what was not forgotten belongs to something.
     pub(crate) async fn end(&self) -> Result<(), RunStateError> {
-        let prefix = format!("{}/", self.folder());
-        for object in self.store.list().await.map_err(self.failed("list the files"))? {
-            if object.name.starts_with(&prefix) {
-                self.delete(&object.name).await?;
-            }
+        self.remove_broken_uploads("", |_| true)?;
+        self.end_folder(&self.folder()).await
+    }
+
+    async fn end_folder(&self, folder: &str) -> Result<(), RunStateError> {
+        for folder in [format!("{folder}/{CLAIMS_FOLDER}"), folder.to_owned()] {
+            self.remove_broken_uploads(&folder, |_| true)?;
         }
-        Ok(())
+        let settings_file = format!("{folder}/{SETTINGS_FILE}");
+        let files = self.store.list_below(folder).await.map_err(self.failed("list the records"))?;
+        let names = files.into_iter().map(|file| file.name).filter(|name| *name != settings_file);
+        self.delete_all(names).await?;
+        self.delete(&settings_file).await
     }
 
     /// Removes a dataset of ours, the manifest first: from then on nobody takes what is left for a dataset.
     async fn remove_dataset(&self) -> Result<(), RunStateError> {
         self.delete(MANIFEST_FILE).await?;
-        self.end().await?;
-        for object in self.store.list().await.map_err(self.failed("list the files"))? {
-            if is_ours(&object.name) {
-                self.delete(&object.name).await?;
-            }
+        for folder in STATE_FOLDERS {
+            self.end_folder(folder).await?;
         }
-        Ok(())
+        let files = self.store.list().await.map_err(self.failed("list the files"))?;
+        self.delete_all(files.into_iter().map(|file| file.name).filter(|name| is_ours(name))).await
+    }
+
+    async fn delete_all(&self, names: impl Iterator<Item = String>) -> Result<(), RunStateError> {
+        let deletions = names.map(|name| async move { self.delete(&name).await });
+        stream::iter(deletions).buffer_unordered(REQUESTS_AT_A_TIME).try_collect().await
+    }
+
+    /// Removes what processes that were killed left half written in a folder.
+    pub(crate) fn remove_broken_uploads(
+        &self,
+        folder: &str,
+        is_broken: impl Fn(&str) -> bool,
+    ) -> Result<(), RunStateError> {
+        self.store.remove_broken_uploads(folder, is_broken).map_err(self.failed("remove broken uploads"))
     }
 
     /// Writes how many samples each shard has, as OpenCLIP reads it.
@@ -276,6 +374,18 @@ impl<'a> RunState<'a> {
         bytes: impl Into<bytes::Bytes>,
     ) -> Result<(), RunStateError> {
         self.store.put(name, bytes).await.map_err(self.failed(&format!("write `{name}`")))
+    }
+
+    async fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RunStateError> {
+        let text = serde_json::to_vec(value).expect("what is remembered is text and numbers");
+        self.write(name, text).await
+    }
+
+    async fn read_json<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>, RunStateError> {
+        let Some(text) = self.read(name).await? else { return Ok(None) };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| self.changed(name, format!("cannot be used: {error}")))
     }
 
     async fn read(&self, name: &str) -> Result<Option<bytes::Bytes>, RunStateError> {
@@ -307,7 +417,11 @@ impl<'a> RunState<'a> {
     }
 
     fn settings_file(&self) -> String {
-        format!("{}/settings.json", self.folder())
+        format!("{}/{SETTINGS_FILE}", self.folder())
+    }
+
+    fn note_file(&self, name: &str) -> String {
+        format!("{}/{name}.json", self.folder())
     }
 
     fn record_file(&self, number: u64) -> String {
