@@ -13,7 +13,7 @@ pub(super) struct PartArgs {
     #[arg(long, value_name = "I/N", help_heading = "Several processes")]
     part: Option<Choice>,
     /// Parts of a Kubernetes indexed job, whose variables do not say it
-    #[arg(long, value_name = "N", env = "INGEST_NUM_PARTS", help_heading = "Several processes")]
+    #[arg(long, value_name = "N", env = "INGEST_NUM_PARTS", hide_env_values = true, help_heading = "Several processes")]
     num_parts: Option<NonZeroU32>,
 }
 
