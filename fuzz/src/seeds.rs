@@ -83,7 +83,14 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
         bytes.into_inner()
     });
     let pixels = plain.as_bytes();
-    let jpegs = [(Subsamp::Sub2x2, false), (Subsamp::None, true)].map(|(subsamp, progressive)| {
+    let kinds = [
+        (Subsamp::Sub2x2, false),
+        (Subsamp::None, true),
+        (Subsamp::Sub2x1, false),
+        (Subsamp::None, false),
+        (Subsamp::Gray, false),
+    ];
+    let jpegs = kinds.map(|(subsamp, progressive)| {
         let mut compressor = Compressor::new().expect(EXPECTED);
         compressor.set_subsamp(subsamp).expect(EXPECTED);
         compressor.set_progressive(progressive).expect(EXPECTED);

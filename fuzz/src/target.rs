@@ -8,6 +8,7 @@ use fastclip_loader::{
 use fastclip_schemas::{Manifest, SampleId};
 use fastclip_shards::ShardIndex;
 use fastclip_shards::tar::{BLOCK_BYTES, Entry, Salvaged, Salvager, Scanner, StreamScanner, split_name};
+use turbojpeg::{Colorspace, PixelFormat};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::seeds;
@@ -25,7 +26,8 @@ pub enum Target {
     Manifest,
     /// The index of a shard, of which every byte counts. With an odd first byte its checksum is made right.
     Index,
-    /// Images of all formats, and what becomes of them. The first byte chooses options.
+    /// Images of all formats, and what becomes of them. The first byte chooses options. What TurboJPEG decodes without a complaint
+    /// must have its pixels.
     Image,
     /// Captions.
     Caption,
@@ -176,7 +178,11 @@ fn image(bytes: &[u8]) {
     }
     let Some((&choice, bytes)) = bytes.split_first() else { return };
     DECODERS.with_borrow_mut(|decoders| {
-        let Ok(image) = decoders[usize::from(choice % 4)].decode(bytes) else { return };
+        let decoded = decoders[usize::from(choice % 4)].decode(bytes);
+        if choice & 2 == 0 && bytes.starts_with(&[0xff, 0xd8]) {
+            compare_with_turbo(bytes, decoded.as_ref().ok().copied());
+        }
+        let Ok(image) = decoded else { return };
         let RgbImage { width, height, pixels } = image;
         assert!(
             u64::from(*width) * u64::from(*height) <= MAX_PIXELS,
@@ -188,6 +194,20 @@ fn image(bytes: &[u8]) {
         let augmentation = Augmentation { seed: 1, epoch: 2, sample: SampleId(u64::from(choice)) };
         ImageTransformer::new().transform(image, &transform, augmentation, &mut planes);
     });
+}
+
+/// What a JPEG was decoded to is what TurboJPEG makes of it, where that is small and without a warning.
+fn compare_with_turbo(bytes: &[u8], decoded: Option<&RgbImage>) {
+    let Ok(header) = turbojpeg::read_header(bytes) else { return };
+    let is_rgb = matches!(header.colorspace, Colorspace::RGB | Colorspace::YCbCr | Colorspace::Gray);
+    if !is_rgb || (header.width * header.height) as u64 > MAX_PIXELS {
+        return;
+    }
+    let Ok(expected) = turbojpeg::decompress(bytes, PixelFormat::RGB) else { return };
+    // Scans without end are refused, however small they are.
+    let Some(decoded) = decoded else { return };
+    assert_eq!((decoded.width as usize, decoded.height as usize), (expected.width, expected.height));
+    assert!(decoded.pixels == expected.pixels, "a JPEG has TurboJPEG's pixels");
 }
 
 fn caption(bytes: &[u8]) {

@@ -1,12 +1,14 @@
 use image::metadata::Orientation;
 use turbojpeg::PixelFormat;
 
-use super::turbo::{Header, Turbo};
+use super::baseline::{self, BaselineDecoder};
+use super::turbo::{self, Turbo};
 use super::{DecodeError, DecodeOptions, Part, RgbImage};
 
-/// A decompressor with room for the formats that it cannot turn into RGB.
+/// The decoder for usual JPEGs and, for all others, a decompressor with room for the formats that it cannot turn into RGB.
 #[derive(Debug)]
 pub(super) struct JpegDecoder {
+    baseline: BaselineDecoder,
     turbo: Turbo,
     cmyk: Vec<u8>,
 }
@@ -14,23 +16,37 @@ pub(super) struct JpegDecoder {
 /// A JPEG whose header has been read.
 #[derive(Debug)]
 pub(super) struct OpenedJpeg<'a> {
+    bytes: &'a [u8],
     header: Header<'a>,
+}
+
+/// Who has read a header, and what it says.
+#[derive(Debug)]
+enum Header<'a> {
+    Usual(baseline::Header<'a>),
+    Other(turbo::Header<'a>),
 }
 
 impl OpenedJpeg<'_> {
     pub(super) fn size(&self) -> (u32, u32) {
-        (self.header.width, self.header.height)
+        match &self.header {
+            Header::Usual(header) => (header.width, header.height),
+            Header::Other(header) => (header.width, header.height),
+        }
     }
 
     /// Whether a part of it can be had, at a fraction of the size even.
     pub(super) fn has_parts(&self) -> bool {
-        !self.header.is_lossless && !self.header.is_cmyk
+        match &self.header {
+            Header::Usual(_) => true,
+            Header::Other(header) => header.has_parts(),
+        }
     }
 }
 
 impl JpegDecoder {
     pub(super) fn new() -> turbojpeg::Result<Self> {
-        Ok(Self { turbo: Turbo::new()?, cmyk: Vec::new() })
+        Ok(Self { baseline: BaselineDecoder::new(), turbo: Turbo::new()?, cmyk: Vec::new() })
     }
 
     pub(super) fn open<'a>(
@@ -38,17 +54,24 @@ impl JpegDecoder {
         bytes: &'a [u8],
         options: &DecodeOptions,
     ) -> Result<OpenedJpeg<'a>, DecodeError> {
-        let header = match self.turbo.read_header(bytes) {
-            Ok(header) => header,
-            Err(error) => {
-                // TurboJPEG stays in the middle of a header that it could not read, and would take the next image for
-                // the rest of it.
-                self.turbo = Turbo::new().map_err(|error| refusal(error.to_string()))?;
-                return Err(refusal(error));
-            }
+        let header = match baseline::Header::read(bytes) {
+            Some(header) => Header::Usual(header),
+            None => Header::Other(self.read_header(bytes)?),
         };
-        options.check_size(u64::from(header.width), u64::from(header.height))?;
-        Ok(OpenedJpeg { header })
+        let opened = OpenedJpeg { bytes, header };
+        let (width, height) = opened.size();
+        options.check_size(u64::from(width), u64::from(height))?;
+        Ok(opened)
+    }
+
+    pub(super) fn read_header<'a>(&mut self, bytes: &'a [u8]) -> Result<turbo::Header<'a>, DecodeError> {
+        let header = self.turbo.read_header(bytes);
+        if header.is_err() {
+            // TurboJPEG stays in the middle of a header that it could not read, and would take the next image for
+            // the rest of it.
+            self.turbo = Turbo::new().map_err(|error| refusal(error.to_string()))?;
+        }
+        header.map_err(refusal)
     }
 
     /// Decodes a part, or as much around it as must be. Returns which.
@@ -59,8 +82,31 @@ impl JpegDecoder {
         options: &DecodeOptions,
         image: &mut RgbImage,
     ) -> Result<Part, DecodeError> {
-        let header = &opened.header;
-        let part = if opened.has_parts() { header.part_around(wanted) } else { Part::whole(opened.size()) };
+        let header = match &opened.header {
+            Header::Usual(header) => {
+                if let Some(part) = self.baseline.decode(header, wanted, image) {
+                    return Ok(part);
+                }
+                self.read_header(opened.bytes)?
+            }
+            Header::Other(header) => *header,
+        };
+        self.decode_other(&header, wanted, options, image)
+    }
+
+    /// The same by TurboJPEG.
+    pub(super) fn decode_other(
+        &mut self,
+        header: &turbo::Header<'_>,
+        wanted: &Part,
+        options: &DecodeOptions,
+        image: &mut RgbImage,
+    ) -> Result<Part, DecodeError> {
+        let part = if header.has_parts() {
+            header.part_around(wanted)
+        } else {
+            Part::whole((header.width, header.height))
+        };
         let pixels = image.resize(part.columns.len() as u32, part.rows.len() as u32);
         let (format, buffer) = if header.is_cmyk {
             self.cmyk.resize(pixels.len() / 3 * 4, 0);

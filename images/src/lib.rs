@@ -21,10 +21,12 @@
 //! others want a C library on the machine. Such files are of no known format here, and bad samples; convert
 //! them before they are packed.
 //!
-//! JPEGs are decoded by libjpeg-turbo with the accurate transform and interpolated colours, which gives Pillow's pixels
-//! bit for bit. Of a JPEG only the blocks are decoded that a crop needs. All of its bytes have to be read nevertheless,
-//! since their code has no marks to start from, and that is most of the time.
+//! JPEGs have the pixels that libjpeg-turbo gives them with the accurate transform and interpolated colours, which are Pillow's,
+//! bit for bit. The usual ones are decoded by code of ours (`baseline`), which takes less time; all others by libjpeg-turbo. Of a JPEG
+//! only the blocks are decoded that a crop needs. All bytes above its end have to be read nevertheless, since their code
+//! has no marks to start from, and that is most of the time.
 
+mod baseline;
 mod jpeg;
 mod opened;
 mod options;

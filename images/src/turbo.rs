@@ -44,6 +44,11 @@ pub(super) struct Header<'a> {
 }
 
 impl Header<'_> {
+    /// Whether a part of it can be had, at a fraction of the size even.
+    pub(super) fn has_parts(&self) -> bool {
+        !self.is_lossless && !self.is_cmyk
+    }
+
     /// Width and height at a fraction of the size.
     pub(super) fn shrunk(&self, shrink: u32) -> (u32, u32) {
         (self.width.div_ceil(shrink), self.height.div_ceil(shrink))

@@ -1,5 +1,6 @@
 //! Which part of a run this process is.
 
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
@@ -13,7 +14,13 @@ pub(super) struct PartArgs {
     #[arg(long, value_name = "I/N", help_heading = "Several processes")]
     part: Option<Choice>,
     /// Parts of a Kubernetes indexed job, whose variables do not say it
-    #[arg(long, value_name = "N", env = "INGEST_NUM_PARTS", hide_env_values = true, help_heading = "Several processes")]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "INGEST_NUM_PARTS",
+        hide_env_values = true,
+        help_heading = "Several processes"
+    )]
     num_parts: Option<NonZeroU32>,
 }
 
@@ -56,7 +63,10 @@ impl PartArgs {
         }
         let detected = detect(|name| std::env::var(name).ok(), self.num_parts)?;
         Ok(detected.map(|Detected { part, variables }| {
-            eprintln!("fetching part {part}, as {variables} says; --part all fetches the whole list");
+            let text =
+                format!("fetching part {part}, as {variables} says; --part all fetches the whole list");
+            // With standard error closed nobody wants to know.
+            let _ = writeln!(std::io::stderr(), "{text}");
             part
         }))
     }

@@ -186,6 +186,7 @@ fn set_hosts(server: &WebServer, are_well: bool) {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "what was drawn is asked for when it fails")]
 fn a_killed_run_ends_with_the_dataset_of_one_that_was_not(output: &Output) {
     let (scratch, server) = (Scratch::new(), WebServer::start());
     list(&scratch, &server, NUM_ROWS);

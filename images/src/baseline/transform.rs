@@ -1,0 +1,140 @@
+//! The inverse cosine transform of libjpeg's `islow`, bit for bit: Loeffler, Ligtenberg and Moschytz, "Practical Fast 1-D DCT
+//! Algorithms with 11 Multiplications", 1989, in integers.
+//!
+//! Factors have 13 bits after the point, and what the first pass leaves has two. Both the plain definition here and the
+//! vectors beside it do what libjpeg-turbo's vectors do with absurd coefficients, too: products of coefficients and their
+//! steps keep 16 bits, and the results of a pass are cut off at the ends of 16 bits.
+
+use super::header::BLOCK;
+use super::plane::SIDE;
+
+/// Bits after the point of a factor.
+pub(super) const FACTOR_BITS: u32 = 13;
+/// Bits after the point between the passes.
+pub(super) const PASS_BITS: u32 = 2;
+/// Bits that the first pass cuts off.
+pub(super) const FIRST_SHIFT: u32 = FACTOR_BITS - PASS_BITS;
+/// Bits that the second pass cuts off: its own, those between the passes, and three because the transform is eight times too large.
+pub(super) const SECOND_SHIFT: u32 = FACTOR_BITS + PASS_BITS + 3;
+/// Makes of values around zero such around the middle of a byte.
+const MIDDLE: i16 = 128;
+
+const fn fixed(factor: f64) -> i16 {
+    (factor * (1 << FACTOR_BITS) as f64 + 0.5) as i16
+}
+
+// √2 times cosines and sines of multiples of π/16, in the sums that the algorithm uses.
+pub(super) const F_0_298: i16 = fixed(0.298_631_336);
+pub(super) const F_0_390: i16 = fixed(0.390_180_644);
+pub(super) const F_0_541: i16 = fixed(0.541_196_100);
+pub(super) const F_0_765: i16 = fixed(0.765_366_865);
+pub(super) const F_0_899: i16 = fixed(0.899_976_223);
+pub(super) const F_1_175: i16 = fixed(1.175_875_602);
+pub(super) const F_1_501: i16 = fixed(1.501_321_110);
+pub(super) const F_1_847: i16 = fixed(1.847_759_065);
+pub(super) const F_1_961: i16 = fixed(1.961_570_560);
+pub(super) const F_2_053: i16 = fixed(2.053_119_869);
+pub(super) const F_2_562: i16 = fixed(2.562_915_447);
+pub(super) const F_3_072: i16 = fixed(3.072_711_026);
+
+/// Two blocks and where they go.
+#[derive(Debug)]
+pub(super) struct Pair<'a> {
+    pub(super) coefficients: &'a [i16; 2 * BLOCK],
+    /// By what the coefficients of each have to be multiplied.
+    pub(super) steps: [&'a [i16; BLOCK]; 2],
+    /// Where the first sample of each goes. The first block is written last, for where there is no second one.
+    pub(super) places: [usize; 2],
+    /// From a row of samples to the next one.
+    pub(super) pitches: [usize; 2],
+}
+
+/// Transforms two blocks to samples.
+pub(super) fn transform(pair: &Pair<'_>, samples: &mut [u8]) {
+    let (blocks, []) = pair.coefficients.as_chunks() else { unreachable!("two blocks") };
+    for at in [1, 0] {
+        let rows = transform_block(&blocks[at], pair.steps[at]);
+        for (number, row) in rows.iter().enumerate() {
+            samples[pair.places[at] + number * pair.pitches[at]..][..SIDE].copy_from_slice(row);
+        }
+    }
+}
+
+/// Writes a block without any coefficient but its mean.
+pub(super) fn fill(mean: i16, step: i16, place: usize, pitch: usize, samples: &mut [u8]) {
+    let value = sample(round::<{ SECOND_SHIFT - FACTOR_BITS }>(i32::from(flat(mean.wrapping_mul(step)))));
+    for row in 0..SIDE {
+        samples[place + row * pitch..][..SIDE].fill(value);
+    }
+}
+
+/// What the first pass makes of a column without anything but its mean.
+fn flat(mean: i16) -> i16 {
+    mean << PASS_BITS
+}
+
+fn sample(value: i16) -> u8 {
+    // Between 0 and 255.
+    (value.clamp(-MIDDLE, MIDDLE - 1) + MIDDLE) as u8
+}
+
+fn round<const SHIFT: u32>(value: i32) -> i16 {
+    (value.wrapping_add(1 << (SHIFT - 1)) >> SHIFT).clamp(i16::MIN.into(), i16::MAX.into()) as i16
+}
+
+fn transform_block(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; SIDE]; SIDE] {
+    let value = |row: usize, column: usize| {
+        let at = row * SIDE + column;
+        coefficients[at].wrapping_mul(steps[at])
+    };
+    // Whatever the steps are.
+    let is_flat = coefficients[SIDE..].iter().all(|&coefficient| coefficient == 0);
+    let columns: [[i16; SIDE]; SIDE] = std::array::from_fn(|column| {
+        if is_flat {
+            [flat(value(0, column)); SIDE]
+        } else {
+            pass::<FIRST_SHIFT>(std::array::from_fn(|row| value(row, column)))
+        }
+    });
+    std::array::from_fn(|row| {
+        pass::<SECOND_SHIFT>(std::array::from_fn(|column| columns[column][row])).map(sample)
+    })
+}
+
+/// One direction of the transform.
+fn pass<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; SIDE] {
+    // No product of two 16-bit numbers is too large, and sums go round like those of vectors.
+    let sum = |terms: [(i16, i16); 2]| {
+        let [first, second] = terms.map(|(value, factor)| i32::from(value) * i32::from(factor));
+        first.wrapping_add(second)
+    };
+    let [e0, o1, e2, o3, e4, o5, e6, o7] = input;
+
+    let whole = |value: i16| i32::from(value) << FACTOR_BITS;
+    let (plus, minus) = (whole(e0.wrapping_add(e4)), whole(e0.wrapping_sub(e4)));
+    let wide = sum([(e2, F_0_541 + F_0_765), (e6, F_0_541)]);
+    let narrow = sum([(e2, F_0_541), (e6, F_0_541 - F_1_847)]);
+    let even = [
+        plus.wrapping_add(wide),
+        minus.wrapping_add(narrow),
+        minus.wrapping_sub(narrow),
+        plus.wrapping_sub(wide),
+    ];
+
+    let (outer, inner) = (o7.wrapping_add(o3), o5.wrapping_add(o1));
+    let outer_turned = sum([(outer, F_1_175 - F_1_961), (inner, F_1_175)]);
+    let inner_turned = sum([(outer, F_1_175), (inner, F_1_175 - F_0_390)]);
+    let odd = [
+        sum([(o1, F_1_501 - F_0_899), (o7, -F_0_899)]).wrapping_add(inner_turned),
+        sum([(o3, F_3_072 - F_2_562), (o5, -F_2_562)]).wrapping_add(outer_turned),
+        sum([(o5, F_2_053 - F_2_562), (o3, -F_2_562)]).wrapping_add(inner_turned),
+        sum([(o7, F_0_298 - F_0_899), (o1, -F_0_899)]).wrapping_add(outer_turned),
+    ];
+
+    let mut output = [0; SIDE];
+    for at in 0..SIDE / 2 {
+        output[at] = round::<SHIFT>(even[at].wrapping_add(odd[at]));
+        output[SIDE - 1 - at] = round::<SHIFT>(even[at].wrapping_sub(odd[at]));
+    }
+    output
+}
