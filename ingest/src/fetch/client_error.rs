@@ -57,10 +57,15 @@ fn find<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     causes(error).find_map(|cause| cause.downcast_ref::<T>())
 }
 
-/// All causes, from the outermost one in. An I/O error hides what it was made of behind its own text: its source is the source of that.
+/// All causes, from the outermost one in.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |cause| match cause.downcast_ref::<io::Error>() {
+    std::iter::successors(error.source(), |cause| inner(*cause))
+}
+
+/// The cause of a cause. An I/O error hides what it was made of: its source is the source of that.
+fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-        None => cause.source(),
-    })
+        None => error.source(),
+    }
 }

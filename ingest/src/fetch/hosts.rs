@@ -142,28 +142,29 @@ mod tests {
         assert!(third.now_or_never().is_some());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn requests_to_a_host_keep_their_distance() {
-        let (hosts, began) = (hosts(8, Duration::from_secs(2)), Instant::now());
+        let interval = Duration::from_millis(20);
+        let (hosts, began) = (hosts(8, interval), Instant::now());
         for turn in 0..4 {
             hosts.turn("a").await;
-            assert_eq!(began.elapsed().as_secs(), 2 * turn);
+            assert!(began.elapsed() >= turn * interval);
         }
-        hosts.turn("b").await;
-        assert_eq!(began.elapsed().as_secs(), 6);
+        assert!(hosts.turn("a").now_or_never().is_none());
+        assert!(hosts.turn("b").now_or_never().is_some());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_host_that_asks_for_a_pause_gets_it_from_all() {
+        let pause = Duration::from_millis(100);
         let (hosts, began) = (hosts(8, Duration::ZERO), Instant::now());
-        hosts.turn("a").await.close_host_for(Duration::from_secs(7));
-        hosts.turn("b").await;
-        assert_eq!(began.elapsed().as_secs(), 0);
+        hosts.turn("a").await.close_host_for(pause);
+        assert!(hosts.turn("b").now_or_never().is_some());
         futures::join!(hosts.turn("a"), hosts.turn("a"));
-        assert_eq!(began.elapsed().as_secs(), 7);
+        assert!(began.elapsed() >= pause);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn hosts_are_forgotten_when_nobody_waits_for_them() {
         let hosts = hosts(8, Duration::ZERO);
         let held = hosts.turn("held").await;

@@ -30,19 +30,27 @@ const MIN_ROWS: usize = 100;
 /// Hosts they must be of to be blamed on the network.
 const MIN_HOSTS: usize = 20;
 
-/// Pause before the first row is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
 /// How often somebody who waits looks whether the run is to stop.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a row is held while nothing else goes on, as where all rows after it are refused by their URLs.
-const LONGEST_HOLD: Duration = Duration::from_secs(30);
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Before the first row is tried again; it doubles.
+    first_pause: Duration,
+    longest_pause: Duration,
+    /// How long a row is held while nothing else goes on, as where all rows after it are refused by their URLs.
+    longest_hold: Duration,
+    /// Where this machine has run out of something, which others give back.
+    local_pause: Duration,
+}
 
-/// Pause where this machine has run out of something, which others give back.
-const LOCAL_PAUSE: Duration = Duration::from_secs(1);
+const TIMES: Times = Times {
+    first_pause: Duration::from_secs(1),
+    longest_pause: Duration::from_secs(60),
+    longest_hold: Duration::from_secs(30),
+    local_pause: Duration::from_secs(1),
+};
 
 /// The network was away for longer than anybody wants to wait.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +87,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Network {
     max_outage: Option<Duration>,
+    times: Times,
     state: Mutex<State>,
     /// Told whenever somebody who waits may have waited long enough.
     changed: watch::Sender<()>,
@@ -150,6 +159,7 @@ impl Network {
         };
         Self {
             max_outage,
+            times: TIMES,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             probes: Arc::new(Semaphore::new(1)),
@@ -237,7 +247,7 @@ impl Network {
             };
             tokio::select! {
                 _ = changed.changed() => {}
-                () = sleep(LONGEST_HOLD), if !is_down => self.conclude_if_idle(),
+                () = sleep(self.times.longest_hold), if !is_down => self.conclude_if_idle(),
                 probe = Arc::clone(&self.probes).acquire_owned(), if is_down => {
                     let probe = probe.expect("the semaphore is never closed");
                     if let Some(verdict) = self.probe(probe, max_outage).await {
@@ -272,7 +282,7 @@ impl Network {
                     "no host can be reached ({} rows of {} hosts in a row); the last one failed with {}: {}",
                     found.num_rows, found.num_hosts, found.reason, found.message
                 ));
-                state.outage = Some(Down { since: Instant::now(), pause: FIRST_PAUSE, found });
+                state.outage = Some(Down { since: Instant::now(), pause: self.times.first_pause, found });
                 self.changed.send_replace(());
             } else {
                 self.conclude(&mut state);
@@ -289,7 +299,7 @@ impl Network {
             let mut state = self.state();
             let down = state.outage.as_mut()?;
             let pause = down.pause;
-            down.pause = (pause * 2).min(LONGEST_PAUSE);
+            down.pause = (pause * 2).min(self.times.longest_pause);
             (down.since, pause)
         };
         let end = since + max_outage;
@@ -325,7 +335,7 @@ impl Network {
             self.changed.send_replace(());
             return Verdict::Stop(outage);
         }
-        sleep(LOCAL_PAUSE).await;
+        sleep(self.times.local_pause).await;
         Verdict::TryAgain
     }
 
@@ -386,7 +396,14 @@ mod tests {
 
     fn network(max_outage: Option<u64>) -> Arc<Network> {
         let max_outage = max_outage.map(Duration::from_secs);
-        Arc::new(Network::new(max_outage, Progress::silent(), Stop::default()))
+        let moment = Duration::from_millis(1);
+        let times = Times {
+            first_pause: moment,
+            longest_pause: moment,
+            longest_hold: 1000 * moment,
+            local_pause: moment,
+        };
+        Arc::new(Network { times, ..Network::new(max_outage, Progress::silent(), Stop::default()) })
     }
 
     fn failure(reason: FetchReason) -> FetchFailure {
@@ -454,64 +471,60 @@ mod tests {
         assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Genuine)), "{verdicts:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_outage_holds_all_rows_until_something_is_reached() {
         let network = network(Some(600));
         let _rows: Vec<Row> = (0..2 * MIN_ROWS).map(|_| network.row()).collect();
         let hosts: Vec<String> = (0..MIN_ROWS).map(|number| number.to_string()).collect();
         let mut rows = join_all(hosts.iter().map(|host| fail(&network, host)));
-        // One of them is to find out, with a right that it keeps here; the others go on waiting.
-        assert!(tokio::time::timeout(Duration::from_secs(30), &mut rows).await.is_err());
+        assert!((&mut rows).now_or_never().is_none());
         assert!(network.begin(None).now_or_never().is_none(), "nothing is begun while the network is down");
         let right = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let mut attempt = network.begin(Some(right)).await.unwrap();
         network.reached(&mut attempt);
         let verdicts = rows.await;
+        // One of them may have been told to find out before that.
         let again = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::TryAgain)).count();
-        assert_eq!(again, MIN_ROWS - 1, "{verdicts:?}");
+        assert!(again >= MIN_ROWS - 1, "{verdicts:?}");
         assert!(network.begin(None).now_or_never().is_some());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_outage_without_end_ends_the_run() {
-        let (network, began) = (network(Some(600)), Instant::now());
+        let network = network(Some(1));
         let _rows: Vec<Row> = (0..2 * MIN_ROWS).map(|_| network.row()).collect();
         let row = |number: usize| {
             let network = &network;
             async move {
-                let mut probe = None;
+                let (mut probe, mut probes) = (None, 0);
                 loop {
-                    let Ok(attempt) = network.begin(probe.take()).await else { return };
+                    let Ok(attempt) = network.begin(probe.take()).await else { return probes };
                     let host = number.to_string();
                     match network.judge(attempt, &host, &failure(FetchReason::ConnectTimeout)).await {
-                        Verdict::Probe(right) => probe = Some(right),
+                        Verdict::Probe(right) => (probe, probes) = (Some(right), probes + 1),
                         Verdict::Stop(outage) => {
-                            assert_eq!((outage.seconds, outage.num_rows), (600, MIN_ROWS));
-                            return;
+                            assert_eq!((outage.seconds, outage.num_rows), (1, MIN_ROWS));
+                            return probes;
                         }
                         other => panic!("{other:?}"),
                     }
                 }
             }
         };
-        join_all((0..MIN_ROWS + 50).map(row)).await;
-        assert_eq!(began.elapsed().as_secs(), 600);
+        let probes: usize = join_all((0..MIN_ROWS + 50).map(row)).await.iter().sum();
+        assert!(probes > 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_machine_out_of_files_slows_down_and_blames_no_host() {
-        let network = network(Some(600));
-        let _row = network.row();
         let local = failure(FetchReason::LocalFailure);
-        for _ in 0..3 {
+        for (max_outage, is_over) in [(600, false), (0, true)] {
+            let network = network(Some(max_outage));
             let attempt = network.begin(None).await.unwrap();
             let verdict = network.judge(attempt, "a", &local).await;
-            assert!(matches!(verdict, Verdict::TryAgain), "{verdict:?}");
+            assert_eq!(matches!(verdict, Verdict::Stop(_)), is_over, "{verdict:?}");
+            assert_eq!(matches!(verdict, Verdict::TryAgain), !is_over, "{verdict:?}");
         }
-        tokio::time::advance(Duration::from_secs(600)).await;
-        let attempt = network.begin(None).await.unwrap();
-        let verdict = network.judge(attempt, "a", &local).await;
-        assert!(matches!(verdict, Verdict::Stop(_)), "{verdict:?}");
     }
 
     #[tokio::test]
