@@ -503,7 +503,7 @@ mod tests {
                     match network.judge(attempt, &host, &failure(FetchReason::ConnectTimeout)).await {
                         Verdict::Probe(right) => (probe, probes) = (Some(right), probes + 1),
                         Verdict::Stop(outage) => {
-                            assert_eq!((outage.seconds, outage.num_rows), (1, MIN_ROWS));
+                            assert!(outage.seconds >= 1 && outage.num_rows == MIN_ROWS, "{outage:?}");
                             return probes;
                         }
                         other => panic!("{other:?}"),

@@ -226,9 +226,9 @@ async fn a_name_is_looked_up_once_for_all_its_images() {
     }
     assert_eq!(names.num_questions("good.example.org"), 1);
     // Something is reached in the meantime, so that it is clear whose failure it is.
-    let url = named(&server.url("/image"), "broken.example.org");
+    let (broken, good) = (named(&server.url("/image"), "broken.example.org"), server.url("/image"));
     for _ in 0..5 {
-        let (failure, found) = futures::join!(fetcher.fetch(&url), fetcher.fetch(&server.url("/image")));
+        let (failure, found) = futures::join!(fetcher.fetch(&broken), fetcher.fetch(&good));
         assert!(found.is_ok());
         assert_eq!(failed(failure).unwrap_err().reason, FetchReason::DnsFailure);
     }
