@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -51,7 +51,15 @@ impl WebServer {
     /// # Panics
     /// When there is no port left.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine is free");
+        Self::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts a server on another address of this machine, all of which begin with 127.
+    ///
+    /// # Panics
+    /// When there is no port left.
+    pub fn start_on(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a port of this machine is free");
         let address = listener.local_addr().expect("the listener is bound");
         let shared = Arc::<Shared>::default();
         let server = Self { address, shared: Arc::clone(&shared) };

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 
 use fastclip_testkit::{Certificate, DnsAnswer, DnsServer, TlsServer, WebAnswer, WebServer};
@@ -5,6 +6,9 @@ use fastclip_testkit::{Certificate, DnsAnswer, DnsServer, TlsServer, WebAnswer, 
 use super::*;
 
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Another host, as far as a client can tell.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn options() -> FetchOptions {
     FetchOptions {
@@ -134,7 +138,7 @@ async fn private_addresses_are_not_asked_by_whatever_way() {
 #[tokio::test]
 async fn a_redirect_is_checked_like_the_url_itself() {
     // The server is on an address of this machine that is allowed; all others are not.
-    let (server, names) = (WebServer::start(), DnsServer::start());
+    let (server, names) = (WebServer::start_on(NEIGHBOUR), DnsServer::start());
     let secret = WebServer::start();
     secret.answer("/", WebAnswer::Body(b"secret".to_vec()));
     names.answer("inside.example.org", here());
@@ -146,7 +150,7 @@ async fn a_redirect_is_checked_like_the_url_itself() {
         dns: dns(&names),
         ..options()
     };
-    let first = named(&server.url("/start"), "127.0.0.2");
+    let first = server.url("/start");
     for host in [
         "127.0.0.1",
         "127.1",
@@ -257,9 +261,9 @@ async fn a_name_that_changes_its_meaning_is_checked_at_every_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_does_not_answer_holds_up_nobody_else() {
-    let server = WebServer::start();
+    let (server, other) = (WebServer::start(), WebServer::start_on(NEIGHBOUR));
     server.answer("/silence", WebAnswer::Silence);
-    server.answer("/image", WebAnswer::Body(b"an image".to_vec()));
+    other.answer("/image", WebAnswer::Body(b"an image".to_vec()));
     let fetcher = Arc::new(fetcher(FetchOptions {
         max_requests: NonZeroUsize::new(4).unwrap(),
         max_requests_per_host: NonZeroUsize::new(3).unwrap(),
@@ -279,7 +283,7 @@ async fn a_host_that_does_not_answer_holds_up_nobody_else() {
     }
     // All other hosts share the one request that is left.
     for _ in 0..20 {
-        assert!(fetcher.fetch(&named(&server.url("/image"), "127.0.0.2")).await.is_ok());
+        assert!(fetcher.fetch(&other.url("/image")).await.is_ok());
     }
     assert_eq!(server.num_requests("/silence"), 3);
 }
