@@ -5,8 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Sources of the CPU part; the part for CUDA is a file of its own, so that each builds without the other's needs.
-const SOURCES: [&str; 5] =
-    ["cpp/buckets.cpp", "cpp/gloo.cpp", "cpp/group.cpp", "cpp/ops.cpp", "cpp/store.cpp"];
+const SOURCES: [&str; 7] = [
+    "cpp/buckets.cpp",
+    "cpp/gloo.cpp",
+    "cpp/group.cpp",
+    "cpp/memory.cpp",
+    "cpp/ops.cpp",
+    "cpp/recompute.cpp",
+    "cpp/store.cpp",
+];
 const CUDA_SOURCE: &str = "cpp/nccl.cpp";
 
 fn main() {

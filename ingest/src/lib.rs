@@ -6,6 +6,7 @@
 //! | [`finish()`] | makes one dataset of what several processes have fetched |
 //! | [`retry()`] | fetches rows that failed once more |
 //! | [`pack()`] | packs a folder or table of images and captions into shards with a manifest |
+//! | [`reshard()`] | makes other shards of shards: sizes, formats, filters, duplicates |
 //! | [`index()`] | makes a manifest for tars that another program wrote |
 //! | [`verify()`] | compares a dataset with its manifest, down to every member |
 //! | [`stats()`] | counts samples and the sizes of images and captions |
@@ -15,12 +16,16 @@
 //! prints; that is left to the binary.
 
 mod download;
+mod duplicates;
 mod fetch;
+mod filters;
+mod hash;
 mod index;
 mod pack;
 mod picture;
 mod progress;
 mod rejection;
+mod reshard;
 mod run_state;
 mod runtime;
 mod scan;
@@ -31,17 +36,21 @@ pub mod synth;
 mod verify;
 
 pub use download::{
-    DownloadCounts, DownloadError, DownloadOptions, DownloadReport, HostList, HostListError, Part, PartError,
-    RetryOptions, RetryReport, RowFilters, UrlColumns, download, finish, retry,
+    DownloadCounts, DownloadError, DownloadOptions, DownloadReport, Part, PartError, RetryOptions,
+    RetryReport, UrlColumns, download, finish, retry,
 };
+pub use duplicates::DuplicateOptions;
 pub use fetch::{ClientError, DnsOptions, FetchOptions, FetchReason, Outage};
+pub use filters::{HostList, HostListError, RowFilters};
+pub use hash::{HashColumn, HashKind};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
 pub use progress::{LogFormat, Progress, ProgressError, ProgressOptions, ProgressSnapshot};
 pub use rejection::{Reason, Rejection, RejectionCounts};
+pub use reshard::{ReshardOptions, reshard};
 pub use run_state::{OnExisting, RunStateError};
-pub use source::{Columns, SourceError, Split};
+pub use source::{Columns, Inputs, SourceError, Split};
 pub use stats::{Histogram, SampleStats, StatsError, StatsOptions, StatsReport, stats};
 pub use stop::Stop;
 pub use verify::{ShardVerdict, VerifyError, VerifyReport, verify};

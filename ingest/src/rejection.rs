@@ -3,6 +3,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::picture::PictureReason;
+
 /// Why a row does not become a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -28,6 +30,66 @@ pub enum Reason {
     InvalidClass,
     /// The row, or the JSON beside an image, does not have its format.
     MalformedRow,
+    /// The image has fewer pixels than asked for.
+    TooSmall,
+    /// One side of the image is too long for the other.
+    TooLong,
+    /// What was made of the image cannot be stored in the format that was asked for.
+    NotEncodable,
+    /// The caption has fewer characters than asked for.
+    CaptionTooShort,
+    /// The caption has more characters than asked for.
+    CaptionTooLong,
+    /// Too few characters of the caption are letters.
+    CaptionFewLetters,
+    /// The image comes from a host that is not wanted.
+    HostDenied,
+    /// The image comes from a host that was not asked for.
+    HostNotAllowed,
+    /// The bytes of the image are those of an earlier one.
+    Duplicate,
+    /// The image shows what an earlier one shows.
+    NearDuplicate,
+}
+
+impl Reason {
+    /// The identifier that tables and reports keep.
+    pub(crate) fn identifier(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(identifier)) => identifier,
+            _ => self.to_string(),
+        }
+    }
+
+    /// Whether the row is good, and left out by a rule that was asked for.
+    pub fn is_choice(self) -> bool {
+        use Reason::*;
+        matches!(
+            self,
+            TooSmall
+                | TooLong
+                | CaptionTooShort
+                | CaptionTooLong
+                | CaptionFewLetters
+                | HostDenied
+                | HostNotAllowed
+                | Duplicate
+                | NearDuplicate
+        )
+    }
+}
+
+impl From<PictureReason> for Reason {
+    fn from(reason: PictureReason) -> Self {
+        match reason {
+            PictureReason::NotAnImage => Self::NotAnImage,
+            PictureReason::CorruptImage => Self::CorruptImage,
+            PictureReason::TooLarge => Self::TooLarge,
+            PictureReason::TooSmall => Self::TooSmall,
+            PictureReason::TooLong => Self::TooLong,
+            PictureReason::NotEncodable => Self::NotEncodable,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -43,6 +105,16 @@ impl fmt::Display for Reason {
             Self::CaptionNotUtf8 => "caption not UTF-8",
             Self::InvalidClass => "invalid class",
             Self::MalformedRow => "malformed row",
+            Self::TooSmall => "too small",
+            Self::TooLong => "too long",
+            Self::NotEncodable => "not encodable",
+            Self::CaptionTooShort => "caption too short",
+            Self::CaptionTooLong => "caption too long",
+            Self::CaptionFewLetters => "caption few letters",
+            Self::HostDenied => "host denied",
+            Self::HostNotAllowed => "host not allowed",
+            Self::Duplicate => "duplicate",
+            Self::NearDuplicate => "near duplicate",
         })
     }
 }
@@ -76,6 +148,12 @@ impl RejectionCounts {
     /// All rejections.
     pub fn total(&self) -> u64 {
         self.reasons.values().map(|(count, _)| count).sum()
+    }
+
+    /// Rejections of rows that are unusable, rather than unwanted.
+    pub fn num_bad(&self) -> u64 {
+        let bad = self.reasons.iter().filter(|(reason, _)| !reason.is_choice());
+        bad.map(|(_, (count, _))| count).sum()
     }
 
     /// Rejections of one reason.

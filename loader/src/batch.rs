@@ -16,6 +16,7 @@ pub struct Batch {
     pub(crate) tokens: Vec<i32>,
     pub(crate) lengths: Vec<i32>,
     pub(crate) sample_ids: Vec<SampleId>,
+    pub(crate) keys: Vec<Box<str>>,
     pub(crate) classes: Vec<i32>,
     pub(crate) members: Vec<Members>,
     pub(crate) images: Lent,
@@ -62,6 +63,11 @@ impl Batch {
     /// Where a bad sample was replaced, this is the id of the one that stands in for it.
     pub fn sample_ids(&self) -> &[SampleId] {
         &self.sample_ids
+    }
+
+    /// What the names of each sample's members have in common; beside the id, that by which people find a sample.
+    pub fn keys(&self) -> &[Box<str>] {
+        &self.keys
     }
 
     /// The members of each sample, only with [`Content::Members`](crate::Content).

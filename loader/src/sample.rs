@@ -22,6 +22,7 @@ const NO_CLASS: i32 = -1;
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) id: SampleId,
+    pub(crate) key: Box<str>,
     pub(crate) tokens: Vec<i32>,
     pub(crate) length: i32,
     pub(crate) class: i32,
@@ -108,7 +109,7 @@ impl SamplePreparer {
         let length = i32::try_from(length).expect("a context is far shorter");
 
         let members = self.fill(&sample, augmentation, pixels).map_err(fault)?;
-        Ok(Prepared { id: sample.id(), tokens, length, class, members })
+        Ok(Prepared { id: sample.id(), key: sample.key().into(), tokens, length, class, members })
     }
 
     /// Makes of a sample what the batch shall hold.

@@ -50,5 +50,6 @@ pub use index::{IndexBuilder, IndexError, ShardIndex};
 pub use joint::DatasetPart;
 pub use run::{Sample, SampleRun};
 pub use shard_writer::ShardWriter;
-pub use store::{Store, StoreError, StoreErrorKind, StoreOptions, StoredObject, Upload};
+pub use sources::expand_braces;
+pub use store::{Store, StoreError, StoreErrorKind, StoreOptions, StoredObject, Upload, without_secrets};
 pub use writer::{Appended, DatasetWriter, WriterOptions};

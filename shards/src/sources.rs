@@ -44,7 +44,7 @@ fn split(location: &str) -> Vec<&str> {
 
 fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
     let mut sources: Vec<Source> = Vec::new();
-    for name in expand(text)? {
+    for name in expand_braces(text)? {
         if !Compression::is_shard_name(&name) {
             sources.push(Source { location: name, shards: None });
             continue;
@@ -63,7 +63,10 @@ fn expand_source(text: &str) -> Result<Vec<Source>, StoreError> {
 
 /// Expands `{00000..00331}`, `{a..f}`, `{0..100..10}` and `{a,b}`, any number of them and within one another. Other braces
 /// stand for themselves.
-fn expand(text: &str) -> Result<Vec<String>, StoreError> {
+///
+/// # Errors
+/// When they stand for more than a million names.
+pub fn expand_braces(text: &str) -> Result<Vec<String>, StoreError> {
     let Some((before, inner, after)) = first_braces(text) else { return Ok(vec![text.to_owned()]) };
     let too_many =
         || StoreError::location(format!("the braces of `{text}` stand for more than {MAX_NAMES} names"));
@@ -73,12 +76,12 @@ fn expand(text: &str) -> Result<Vec<String>, StoreError> {
         None => {
             let mut middles = Vec::new();
             for alternative in alternatives(inner) {
-                middles.extend(expand(alternative)?);
+                middles.extend(expand_braces(alternative)?);
             }
             middles
         }
     };
-    let ends = expand(after)?;
+    let ends = expand_braces(after)?;
     if middles.len().saturating_mul(ends.len()) > MAX_NAMES {
         return Err(too_many());
     }
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     fn expanded(text: &str) -> Vec<String> {
-        expand(text).unwrap()
+        expand_braces(text).unwrap()
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn absurd_ranges_are_refused_before_they_fill_memory() {
         for text in ["{0..99999999999}", "{0..9999}{0..9999}", "{0..18446744073709551615}"] {
-            let message = expand(text).unwrap_err().to_string();
+            let message = expand_braces(text).unwrap_err().to_string();
             assert!(message.contains("stand for more than"), "{message}");
         }
     }

@@ -6,6 +6,7 @@ use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId, ShardEntry};
 use crate::error::WriteError;
 use crate::shard_writer::{MIN_SHARD_DIGITS, ShardWriter, refused};
 use crate::store::Store;
+use crate::tar;
 
 /// Keys have at least this many digits for the position in the shard.
 const MIN_POSITION_DIGITS: usize = 4;
@@ -15,6 +16,8 @@ const MIN_POSITION_DIGITS: usize = 4;
 pub struct WriterOptions {
     /// Samples in each shard but the last.
     pub samples_per_shard: NonZeroU32,
+    /// Bytes of a shard, beyond which no sample is added. A sample that is larger has a shard of its own.
+    pub max_shard_bytes: Option<u64>,
     /// Number of the first shard, for a dataset that is written in parts.
     pub first_shard: u32,
     /// Id of the first sample.
@@ -27,6 +30,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             samples_per_shard: NonZeroU32::new(10_000).expect("ten thousand is not zero"),
+            max_shard_bytes: None,
             first_shard: 0,
             first_sample_id: SampleId(0),
             created_by: concat!("fastclip-shards ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -72,11 +76,55 @@ impl DatasetWriter {
 
     /// Key that the next sample will get: number of the shard, then position in it.
     pub fn next_key(&self) -> String {
+        let position = self.open.as_ref().map_or(0, |shard| shard.num_samples());
+        self.key(self.shard_number(), u64::from(position))
+    }
+
+    /// Id that the next sample will get.
+    pub fn next_sample_id(&self) -> SampleId {
+        self.next_id
+    }
+
+    /// Key of a sample that was appended, by this writer or by the one that it resumes.
+    pub fn key_of(&self, id: SampleId) -> String {
+        let after = self.done.partition_point(|shard| shard.first_sample_id <= id);
+        let done = after.checked_sub(1).map(|number| (number, &self.done[number]));
+        let (number, first_id) = match done {
+            Some((number, shard)) if id.0 < shard.first_sample_id.0 + u64::from(shard.num_samples) => {
+                (number, shard.first_sample_id)
+            }
+            Some((number, shard)) => {
+                (number + 1, SampleId(shard.first_sample_id.0 + u64::from(shard.num_samples)))
+            }
+            None => (0, self.options.first_sample_id),
+        };
+        self.key(u64::from(self.options.first_shard) + number as u64, id.0 - first_id.0)
+    }
+
+    fn key(&self, shard: u64, position: u64) -> String {
         let per_shard = self.options.samples_per_shard.get();
         let position_digits = (per_shard - 1).max(1).ilog10() as usize + 1;
-        let position = self.open.as_ref().map_or(0, |shard| shard.num_samples());
         let width = position_digits.max(MIN_POSITION_DIGITS);
-        format!("{:0MIN_SHARD_DIGITS$}{position:0width$}", self.shard_number())
+        format!("{shard:0MIN_SHARD_DIGITS$}{position:0width$}")
+    }
+
+    /// Closes the open shard if it would be too large with a sample whose members have so many bytes, and returns its entry.
+    /// The next sample then has another key.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn make_room(
+        &mut self,
+        members: impl IntoIterator<Item = u64>,
+    ) -> Result<Option<ShardEntry>, WriteError> {
+        let (Some(max_bytes), Some(open)) = (self.options.max_shard_bytes, &self.open) else {
+            return Ok(None);
+        };
+        let sample_bytes: u64 = members.into_iter().map(tar::member_bytes).sum();
+        if tar::closed_bytes(open.num_bytes() + sample_bytes) <= max_bytes {
+            return Ok(None);
+        }
+        self.close_shard().await
     }
 
     fn shard_number(&self) -> u64 {

@@ -70,14 +70,15 @@ impl TlsServer {
         let config = config(certificate, &folder.path().join("authority.pem"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("the system has an event loop to spare");
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)));
-        let listener = listener.expect("loopback has a port to spare");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port to spare");
+        listener.set_nonblocking(true).expect("every socket can be made so");
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::<Shared>::default();
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("it is not blocking");
                 tokio::select! {
                     () = serve(listener, TlsAcceptor::from(Arc::new(config)), serving) => {}
                     _ = stopped => {}

@@ -35,6 +35,7 @@ typedef struct fc_store fc_store;
 typedef struct fc_group fc_group;
 typedef struct fc_work fc_work;
 typedef struct fc_buckets fc_buckets;
+typedef struct fc_meter fc_meter;
 // An `at::Tensor`; declared without its name, because this header is read without torch.
 typedef void fc_tensor;
 
@@ -130,6 +131,25 @@ fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_ten
 fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
 // Multiplies every tensor in place by the tensor without dimensions `factor`.
 fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tensor* factor, char** message);
+
+// --- recomputing ---------------------------------------------------------------------------------------------------
+
+// Computes one tensor from others, which are borrowed, and hands it out. Null if it could not.
+typedef fc_tensor* (*fc_body)(void* context, fc_tensor* const* inputs, size_t num_inputs);
+
+// Computes `call(context, inputs)` without keeping what backward would need of it: backward computes it again, on a thread
+// of autograd. Takes over `context` in any case and gives it to `release` when it is not needed any more.
+fc_status fc_recompute(fc_tensor* const* inputs, size_t num_inputs, fc_body call, void* context,
+                       void (*release)(void*), fc_tensor** output, char** message);
+
+// --- memory --------------------------------------------------------------------------------------------------------
+
+// From now on until it is freed, on this thread, a meter adds up what tensors take and give back, here and in the backward
+// passes that this thread starts. At most one a thread.
+fc_status fc_meter_new(fc_meter** meter, char** message);
+// The most bytes that were taken at once, beyond those at the beginning.
+int64_t fc_meter_peak(fc_meter* meter);
+void fc_meter_free(fc_meter* meter);
 
 // --- settings of the process ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "declares functions of C and takes over the messages that they allocate")]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 use torch_sys::C_tensor;
 
@@ -37,7 +37,15 @@ pub(crate) struct Buckets {
     _opaque: [u8; 0],
 }
 
+#[repr(C)]
+pub(crate) struct Meter {
+    _opaque: [u8; 0],
+}
+
 pub(crate) type Message = *mut *mut c_char;
+
+/// A function of tensors: context, inputs, their number.
+pub(crate) type Body = unsafe extern "C" fn(*mut c_void, *const *mut C_tensor, usize) -> *mut C_tensor;
 
 /// The steps of AdamW and LAMB: parameters, gradients, both running means and step counts; how many there are; learning
 /// rate, β1, β2, weight decay and ε.
@@ -277,6 +285,19 @@ unsafe extern "C" {
         factor: *const C_tensor,
         message: Message,
     ) -> Status;
+
+    pub(crate) fn fc_recompute(
+        inputs: *const *const C_tensor,
+        num_inputs: usize,
+        call: Body,
+        context: *mut c_void,
+        release: unsafe extern "C" fn(*mut c_void),
+        output: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_meter_new(meter: *mut *mut Meter, message: Message) -> Status;
+    pub(crate) fn fc_meter_peak(meter: *mut Meter) -> i64;
+    pub(crate) fn fc_meter_free(meter: *mut Meter);
 
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;

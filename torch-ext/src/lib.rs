@@ -10,6 +10,8 @@
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
+//! | `recompute` | [`recompute()`], parts of a network that backward computes again instead of keeping them |
+//! | `memory` | [`peak_memory`], what tensors take |
 //! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
@@ -27,16 +29,20 @@ mod buckets;
 mod error;
 mod ffi;
 mod group;
+mod memory;
 mod ops;
+mod recompute;
 mod settings;
 mod store;
 
 pub use buckets::{BucketEntry, GradientBuckets};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
+pub use memory::peak_memory;
 pub use ops::{
     AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
     fused_sgd,
 };
+pub use recompute::recompute;
 pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};

@@ -277,6 +277,6 @@ fn check_lengths(params: &[Tensor], lists: &[(&str, &[Tensor])]) -> Result<(), T
     }
 }
 
-fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+pub(crate) fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }

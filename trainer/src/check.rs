@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::config::{ObjectiveChoice, OptimizerChoice, RunConfig};
 use crate::gradients::NUM_STOPS;
-use crate::model::ModelCost;
+use crate::model::{Clip, ModelCost, Role, TowerCost};
 use crate::objective::{FeaturePrecision, Global, NUM_VALUES};
 
 /// Bytes of a number in fp32, which parameters, gradients, estimators and activations are.
@@ -65,7 +65,7 @@ pub struct Memory {
     pub optimizer: u64,
     /// This rank's part of what is remembered of samples.
     pub estimators: u64,
-    /// What forward keeps for backward of a micro-batch; an estimate.
+    /// What forward keeps for backward of a micro-batch, or what of it `grad_checkpointing` leaves; an estimate.
     pub activations: u64,
     /// Similarities, at most.
     pub similarities: u64,
@@ -90,6 +90,11 @@ impl Check {
         let samples_seen = total_steps * global_batch;
         let cost = ModelCost::of(&config.model);
         let bytes = cost.parameters * NUMBER_BYTES;
+        let trained_bytes = num_trained(config) * NUMBER_BYTES;
+        let kept = |tower: TowerCost| match config.settings.grad_checkpointing {
+            true => tower.kept_recomputing,
+            false => tower.kept,
+        };
         let similarities = 2 * local_batch * global_batch * NUMBER_BYTES;
         Self {
             num_ranks,
@@ -103,18 +108,26 @@ impl Check {
             flops_per_sample: cost.training_flops(),
             memory: Memory {
                 parameters: bytes,
-                gradients: bytes,
-                optimizer: bytes * optimizer_moments(config),
+                gradients: trained_bytes,
+                optimizer: trained_bytes * optimizer_moments(config),
                 estimators: num_samples.div_ceil(num_ranks)
                     * config.objective.numbers_per_sample() as u64
                     * NUMBER_BYTES,
-                activations: micro_batch * (cost.image.kept + cost.text.kept) * NUMBER_BYTES,
+                activations: micro_batch * (kept(cost.image) + kept(cost.text)) * NUMBER_BYTES,
                 similarities: similarities.min((2 * config.settings.loss_block_mib.get() as u64) << 20),
             },
-            traffic: traffic(config, num_ranks, local_batch, cost.parameters),
+            traffic: traffic(config, num_ranks, local_batch, num_trained(config)),
             hours: samples_per_second.map(|rate| samples_seen as f64 / rate / 3600.0),
         }
     }
+}
+
+/// Numbers that are trained: all but those of locked parts.
+fn num_trained(config: &RunConfig) -> u64 {
+    let specs = Clip::layout(&config.model);
+    let trained = specs.iter().filter(|spec| spec.role == Role::Parameter);
+    let trained = trained.filter(|spec| !config.locks.covers(&spec.name, &config.model));
+    trained.map(|spec| spec.numel() as u64).sum()
 }
 
 /// Numbers that the optimizer keeps of each parameter.

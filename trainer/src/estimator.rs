@@ -112,7 +112,8 @@ impl EstimatorTable {
 
     /// Writes the rows of `ids` that this rank owns.
     ///
-    /// An id that occurs twice keeps its last value, in the order of `ids`, on any device and at any timing.
+    /// An id that occurs twice keeps its last value, in the order of `ids`, on any device and at any timing. A row that holds
+    /// no number, or +∞, is not written: what a broken batch would leave behind, no later one could make good.
     pub fn store(&mut self, ids: &Tensor, values: &Tensor) {
         let ids = ids.to_device(self.rows.device());
         // Of equal ids, stable sorting leaves the last one last; all others lose their right to write.
@@ -128,6 +129,8 @@ impl EstimatorTable {
         let places = self.places(&sorted, &writes);
         let values = values.to_device(self.rows.device()).index_select(0, &order).to_kind(self.rows.kind());
         no_grad(|| {
+            let is_broken = values.isnan().logical_or(&values.isposinf()).any_dim(1, true);
+            let values = self.rows.index_select(0, &places).where_self(&is_broken, &values);
             let _ = self.rows.index_copy_(0, &places, &values);
         });
     }
@@ -146,6 +149,12 @@ impl EstimatorTable {
     /// Returns the owned rows, [owned rows, columns], for a checkpoint.
     pub fn owned(&self) -> Tensor {
         self.rows.narrow(0, 0, self.dealing.num_rows() as i64)
+    }
+
+    /// Returns ln u of the samples that this rank owns, [owned rows, 2]; −∞ where one has not been met.
+    pub fn log_u(&self) -> Tensor {
+        // All tables begin with these two columns.
+        self.owned().narrow(1, 0, 2)
     }
 
     /// Takes over, from a saved shard, the rows that belong here now; the shard may come from a world of another size.
@@ -191,6 +200,15 @@ mod tests {
 
     fn pairs(values: &[f64]) -> Tensor {
         Tensor::stack(&[Tensor::from_slice(values), -Tensor::from_slice(values)], 1)
+    }
+
+    #[test]
+    fn a_row_that_holds_no_number_is_not_written() {
+        let mut table = table(3, 0, 1);
+        let all = Tensor::from_slice(&[0i64, 1, 2]);
+        table.store(&all, &pairs(&[1.0, 2.0, 3.0]));
+        table.store(&all, &pairs(&[f64::NAN, f64::INFINITY, 4.0]));
+        assert_eq!(read(&[table], &all), [[1.0, -1.0], [2.0, -2.0], [4.0, -4.0]]);
     }
 
     #[test]

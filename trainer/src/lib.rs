@@ -15,6 +15,7 @@
 //! | [`step`] | how these make one step |
 //! | [`checkpoint`] | what survives a restart |
 //! | [`eval`] | how good the model is |
+//! | [`mod@embed`] | what the model makes of a dataset, for others to use |
 //! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
 //! | [`check`] | what a run will take, before it starts |
@@ -24,6 +25,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod distributed;
+pub mod embed;
 pub mod estimator;
 pub mod eval;
 mod files;
@@ -37,4 +39,5 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod schedule;
+mod statistics;
 pub mod step;

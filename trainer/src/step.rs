@@ -16,6 +16,7 @@ use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
 use crate::optimizer::{Optimizer, OptimizerError};
 use crate::schedule::{Rates, Schedule};
+use crate::statistics::{self, Statistics};
 
 /// One rank's part of a global batch, on the model's device.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub struct StepReport {
     pub stop: Option<Stop>,
 }
 
-/// A step that could not be taken. The parameters are as they were before it, estimators may not be.
+/// A step that could not be taken. Parameters and statistics are as they were before it, estimators may not be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
@@ -84,9 +85,10 @@ pub enum StepError {
     },
     /// Loss or gradients are infinite or not a number. Found before the optimizer moved.
     #[error(
-        "loss or gradients are not finite in step {step} on {}; {}",
+        "loss or gradients are not finite in step {step} on {}; {}{}",
         ranks(not_finite_on),
-        culprit(first)
+        culprit(first),
+        of_samples(samples)
     )]
     NotFinite {
         /// Steps taken before.
@@ -95,6 +97,10 @@ pub enum StepError {
         not_finite_on: Vec<usize>,
         /// The first parameter whose gradient, summed over ranks, is not finite.
         first: Option<String>,
+        /// This rank's samples whose features are not finite; none if it arose in backward, or on other ranks.
+        samples: Vec<SampleId>,
+        /// Whether a rank was asked to stop after this step.
+        stop: Option<Stop>,
     },
 }
 
@@ -111,6 +117,20 @@ fn culprit(first: &Option<String>) -> String {
         Some(name) => format!("first in the gradient of `{name}`"),
         None => "all gradients are finite".to_owned(),
     }
+}
+
+fn of_samples(samples: &[SampleId]) -> String {
+    /// Names that a line has room for.
+    const NUM_LISTED: usize = 8;
+    if samples.is_empty() {
+        return String::new();
+    }
+    let listed: Vec<String> = samples.iter().take(NUM_LISTED).map(ToString::to_string).collect();
+    let more = match samples.len().saturating_sub(NUM_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; features of this rank's samples {}{more} are not finite", listed.join(", "))
 }
 
 /// Everything that training changes.
@@ -136,7 +156,8 @@ impl Trainer {
     /// Takes one step. Collective: all ranks take it together, each with its part of the global batch.
     ///
     /// # Errors
-    /// When ranks cannot reach each other, or loss or gradients are not finite; the run is over then.
+    /// When ranks cannot reach each other; the run is over then. When loss or gradients are not finite, all ranks know it,
+    /// and may go on: the step has changed nothing but the estimators of samples that were fine.
     pub fn step(
         &mut self,
         batch: &Inputs<'_>,
@@ -145,7 +166,9 @@ impl Trainer {
     ) -> Result<StepReport, StepError> {
         let step = self.step;
         let before = comm.counters();
-        let parts = batch.parts(self.num_micro_batches);
+        let statistics = Statistics::of(self.model.parameters());
+        let patches = self.model.draw_patches(step, batch.ids);
+        let parts = batch.parts(self.num_micro_batches, patches.as_ref());
         let (mut kept, features) = match &parts[..] {
             [whole] => {
                 let features = Features::encode(&self.model, whole, Pass::Training);
@@ -180,8 +203,14 @@ impl Trainer {
         let agreement =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
         if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
-            let first = self.gradients.first_not_finite().map(str::to_owned);
-            return Err(StepError::NotFinite { step, not_finite_on: agreement.not_finite_on, first });
+            statistics.restore(self.model.parameters());
+            return Err(StepError::NotFinite {
+                step,
+                not_finite_on: agreement.not_finite_on,
+                first: self.gradients.first_not_finite().map(str::to_owned),
+                samples: features.not_finite(batch.ids),
+                stop: agreement.stop,
+            });
         }
         let rates = self.schedule.at(step);
         self.optimizer
@@ -210,28 +239,12 @@ impl Trainer {
     /// # Errors
     /// When ranks cannot reach each other.
     pub fn average_statistics(&self, comm: &dyn Communicator) -> Result<(), CommError> {
-        let statistics: Vec<&Tensor> = self
-            .model
-            .parameters()
-            .buffers()
-            .iter()
-            .map(|buffer| &buffer.tensor)
-            .filter(|tensor| tensor.is_floating_point())
-            .collect();
-        if statistics.is_empty() || comm.world_size() == 1 {
-            return Ok(());
-        }
-        let flat: Vec<Tensor> = statistics.iter().map(|tensor| tensor.flatten(0, -1)).collect();
-        let mean = Tensor::cat(&flat, 0);
-        comm.all_reduce_sum(&mean)?;
-        let mean = mean / comm.world_size() as f64;
-        let mut start = 0;
-        for statistic in statistics {
-            let length = statistic.numel() as i64;
-            no_grad(|| statistic.shallow_clone().copy_(&mean.narrow(0, start, length)));
-            start += length;
-        }
-        Ok(())
+        statistics::average(self.model.parameters(), comm)
+    }
+
+    /// Leaves out a step that [`Trainer::step`] found not to be finite: schedules go on as if it had been taken.
+    pub fn skip(&mut self) {
+        self.step += 1;
     }
 }
 
@@ -241,17 +254,24 @@ struct Part {
     /// The first of them in the batch.
     first: i64,
     images: Tensor,
+    /// Patches of the images that take part; all if absent.
+    patches: Option<Tensor>,
     tokens: Tensor,
 }
 
 impl Inputs<'_> {
     /// Cuts the batch into parts of equal size, up to a smaller last one.
-    fn parts(&self, num_parts: NonZeroUsize) -> Vec<Part> {
+    fn parts(&self, num_parts: NonZeroUsize, patches: Option<&Tensor>) -> Vec<Part> {
         let num_samples = self.ids.len();
         let size = num_samples.div_ceil(num_parts.get()).max(1);
         let part = |first: usize| {
             let rows = |tensor: &Tensor| tensor.narrow(0, first as i64, size.min(num_samples - first) as i64);
-            Part { first: first as i64, images: rows(&self.images), tokens: rows(&self.tokens) }
+            Part {
+                first: first as i64,
+                images: rows(&self.images),
+                patches: patches.map(rows),
+                tokens: rows(&self.tokens),
+            }
         };
         (0..num_samples.max(1)).step_by(size).map(part).collect()
     }
@@ -272,7 +292,10 @@ struct Features {
 
 impl Features {
     fn encode(model: &Clip, part: &Part, pass: Pass) -> Self {
-        Self { image: model.encode_image(&part.images, pass), text: model.encode_trimmed_text(&part.tokens) }
+        Self {
+            image: model.encode_image_patches(&part.images, part.patches.as_ref(), pass),
+            text: model.encode_trimmed_text(&part.tokens),
+        }
     }
 
     fn encode_all(model: &Clip, parts: &[Part]) -> Self {
@@ -282,6 +305,14 @@ impl Features {
             .map(|Self { image, text }| (image, text))
             .unzip();
         Self { image: Tensor::cat(&image, 0), text: Tensor::cat(&text, 0) }
+    }
+
+    /// Returns which of the samples have features that are not finite. Waits for the device.
+    fn not_finite(&self, ids: &[SampleId]) -> Vec<SampleId> {
+        let is_finite = |rows: &Tensor| rows.isfinite().all_dim(1, false);
+        let is_finite = is_finite(&self.image).logical_and(&is_finite(&self.text));
+        let is_finite = Vec::<bool>::try_from(is_finite).expect("one truth for each row");
+        ids.iter().zip(is_finite).filter(|(_, is_finite)| !is_finite).map(|(&id, _)| id).collect()
     }
 
     fn detached(&self) -> Self {
@@ -303,6 +334,9 @@ impl Features {
     fn backward(&self, image: &Tensor, text: &Tensor) {
         // The derivative of Σ f·c with respect to f is c: the way to hand libtorch a gradient to start from.
         let root = (&self.image * image).sum(None::<Kind>) + (&self.text * text).sum(None::<Kind>);
-        root.backward();
+        // With both towers locked there is nothing to propagate them to.
+        if root.requires_grad() {
+            root.backward();
+        }
     }
 }

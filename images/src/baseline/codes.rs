@@ -38,8 +38,8 @@ impl<'a> CodeLengths<'a> {
 /// Decodes single symbols.
 #[derive(Debug)]
 pub(super) struct Codes {
-    /// What this was made from.
-    counts: [u8; MAX_BITS],
+    /// What this was made from, if it was.
+    counts: Option<[u8; MAX_BITS]>,
     symbols: Vec<u8>,
     /// By the next bits: length of the code and, above eight bits, its symbol; 0 where it is longer.
     lookups: Box<[u16; NUM_LOOKUPS]>,
@@ -52,7 +52,7 @@ pub(super) struct Codes {
 impl Codes {
     pub(super) fn new() -> Self {
         Self {
-            counts: [0; MAX_BITS],
+            counts: None,
             symbols: Vec::new(),
             lookups: Box::new([0; NUM_LOOKUPS]),
             limits: [0; MAX_BITS + 1],
@@ -61,13 +61,13 @@ impl Codes {
     }
 
     fn is_for(&self, lengths: CodeLengths<'_>) -> bool {
-        self.counts == *lengths.counts && self.symbols == lengths.symbols
+        self.counts.as_ref() == Some(lengths.counts) && self.symbols == lengths.symbols
     }
 
     /// Makes the tables, unless they are there from another image, as they are for most.
     fn prepare(&mut self, lengths: CodeLengths<'_>) -> Result<(), NotOurs> {
-        // Nothing counts until it has been made.
-        self.counts = [0; MAX_BITS];
+        // Nothing counts until all of it has been made.
+        self.counts = None;
         self.symbols.clear();
         self.lookups.fill(0);
         let mut symbols = lengths.symbols.iter();
@@ -90,7 +90,7 @@ impl Codes {
             self.limits[length as usize] = code << (MAX_BITS as u32 - length);
             code <<= 1;
         }
-        self.counts = *lengths.counts;
+        self.counts = Some(*lengths.counts);
         self.symbols.extend_from_slice(lengths.symbols);
         Ok(())
     }
@@ -218,45 +218,26 @@ impl AcCodes {
             return Ok(());
         }
         self.codes.prepare(lengths)?;
-        for at in 0..NUM_LOOKUPS {
-            self.pairs[at] = self.pair(at);
+        let steps: [Option<ShortStep>; NUM_LOOKUPS] = std::array::from_fn(|next| self.short_step(next));
+        for (next, pair) in self.pairs.iter_mut().enumerate() {
+            *pair = steps[next].map_or(Pair::NONE, |first| first.with_second(next, &steps));
         }
         Ok(())
     }
 
-    /// What the next bits say, if their symbol and value lie within the first `num_bits` of them: its length, and what it is.
-    fn short_step(&self, next: usize, num_bits: u32) -> Option<(u32, Step)> {
+    /// What the next bits say, if they hold a symbol and its value.
+    fn short_step(&self, next: usize) -> Option<ShortStep> {
         let found = self.codes.lookups[next];
         let (length, symbol) = (u32::from(found & 0xff), (found >> 8) as u8);
         let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
         let whole = length + size;
-        if length == 0 || whole > num_bits {
+        if length == 0 || whole > LOOKUP_BITS {
             return None;
         }
         let value = (next as u32) >> (LOOKUP_BITS - whole) & ((1 << size) - 1);
         let is_negative = size > 0 && value >> (size - 1) == 0;
         let value = value as i16 - if is_negative { (1 << size) - 1 } else { 0 };
-        Some((whole, Step { ahead: ahead_of(run, size), value }))
-    }
-
-    fn pair(&self, next: usize) -> Pair {
-        let Some((length, first)) = self.short_step(next, LOOKUP_BITS) else { return Pair::NONE };
-        if i8::try_from(first.value).is_err() {
-            return Pair::NONE;
-        }
-        // The end of a block has a value, too, of 0, for where there is none yet.
-        let alone = if first.ahead == END_OF_BLOCK {
-            return Pair::new(length, Step { ahead: 1, value: 0 }, END_OF_BLOCK, 0);
-        } else {
-            Pair::new(length, first, first.ahead, 0)
-        };
-        let behind = next << length & (NUM_LOOKUPS - 1);
-        match self.short_step(behind, LOOKUP_BITS - length) {
-            Some((second_length, second)) if (-16..16).contains(&second.value) => {
-                Pair::new(length + second_length, first, first.ahead + second.ahead, second.value)
-            }
-            _ => alone,
-        }
+        Some(ShortStep { length: whole, step: Step { ahead: ahead_of(run, size), value } })
     }
 
     #[inline(always)]
@@ -272,6 +253,36 @@ impl AcCodes {
         // At most 15 bits.
         let value = bits.take_value(size) as i16;
         Ok(Step { ahead: ahead_of(run, size), value })
+    }
+}
+
+/// A symbol and its value that a look at the next bits finds, and how many of these they are.
+#[derive(Debug, Clone, Copy)]
+struct ShortStep {
+    length: u32,
+    step: Step,
+}
+
+impl ShortStep {
+    /// Adds what comes behind it in the bits that it was found in, by what is known of all bits.
+    fn with_second(self, next: usize, steps: &[Option<Self>; NUM_LOOKUPS]) -> Pair {
+        let Self { length, step: first } = self;
+        if i8::try_from(first.value).is_err() {
+            return Pair::NONE;
+        }
+        // The end of a block has a value, too, of 0, for where there is none yet.
+        if first.ahead == END_OF_BLOCK {
+            return Pair::new(length, Step { ahead: 1, value: 0 }, END_OF_BLOCK, 0);
+        }
+        match steps[next << length & (NUM_LOOKUPS - 1)] {
+            Some(second)
+                if length + second.length <= LOOKUP_BITS && (-16..16).contains(&second.step.value) =>
+            {
+                let ahead = first.ahead + second.step.ahead;
+                Pair::new(length + second.length, first, ahead, second.step.value)
+            }
+            _ => Pair::new(length, first, first.ahead, 0),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use turbojpeg::{PixelFormat, Subsamp, raw};
 
+use super::bits::Bits;
+use super::codes::CodeLengths;
 use super::*;
 use crate::jpeg::JpegDecoder;
 use crate::{DecodeError, DecodeOptions};
@@ -312,4 +314,22 @@ fn what_is_unusual_is_left_to_turbo_jpeg() {
     );
     assert!(!is_decoded_after(|bytes| drop(bytes.splice(2..2, [0, 0]))), "surplus bytes");
     assert!(is_decoded_after(|bytes| bytes.extend([1, 2, 3])), "bytes behind the image");
+}
+
+#[test]
+fn codes_that_could_not_be_made_leave_nothing_behind() {
+    let described = |num_longer: u8, symbols: &[u8]| {
+        let mut counts = [0; 16];
+        counts[..2].copy_from_slice(&[u8::from(num_longer > 0), num_longer]);
+        [&counts, symbols].concat()
+    };
+    let mut codes = DcCodes::new();
+    // One code of one bit, and three of two bits, for which there is no room.
+    let (too_many, none) = (described(3, &[0, 1, 2, 3]), described(0, &[]));
+    assert_eq!(codes.prepare(CodeLengths::split_from(&too_many).unwrap().0), Err(NotOurs));
+    codes.prepare(CodeLengths::split_from(&none).unwrap().0).unwrap();
+    let zeros = [0; 8];
+    let mut bits = Bits::new(&zeros, 0);
+    bits.refill().unwrap();
+    assert_eq!(codes.take(&mut bits), Err(NotOurs));
 }

@@ -1,17 +1,16 @@
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
-use fastclip_ingest::{
-    DownloadOptions, EncodeFormat, HostList, HostListError, OnExisting, PictureOptions, ResizeMode,
-    RowFilters, UrlColumns, download,
-};
+use fastclip_ingest::{DownloadOptions, HashColumn, HashKind, OnExisting, UrlColumns, download};
 
 use super::command_line;
+use super::filter_args::{DuplicateArgs, FilterArgs};
 use super::part::PartArgs;
+use super::picture_args::PictureArgs;
 use super::progress::ProgressArgs;
 use super::requests::RequestArgs;
-use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
+use super::{CREATED_BY, create_store, inputs, print, stop_on_signals, threads};
 
 /// What a request to stop is answered with.
 const STOPPING: &str = "stopping when the open shard is complete; the same command goes on from there. Ctrl-C again stops at once";
@@ -27,12 +26,13 @@ const STOPPING: &str = "stopping when the open shard is complete; the same comma
 #[command(after_help = "\
 Examples:
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
-  ingest download --input laion.parquet --url-col URL --caption-col TEXT --output s3://bucket/laion
+  ingest download --input 's3://lists/laion/*.parquet' --url-col URL --caption-col TEXT --output s3://bucket/laion
   ingest download --input urls.txt --output data/pictures --resize-mode no --skip-reencode")]
 pub(crate) struct DownloadArgs {
-    /// List of URLs: .csv, .tsv, .json, .jsonl, .ndjson, .txt with one a line, also as .gz or .zst; .parquet
-    #[arg(long, value_name = "PATH", value_parser = parse_existing)]
-    input: PathBuf,
+    /// Lists of URLs: .csv, .tsv, .json, .jsonl, .ndjson, .txt with one a line, also as .gz or .zst; .parquet. Files,
+    /// folders of one kind, patterns, URLs; one after another they are one list
+    #[arg(long, value_name = "LOCATION", num_args = 1.., required = true)]
+    input: Vec<PathBuf>,
     /// Folder or URL for the dataset
     #[arg(long, value_name = "LOCATION")]
     output: String,
@@ -50,55 +50,26 @@ pub(crate) struct DownloadArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "List")]
     save_additional_columns: Vec<String>,
 
-    /// Least characters of a caption
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Filters")]
-    min_caption_chars: usize,
-    /// Most characters of a caption
-    #[arg(long, value_name = "N", help_heading = "Filters")]
-    max_caption_chars: Option<usize>,
-    /// Least share of a caption's characters that are letters of any alphabet, from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, help_heading = "Filters")]
-    min_caption_letters: f64,
-    /// File with the only hosts to ask, one a line, each with all below it
-    #[arg(long, value_name = "PATH", value_parser = parse_hosts, help_heading = "Filters")]
-    allow_hosts: Option<HostList>,
-    /// File with hosts not to ask
-    #[arg(long, value_name = "PATH", value_parser = parse_hosts, help_heading = "Filters")]
-    deny_hosts: Option<HostList>,
+    /// Column with a hash that the bytes of the image must have, and its kind: md5, sha256 or sha512. It is kept, too
+    #[arg(long, value_name = "COLUMN,KIND", value_parser = parse_hash_column, help_heading = "List")]
+    verify_hash: Option<HashColumn>,
 
-    /// Size that --resize-mode means, in pixels
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384), help_heading = "Images")]
-    image_size: u32,
-    /// What becomes of an image's size
-    #[arg(long, value_enum, default_value_t = Mode::Border, help_heading = "Images")]
-    resize_mode: Mode,
-    /// Leave smaller images as small as they are
-    #[arg(long, help_heading = "Images")]
-    resize_only_if_bigger: bool,
-    /// How images are stored
-    #[arg(long, value_enum, default_value_t = Format::Jpg, help_heading = "Images")]
-    encode_format: Format,
-    /// Quality of jpg and webp, from 1 to 100. Training reads 85 half as fast again as 95
-    #[arg(long, value_name = "N", default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Images")]
-    encode_quality: u8,
+    #[command(flatten)]
+    filters: FilterArgs,
+    /// Leave out rows whose URL an earlier row has. Takes 16 to 32 bytes of memory a row
+    #[arg(long, help_heading = "Filters")]
+    drop_duplicate_urls: bool,
+    #[command(flatten)]
+    duplicates: DuplicateArgs,
+
+    #[command(flatten)]
+    picture: PictureArgs,
     /// Keep the bytes of images that need no resizing
     #[arg(long, help_heading = "Images")]
     skip_reencode: bool,
-    /// Decode JPEGs whose bytes are kept too, to refuse damaged ones; otherwise a header and an end are enough
-    #[arg(long, help_heading = "Images")]
-    decode_kept: bool,
-    /// Least pixels of the shorter side
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Images")]
-    min_image_size: u32,
-    /// Most pixels of an image [default: no limit but --max-image-pixels]
-    #[arg(long, value_name = "N", help_heading = "Images")]
-    max_image_area: Option<u64>,
-    /// Most times that the longer side is longer than the shorter one
-    #[arg(long, value_name = "RATIO", help_heading = "Images")]
-    max_aspect_ratio: Option<f64>,
-    /// Pixels of an image by its header, beyond which it is not decoded
-    #[arg(long, value_name = "N", default_value_t = PictureOptions::default().max_image_pixels, help_heading = "Images")]
-    max_image_pixels: u64,
+    /// Hash of the bytes that came, kept in a column of its name
+    #[arg(long, value_enum, default_value_t = Hash::Sha256, help_heading = "Images")]
+    compute_hash: Hash,
 
     /// Rows of the list in each shard
     #[arg(long, value_name = "N", default_value_t = NonZeroU32::new(10_000).expect("not zero"), help_heading = "Shards")]
@@ -115,28 +86,13 @@ pub(crate) struct DownloadArgs {
     threads: Option<NonZeroUsize>,
 }
 
-/// [`ResizeMode`] on a command line.
+/// [`HashKind`] on a command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Mode {
-    /// The longer side becomes the size, white makes a square of it
-    Border,
-    /// The shorter side becomes the size
-    KeepRatio,
-    /// The longer side becomes the size
-    KeepRatioLargest,
-    /// The shorter side becomes the size, and the middle square is taken
-    CenterCrop,
-    /// It stays
-    No,
-}
-
-/// [`EncodeFormat`] on a command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Jpg,
-    Png,
-    Webp,
+enum Hash {
+    Md5,
+    Sha256,
+    Sha512,
+    None,
 }
 
 impl DownloadArgs {
@@ -153,47 +109,33 @@ impl DownloadArgs {
 
     fn resolve(self) -> anyhow::Result<DownloadOptions> {
         let part = self.part.resolve()?;
+        let mut additional = self.save_additional_columns;
+        // Who fetches failed rows once more has only the tables to compare with.
+        additional.extend(self.verify_hash.iter().map(|hash| hash.name.clone()));
+        let mut seen = std::collections::BTreeSet::new();
+        additional.retain(|name| seen.insert(name.clone()));
         Ok(DownloadOptions {
             part,
             command: Some(command_line::without(&["--part"])),
-            input: self.input,
+            input: inputs(self.input),
             output: create_store(&self.output)?,
             on_existing: if self.overwrite { OnExisting::Overwrite } else { OnExisting::Resume },
             columns: UrlColumns {
                 url: self.url_col,
                 caption: self.caption_col,
-                additional: self.save_additional_columns,
+                additional,
+                hash: self.verify_hash,
             },
-            filters: RowFilters {
-                min_caption_chars: self.min_caption_chars,
-                max_caption_chars: self.max_caption_chars,
-                min_caption_letters: self.min_caption_letters,
-                allow_hosts: self.allow_hosts,
-                deny_hosts: self.deny_hosts,
-            },
+            filters: self.filters.resolve(),
+            drop_duplicate_urls: self.drop_duplicate_urls,
+            duplicates: self.duplicates.resolve(),
             rows_per_shard: self.number_sample_per_shard,
-            picture: PictureOptions {
-                image_size: self.image_size,
-                resize_mode: match self.resize_mode {
-                    Mode::Border => ResizeMode::Border,
-                    Mode::KeepRatio => ResizeMode::KeepRatio,
-                    Mode::KeepRatioLargest => ResizeMode::KeepRatioLargest,
-                    Mode::CenterCrop => ResizeMode::CenterCrop,
-                    Mode::No => ResizeMode::No,
-                },
-                resize_only_if_bigger: self.resize_only_if_bigger,
-                encode_format: match self.encode_format {
-                    Format::Jpg => EncodeFormat::Jpg,
-                    Format::Png => EncodeFormat::Png,
-                    Format::Webp => EncodeFormat::Webp,
-                },
-                encode_quality: self.encode_quality,
-                skip_reencode: self.skip_reencode,
-                decode_kept: self.decode_kept,
-                min_image_size: self.min_image_size,
-                max_image_area: self.max_image_area,
-                max_aspect_ratio: self.max_aspect_ratio,
-                max_image_pixels: self.max_image_pixels,
+            picture: self.picture.resolve(self.skip_reencode),
+            compute_hash: match self.compute_hash {
+                Hash::Md5 => Some(HashKind::Md5),
+                Hash::Sha256 => Some(HashKind::Sha256),
+                Hash::Sha512 => Some(HashKind::Sha512),
+                Hash::None => None,
             },
             fetch: self.requests.resolve()?,
             threads: threads(self.threads),
@@ -202,11 +144,13 @@ impl DownloadArgs {
     }
 }
 
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("it is not between 0 and 1".to_owned()) }
-}
-
-fn parse_hosts(path: &str) -> Result<HostList, HostListError> {
-    HostList::read(Path::new(path))
+fn parse_hash_column(text: &str) -> Result<HashColumn, String> {
+    let (name, kind) = text.rsplit_once(',').ok_or("expected a column and a kind, as in md5,md5")?;
+    let kind = match kind.trim() {
+        "md5" => HashKind::Md5,
+        "sha256" => HashKind::Sha256,
+        "sha512" => HashKind::Sha512,
+        other => return Err(format!("`{other}` is none of md5, sha256 and sha512")),
+    };
+    Ok(HashColumn { name: name.trim().to_owned(), kind })
 }

@@ -5,13 +5,17 @@ mod completions;
 mod download;
 mod failure;
 mod files;
+mod filter_args;
 mod finish;
 mod index;
 mod pack;
 mod part;
+mod picture_args;
 mod progress;
 mod requests;
+mod reshard;
 mod retry;
+mod shard_args;
 mod stats;
 mod verify;
 
@@ -20,7 +24,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fastclip_ingest::{LogFormat, Stop, synth};
+use fastclip_ingest::{Inputs, LogFormat, Stop, synth};
 use fastclip_shards::{Store, StoreOptions};
 use progress::ProgressArgs;
 
@@ -55,6 +59,7 @@ Examples:
   ingest pack --input data/toy/train/table.jsonl --output data/shards/train
   ingest download --input cc3m.tsv --output data/cc3m --image-size 288 --resize-mode keep_ratio
   ingest retry data/cc3m
+  ingest reshard data/cc3m --output data/cc3m-large --max-shard-bytes 1000000000
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
@@ -68,6 +73,7 @@ enum Command {
     Finish(finish::FinishArgs),
     Retry(Box<retry::RetryArgs>),
     Pack(pack::PackArgs),
+    Reshard(Box<reshard::ReshardArgs>),
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
     Stats(stats::StatsArgs),
@@ -93,6 +99,7 @@ impl Cli {
             Command::Finish(args) => args.run(&progress),
             Command::Retry(args) => args.run(&progress),
             Command::Pack(args) => args.run(&progress),
+            Command::Reshard(args) => args.run(&progress),
             Command::Index(args) => args.run(&progress),
             Command::Verify(args) => args.run(&progress),
             Command::Stats(args) => args.run(&progress),
@@ -140,6 +147,11 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
         _ => Err("expected a number of seconds above 0".to_owned()),
     }
+}
+
+/// What is to be read, with the credentials of this process.
+fn inputs(paths: Vec<PathBuf>) -> Inputs {
+    Inputs { paths, store: StoreOptions::from_process() }
 }
 
 /// A file that must be there, for arguments that would otherwise be noticed late.

@@ -1,16 +1,19 @@
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use fastclip_ingest::{Columns, Limits, OnExisting, PackOptions, Split, pack};
 
+use super::filter_args::DuplicateArgs;
 use super::progress::ProgressArgs;
-use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, threads};
+use super::shard_args::ShardArgs;
+use super::{CREATED_BY, create_store, inputs, parse_existing, print, stop_on_signals, threads};
 
 /// Packs images and captions into shards.
 ///
 /// The input is a folder or a table. In a folder, `a.jpg` goes with the caption in `a.txt`, and with class number and
 /// further columns in `a.cls` and `a.json` if these exist. In a table, paths are relative to the table's folder, and all
-/// further columns go into the JSON member of each sample.
+/// further columns go into the JSON member of each sample. Parquet may hold the bytes of the images instead, in a column of
+/// bytes or as Hugging Face's `datasets` stores them.
 ///
 /// Images keep their bytes, but each is decoded once. Rows that cannot be used are counted by reason and listed in
 /// `rejected.jsonl`. The same input and settings give the same bytes, however many threads there are and however often
@@ -20,11 +23,13 @@ use super::{CREATED_BY, create_store, parse_existing, print, stop_on_signals, th
 Examples:
   ingest pack --input photos/ --output data/photos
   ingest pack --input pairs.parquet --caption-col title --output s3://bucket/pairs --resume
+  ingest pack --input 'food101/data/train-*.parquet' --caption-col text --class-col label --output data/food101
   ingest pack --input coco.csv --split val --output data/coco-val --samples-per-shard 1000")]
 pub(crate) struct PackArgs {
-    /// Folder of images, or table: .csv, .tsv, .json, .jsonl, .ndjson, also as .gz or .zst; .parquet
-    #[arg(long, value_name = "PATH")]
-    input: PathBuf,
+    /// Folder of images, or tables: .csv, .tsv, .json, .jsonl, .ndjson, also as .gz or .zst; .parquet. Files, folders of
+    /// one kind, patterns, URLs; one after another they are one table
+    #[arg(long, value_name = "LOCATION", num_args = 1.., required = true)]
+    input: Vec<PathBuf>,
     /// Folder or URL for the dataset
     #[arg(long, value_name = "LOCATION")]
     output: String,
@@ -45,9 +50,11 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "NAME", default_value = "split", requires = "split", help_heading = "Table")]
     split_col: String,
 
-    /// Samples in each shard but the last
-    #[arg(long, value_name = "N", default_value_t = NonZeroU32::new(10_000).expect("not zero"), help_heading = "Shards")]
-    samples_per_shard: NonZeroU32,
+    #[command(flatten)]
+    duplicates: DuplicateArgs,
+
+    #[command(flatten)]
+    shards: ShardArgs,
     /// File to copy beside the shards; may be given more than once. Class names and prompt templates that lie beside
     /// the input are copied anyway
     #[arg(long, value_name = "PATH", value_parser = parse_existing, help_heading = "Shards")]
@@ -85,22 +92,19 @@ impl PackArgs {
     fn resolve(self) -> anyhow::Result<PackOptions> {
         let column = self.split_col;
         let split = self.split.map(|value| Split { column, value });
-        let on_existing = match (self.resume, self.overwrite) {
-            (true, _) => OnExisting::Resume,
-            (_, true) => OnExisting::Overwrite,
-            _ => OnExisting::Refuse,
-        };
         Ok(PackOptions {
-            input: self.input,
+            input: inputs(self.input),
             output: create_store(&self.output)?,
-            on_existing,
+            on_existing: OnExisting::of_flags(self.resume, self.overwrite),
             columns: Columns {
                 image: self.image_col,
                 caption: self.caption_col,
                 class: self.class_col,
                 split,
             },
-            samples_per_shard: self.samples_per_shard,
+            samples_per_shard: self.shards.samples_per_shard(),
+            max_shard_bytes: self.shards.max_shard_bytes,
+            duplicates: self.duplicates.resolve(),
             limits: Limits { max_image_pixels: self.max_image_pixels, max_file_bytes: self.max_file_bytes },
             max_bad_fraction: self.max_bad_fraction,
             side_files: self.side_file,

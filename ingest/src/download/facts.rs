@@ -24,9 +24,8 @@ const NAME: &str = "list";
 
 impl Facts {
     pub(super) fn new(options: &DownloadOptions, num_rows: u64) -> Self {
-        let input = options.input.file_name().unwrap_or(options.input.as_os_str());
         Self {
-            input: input.to_string_lossy().into_owned(),
+            input: options.input.name(),
             num_rows,
             rows_per_shard: options.rows_per_shard.get().into(),
             num_parts: options.part.and_then(|part| NonZeroU32::new(part.num_parts())),

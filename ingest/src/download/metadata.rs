@@ -15,20 +15,21 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value};
 
 use super::outcome::{ImageFacts, Report};
+use crate::hash::HashKind;
 use crate::source::text;
 
 /// Rows that are held until they are encoded.
 const BATCH_ROWS: usize = 1000;
 
 /// Columns behind those of the list, as img2dataset names them.
-const TEXTS: [&str; 7] = ["caption", "url", "key", "status", "error_message", "exif", "sha256"];
+const TEXTS: [&str; 6] = ["caption", "url", "key", "status", "error_message", "exif"];
 const NUMBERS: [&str; 4] = ["width", "height", "original_width", "original_height"];
 
 /// Key in the file's metadata for the columns, as a JSON array, whose cells are JSON and were no text in the list: numbers, flags, lists.
 const JSON_COLUMNS: &str = "fastclip.json_columns";
 
-/// What is said of a row, in the JSON member and the table alike.
-pub(super) fn fields(report: &Report, key: &str) -> Map<String, Value> {
+/// What is said of a row, in the JSON member and the table alike. The hash of its image is of this kind.
+pub(super) fn fields(report: &Report, key: &str, hash: Option<HashKind>) -> Map<String, Value> {
     let mut fields = report.additional.clone();
     let error = report.failure.as_ref().map(|(reason, message)| format!("{reason}: {message}"));
     let image = report.image.as_ref();
@@ -44,9 +45,12 @@ pub(super) fn fields(report: &Report, key: &str) -> Map<String, Value> {
         ("original_width", number(|image| image.original_width)),
         ("original_height", number(|image| image.original_height)),
         ("exif", image.and_then(|image| image.exif.clone()).map_or(Value::Null, Value::from)),
-        ("sha256", image.map_or(Value::Null, |image| image.sha256.as_str().into())),
     ] {
         fields.insert(name.to_owned(), value);
+    }
+    if let Some(kind) = hash {
+        let hash = image.and_then(|image| image.hash.clone());
+        fields.insert(kind.name().to_owned(), hash.map_or(Value::Null, Value::from));
     }
     fields
 }
@@ -64,12 +68,12 @@ pub(super) struct MetadataTable {
 
 impl MetadataTable {
     /// An empty table with these columns of the list.
-    pub(super) fn new(additional: &[String]) -> Result<Self, ParquetError> {
-        let known = TEXTS.into_iter().map(str::to_owned);
+    pub(super) fn new(additional: &[String], hash: Option<HashKind>) -> Result<Self, ParquetError> {
+        let hash = hash.map(HashKind::name);
+        let known = TEXTS.into_iter().chain(hash).map(str::to_owned);
         // A column of the list may be named like one of ours, which then stands for both.
-        let own = additional
-            .iter()
-            .filter(|name| !TEXTS.contains(&name.as_str()) && !NUMBERS.contains(&name.as_str()));
+        let is_known = |name: &str| TEXTS.contains(&name) || NUMBERS.contains(&name) || hash == Some(name);
+        let own = additional.iter().filter(|name| !is_known(name));
         let texts: Vec<_> = own.cloned().chain(known).map(|name| (name, StringBuilder::new())).collect();
         let numbers: Vec<_> = NUMBERS.into_iter().map(|name| (name, Int32Builder::new())).collect();
         let fields = texts.iter().map(|(name, _)| Field::new(name, DataType::Utf8, true));
@@ -170,7 +174,7 @@ mod tests {
             json!({"id": 7, "tags": ["a"], "note": "12", "mixed": 1, "empty": null}),
             json!({"id": -0.5, "tags": null, "note": "x", "mixed": "1", "empty": null}),
         ];
-        let mut table = MetadataTable::new(&additional).unwrap();
+        let mut table = MetadataTable::new(&additional, Some(HashKind::Sha256)).unwrap();
         for (row, columns) in (0..).zip(&rows) {
             let report = Report {
                 row,
@@ -180,8 +184,9 @@ mod tests {
                 status: Status::FailedToDownload,
                 failure: Some(("timeout".to_owned(), "no: bytes".to_owned())),
                 image: None,
+                fingerprint: None,
             };
-            table.push(&fields(&report, &format!("{row:06}"))).unwrap();
+            table.push(&fields(&report, &format!("{row:06}"), Some(HashKind::Sha256))).unwrap();
         }
         let read = read_table(table.finish().unwrap().into(), &additional).unwrap();
         let expected = |key: &str, url: &str, columns: Value| {

@@ -18,7 +18,6 @@
 //! | file | holds |
 //! |---|---|
 //! | `rows` | from the list to what is to be fetched |
-//! | `filters` | which rows are not |
 //! | `layout`, `part` | which row goes to which shard, and which shard to which process |
 //! | `pipeline` | requests, threads, and the way back into order |
 //! | `outcome`, `spool` | what became of a row, in memory and on disk |
@@ -30,7 +29,6 @@
 
 mod error;
 mod facts;
-mod filters;
 mod finish;
 mod layout;
 mod metadata;
@@ -49,26 +47,27 @@ mod spool;
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
-use std::path::PathBuf;
 
 use fastclip_schemas::SampleId;
 use fastclip_shards::Store;
 use tokio::runtime::Runtime;
 
 pub use error::DownloadError;
-pub use filters::{HostList, HostListError, RowFilters};
 pub use finish::finish;
 pub use part::{Part, PartError};
 pub use report::{DownloadCounts, DownloadReport};
 pub use retry::{RetryOptions, RetryReport, retry};
 pub use rows::UrlColumns;
 
+use crate::duplicates::DuplicateOptions;
 use crate::fetch::FetchOptions;
+use crate::filters::RowFilters;
+use crate::hash::HashKind;
 use crate::picture::PictureOptions;
 use crate::progress::Progress;
 use crate::run_state::{OnExisting, RunState, Start};
 use crate::runtime::{IO_THREADS, runtime};
-use crate::source::digest_of;
+use crate::source::Inputs;
 use crate::stop::Stop;
 use facts::Facts;
 use layout::Layout;
@@ -81,8 +80,8 @@ use shards::{ShardPlan, ShardSequence};
 /// What to fetch, and how.
 #[derive(Debug, Clone)]
 pub struct DownloadOptions {
-    /// A table with a column of URLs, or a plain list of them.
-    pub input: PathBuf,
+    /// Tables with a column of URLs, or plain lists of them.
+    pub input: Inputs,
     /// Where the dataset goes.
     pub output: Store,
     /// What to do if something is there already.
@@ -99,6 +98,12 @@ pub struct DownloadOptions {
     pub command: Option<String>,
     /// What becomes of an image.
     pub picture: PictureOptions,
+    /// Leaves out rows whose URL an earlier one has.
+    pub drop_duplicate_urls: bool,
+    /// Which images are left out because of earlier ones.
+    pub duplicates: DuplicateOptions,
+    /// Which hash of the bytes that came is kept beside each image.
+    pub compute_hash: Option<HashKind>,
     /// How images are asked for.
     pub fetch: FetchOptions,
     /// Threads that decode, resize and encode. Their number has no influence on the dataset.
@@ -130,8 +135,8 @@ pub fn download(
     if options.part.is_some() && options.on_existing == OnExisting::Overwrite {
         return Err(DownloadError::OverwritePart { location: location() });
     }
-    let list = UrlList::open(&options.input, &options.columns, &options.filters)?;
-    let settings = Settings::new(options, digest_of(&options.input)?).to_json();
+    let mut list = UrlList::open(&options.input, &options.columns, &options.filters)?;
+    let settings = Settings::new(options, list.digest()).to_json();
     let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::shared(&options.output, COMMAND);
     match runtime.block_on(state.start(&settings, options.on_existing))? {
@@ -140,10 +145,14 @@ pub fn download(
     }
     let facts = Facts::new(options, list.num_rows());
     let layout = facts.layout();
+    if options.drop_duplicate_urls {
+        list = list.with_unique_urls(layout);
+    }
     let shards = options.part.map_or(0..layout.num_shards(), |part| part.shards(layout.num_shards()));
     let plan = ShardPlan {
         layout,
         additional: options.columns.additional.clone(),
+        hash: options.compute_hash,
         settings: Settings::digest(&settings),
         first_shard: 0,
         first_id: SampleId(0),
@@ -156,9 +165,14 @@ pub fn download(
     let was_complete = shards.clone().all(|shard| done.contains_key(&shard));
     let rows = rows_of_missing(&list, layout, shards.clone(), &done)?;
     let num_rows = layout.rows_of(shards).count() as u64;
-    let sequence = ShardSequence::new(plan, &state, done);
-    let work =
-        Work { picture: options.picture.clone(), fetch: options.fetch.clone(), threads: options.threads };
+    let sequence = ShardSequence::new(plan, &state, done, options.duplicates);
+    let work = Work {
+        picture: options.picture.clone(),
+        duplicates: options.duplicates,
+        hash: options.compute_hash,
+        fetch: options.fetch.clone(),
+        threads: options.threads,
+    };
     progress.set_total(num_rows);
     let records = fill(&work, &runtime, rows, (sequence, || Some(num_rows)), progress, stop)?;
     if let Some(part) = options.part {
@@ -200,7 +214,7 @@ fn rows_of_missing<'a>(
         return Ok(Box::new(std::iter::empty()));
     };
     let (start, end) = (layout.rows(first).start, layout.rows(last).end);
-    let rows = list.rows(start)?.take_while(move |row| row.as_ref().map_or(true, |row| row.number < end));
+    let rows = list.rows(start).take_while(move |row| row.as_ref().map_or(true, |row| row.number < end));
     let rows = rows.filter_map(move |row| match row {
         Ok(row) => {
             let shard = layout.shard_of(row.number);

@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::duplicates::Fingerprint;
+
 /// How a row ended, in img2dataset's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -12,6 +14,8 @@ pub(super) enum Status {
     FailedToResize,
     /// It broke a rule for rows, and no host was asked. img2dataset has no such thing.
     Filtered,
+    /// It is what an earlier row is, which stays. img2dataset has no such thing either.
+    Duplicate,
 }
 
 impl Status {
@@ -21,6 +25,7 @@ impl Status {
             Self::FailedToDownload => "failed_to_download",
             Self::FailedToResize => "failed_to_resize",
             Self::Filtered => "filtered",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -46,6 +51,8 @@ pub(super) struct Report {
     /// Identifier of the failure and what exactly was found.
     pub(super) failure: Option<(String, String)>,
     pub(super) image: Option<ImageFacts>,
+    /// What the image is compared with earlier ones by.
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 /// What is known about an image.
@@ -59,8 +66,8 @@ pub(super) struct ImageFacts {
     pub(super) original_height: u32,
     /// The EXIF record as JSON.
     pub(super) exif: Option<String>,
-    /// SHA-256 of the bytes that were fetched, in hexadecimal digits.
-    pub(super) sha256: String,
+    /// Of the bytes that were fetched, in hexadecimal digits.
+    pub(super) hash: Option<String>,
 }
 
 /// A row that is done.

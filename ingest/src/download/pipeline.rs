@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use sha2::{Digest as _, Sha256};
+use fastclip_images::DecoderError;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -13,7 +13,9 @@ use super::DownloadError;
 use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
 use super::rows::UrlRow;
 use super::spool::Spool;
+use crate::duplicates::{DuplicateOptions, FingerprintMaker};
 use crate::fetch::{FetchFailure, FetchOptions, Fetched, Fetcher, Unfetched};
+use crate::hash::HashKind;
 use crate::picture::{PictureFailure, PictureMaker, PictureOptions};
 use crate::progress::{Progress, SUCCESS};
 use crate::stop::Stop;
@@ -32,6 +34,10 @@ const OUTCOMES_PER_THREAD: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Work {
     pub(super) picture: PictureOptions,
+    /// What images are compared by.
+    pub(super) duplicates: DuplicateOptions,
+    /// Which hash of the bytes is kept.
+    pub(super) hash: Option<HashKind>,
     pub(super) fetch: FetchOptions,
     /// Threads that make pictures.
     pub(super) threads: NonZeroUsize,
@@ -77,7 +83,7 @@ pub(super) fn run(
     let fetcher = Fetcher::new(work.fetch.clone(), progress.clone(), stop.clone());
     let fetcher = fetcher.map_err(DownloadError::Client)?;
     let threads = work.threads.get();
-    let makers = (0..threads).map(|_| PictureMaker::new(work.picture.clone()));
+    let makers = (0..threads).map(|_| Maker::new(work));
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
     // Bounded by the tickets, and what is large in it by the requests.
@@ -181,12 +187,25 @@ async fn fetch_rows(
     }
 }
 
-fn make_pictures(
-    mut maker: PictureMaker,
-    progress: &Progress,
-    fetched: &Receiver<Answered>,
-    outcomes: &Outcomes,
-) {
+/// What a thread needs for its images.
+struct Maker {
+    pictures: PictureMaker,
+    fingerprints: FingerprintMaker,
+    hash: Option<HashKind>,
+}
+
+impl Maker {
+    fn new(work: &Work) -> Result<Self, DecoderError> {
+        let max_pixels = work.picture.max_image_pixels;
+        Ok(Self {
+            pictures: PictureMaker::new(work.picture.clone())?,
+            fingerprints: FingerprintMaker::new(work.duplicates, max_pixels)?,
+            hash: work.hash,
+        })
+    }
+}
+
+fn make_pictures(mut maker: Maker, progress: &Progress, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
     for Answered { place, row, answer } in fetched {
         let outcome = outcome(&mut maker, place, row, answer);
         // Here and not when they are in order again: one slow row must not look as if nothing went on.
@@ -199,13 +218,17 @@ fn make_pictures(
 }
 
 fn outcome(
-    maker: &mut PictureMaker,
+    maker: &mut Maker,
     Place { ordinal, shard }: Place,
     row: UrlRow,
     answer: Result<Fetched, Failure>,
 ) -> Outcome {
+    let Maker { pictures, fingerprints, hash } = maker;
     let made = answer.and_then(|body| {
-        let picture = maker.make(&body.bytes)?;
+        if let Some((kind, expected)) = &row.hash {
+            check_hash(*kind, expected, &body.bytes)?;
+        }
+        let picture = pictures.make(&body.bytes)?;
         let facts = ImageFacts {
             extension: picture.extension.to_owned(),
             width: picture.width,
@@ -213,17 +236,27 @@ fn outcome(
             original_width: picture.original_width,
             original_height: picture.original_height,
             exif: picture.exif,
-            sha256: Sha256::digest(&body.bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hash.map(|kind| kind.of(&body.bytes)),
         };
-        Ok((facts, picture.bytes))
+        Ok((facts, picture.bytes, fingerprints.make(&body.bytes)))
     });
-    let (status, failure, image, bytes) = match made {
-        Ok((facts, bytes)) => (Status::Success, None, Some(facts), bytes),
-        Err(Failure { status, reason, message }) => (status, Some((reason, message)), None, Vec::new()),
+    let (status, failure, image, bytes, fingerprint) = match made {
+        Ok((facts, bytes, fingerprint)) => (Status::Success, None, Some(facts), bytes, fingerprint),
+        Err(Failure { status, reason, message }) => (status, Some((reason, message)), None, Vec::new(), None),
     };
-    let UrlRow { number, url, caption, additional, fault: _ } = row;
-    let report = Report { row: number, url, caption, additional, status, failure, image };
+    let UrlRow { number, url, caption, additional, .. } = row;
+    let report = Report { row: number, url, caption, additional, status, failure, image, fingerprint };
     Outcome { ordinal, shard, report, image: bytes }
+}
+
+/// Refuses other bytes than those that the list was made of.
+fn check_hash(kind: HashKind, expected: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let message = match kind.of(bytes) {
+        found if found == expected => return Ok(()),
+        found if expected.is_empty() => format!("the list has no {kind} for {found}"),
+        found => format!("{kind} {found}, the list says {expected}"),
+    };
+    Err(Failure { status: Status::FailedToDownload, reason: "hash_mismatch".to_owned(), message })
 }
 
 impl From<FetchFailure> for Failure {

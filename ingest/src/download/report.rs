@@ -24,6 +24,9 @@ pub struct DownloadCounts {
     pub failed_to_resize: u64,
     /// Rows that no host was asked for, by a rule for rows.
     pub filtered: u64,
+    /// Rows that are what an earlier one is.
+    #[serde(default)]
+    pub duplicates: u64,
     /// Rows by identifier of the failure.
     pub failures: BTreeMap<String, u64>,
 }
@@ -31,7 +34,7 @@ pub struct DownloadCounts {
 impl DownloadCounts {
     /// All rows.
     pub fn num_rows(&self) -> u64 {
-        self.successes + self.failed_to_download + self.failed_to_resize + self.filtered
+        self.successes + self.failed_to_download + self.failed_to_resize + self.filtered + self.duplicates
     }
 
     /// One line: `12 http_404, 3 dns_failure`, the most frequent first.
@@ -58,6 +61,7 @@ impl DownloadCounts {
             Status::FailedToDownload => self.failed_to_download += 1,
             Status::FailedToResize => self.failed_to_resize += 1,
             Status::Filtered => self.filtered += 1,
+            Status::Duplicate => self.duplicates += 1,
         }
         if let Some(reason) = reason {
             *self.failures.entry(reason.to_owned()).or_default() += 1;
@@ -78,6 +82,7 @@ impl DownloadCounts {
             failed_to_download: self.failed_to_download.checked_sub(these.failed_to_download)?,
             failed_to_resize: self.failed_to_resize.checked_sub(these.failed_to_resize)?,
             filtered: self.filtered.checked_sub(these.filtered)?,
+            duplicates: self.duplicates.checked_sub(these.duplicates)?,
             failures,
         })
     }
@@ -87,6 +92,7 @@ impl DownloadCounts {
         self.failed_to_download += other.failed_to_download;
         self.failed_to_resize += other.failed_to_resize;
         self.filtered += other.filtered;
+        self.duplicates += other.duplicates;
         for (failure, count) in &other.failures {
             *self.failures.entry(failure.clone()).or_default() += count;
         }
@@ -170,9 +176,13 @@ impl fmt::Display for DownloadReport {
             }
             write!(
                 f,
-                "\n\n{} failed to download, {} to be resized, {} filtered; the tables beside the shards have every row",
-                counts.failed_to_download, counts.failed_to_resize, counts.filtered
+                "\n\n{} failed to download, {} to be resized, {} filtered",
+                counts.failed_to_download, counts.failed_to_resize, counts.filtered,
             )?;
+            if counts.duplicates > 0 {
+                write!(f, ", {} duplicates", counts.duplicates)?;
+            }
+            write!(f, "; the tables beside the shards have every row")?;
         }
         if part.is_some() {
             write!(f, "\nwhen all parts are done: ingest finish {location}")?;

@@ -1,10 +1,12 @@
-use std::path::Path;
-
+use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
-use super::filters::RowFilters;
+use super::layout::Layout;
 use super::outcome::{Failure, Status};
-use crate::source::{Record, SourceError, Table, text};
+use crate::duplicates::{ExactSet, content_hash};
+use crate::filters::RowFilters;
+use crate::hash::{HashColumn, HashKind};
+use crate::source::{Inputs, Record, SourceError, Table, text};
 
 /// How the columns of a list are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +17,13 @@ pub struct UrlColumns {
     pub caption: Option<String>,
     /// Further columns to keep.
     pub additional: Vec<String>,
+    /// The hash that the image must have.
+    pub hash: Option<HashColumn>,
 }
 
 impl Default for UrlColumns {
     fn default() -> Self {
-        Self { url: "url".to_owned(), caption: None, additional: Vec::new() }
+        Self { url: "url".to_owned(), caption: None, additional: Vec::new(), hash: None }
     }
 }
 
@@ -35,6 +39,8 @@ pub(super) struct UrlRow {
     pub(super) url: String,
     pub(super) caption: Option<String>,
     pub(super) additional: Map<String, Value>,
+    /// What the hash of the image must be, and of which kind. Empty where the list has none.
+    pub(super) hash: Option<(HashKind, String)>,
     /// Why no host is to be asked.
     pub(super) fault: Option<Failure>,
 }
@@ -42,48 +48,96 @@ pub(super) struct UrlRow {
 /// Rows in the order of the list.
 pub(super) type UrlRows = Box<dyn Iterator<Item = Result<UrlRow, SourceError>> + Send>;
 
-/// A table with a column of URLs.
+/// Tables with a column of URLs.
 #[derive(Debug)]
 pub(super) struct UrlList {
     table: Table,
     columns: UrlColumns,
     filters: RowFilters,
-    num_rows: u64,
+    /// How rows are called, if URLs that came before are refused by their names.
+    unique_in: Option<Layout>,
+    /// Columns that have a meaning; no others are read where that saves anything.
+    wanted: Vec<String>,
 }
 
 impl UrlList {
-    /// Looks a table through once, and checks that it has the columns.
-    pub(super) fn open(path: &Path, columns: &UrlColumns, filters: &RowFilters) -> Result<Self, SourceError> {
-        let table = Table::open(path)?;
-        let (names, num_rows) = table.survey()?;
-        if num_rows == 0 {
-            return Err(SourceError::Empty { path: path.to_owned() });
-        }
+    /// Looks the tables through, and checks that they have the columns.
+    pub(super) fn open(
+        inputs: &Inputs,
+        columns: &UrlColumns,
+        filters: &RowFilters,
+    ) -> Result<Self, SourceError> {
+        let table = Table::open(inputs)?;
         let additional = columns.additional.iter().map(String::as_str);
-        let named = [Some(columns.url.as_str()), columns.caption.as_deref()].into_iter().flatten();
-        table.check_columns(&names, named.chain(additional))?;
-        Ok(Self { table, columns: columns.clone(), filters: filters.clone(), num_rows })
+        let hash = columns.hash.as_ref().map(|hash| hash.name.as_str());
+        let named = [Some(columns.url.as_str()), columns.caption.as_deref(), hash].into_iter().flatten();
+        table.check_columns(named.chain(additional))?;
+        let caption = columns.caption.as_deref().unwrap_or(DEFAULT_CAPTION_COLUMN);
+        let wanted = [columns.url.as_str(), caption].into_iter().chain(hash).map(str::to_owned);
+        let wanted = wanted.chain(columns.additional.iter().cloned()).collect();
+        let (columns, filters) = (columns.clone(), filters.clone());
+        Ok(Self { table, columns, filters, wanted, unique_in: None })
+    }
+
+    /// Refuses URLs that came before.
+    pub(super) fn with_unique_urls(self, layout: Layout) -> Self {
+        Self { unique_in: Some(layout), ..self }
     }
 
     pub(super) fn num_rows(&self) -> u64 {
-        self.num_rows
+        self.table.num_rows()
+    }
+
+    /// Of the rows of all tables.
+    pub(super) fn digest(&self) -> Digest {
+        self.table.digest()
     }
 
     /// Reads the rows from number `first` on.
-    pub(super) fn rows(&self, first: u64) -> Result<UrlRows, SourceError> {
+    pub(super) fn rows(&self, first: u64) -> UrlRows {
         let (columns, filters) = (self.columns.clone(), self.filters.clone());
-        let records = self.table.records(first)?;
+        let wanted = self.wanted.clone();
+        let mut seen = self.unique_in.map(|layout| (ExactSet::default(), layout));
+        // Which URLs are not new is known only to who has seen all rows before.
+        let records = self.table.records(if seen.is_some() { 0 } else { first }, Some(wanted.clone()));
         let rows = records.map(move |(number, record)| {
-            let mut row = row(number, record?, &columns);
-            row.fault = row.fault.or_else(|| filters.check(&row.url, row.caption.as_deref()));
+            let mut row = row(number, record?, &columns, &wanted);
+            let broken = filters.check(&row.url, row.caption.as_deref());
+            let filtered = broken.map(|(reason, message)| Failure {
+                status: Status::Filtered,
+                reason: reason.identifier(),
+                message,
+            });
+            row.fault = row.fault.or(filtered);
+            if let Some((seen, layout)) = &mut seen
+                && row.fault.is_none()
+            {
+                row.fault = check_url(seen, &row, *layout);
+            }
             Ok(row)
         });
-        Ok(Box::new(rows))
+        Box::new(rows.filter(move |row| row.as_ref().map_or(true, |row: &UrlRow| row.number >= first)))
+    }
+}
+
+/// Refuses a URL that an earlier row has, and remembers it otherwise. Rows that are refused for other reasons are no first.
+fn check_url(seen: &mut ExactSet, row: &UrlRow, layout: Layout) -> Option<Failure> {
+    let hash = content_hash(row.url.as_bytes());
+    match seen.get(hash) {
+        Some(first) => Some(Failure {
+            status: Status::Duplicate,
+            reason: "duplicate_url".to_owned(),
+            message: format!("the URL of `{}`", layout.key(first)),
+        }),
+        None => {
+            seen.insert(hash, row.number);
+            None
+        }
     }
 }
 
 /// Gives the columns of a record their meaning.
-fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns) -> UrlRow {
+fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns, wanted: &[String]) -> UrlRow {
     let mut record = match record {
         Ok(record) => record,
         Err(message) => {
@@ -92,17 +146,21 @@ fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns) -> Url
                 url: String::new(),
                 caption: None,
                 additional: Map::new(),
+                hash: None,
                 fault: Some(malformed(message)),
             };
         }
     };
+    // Before the others are taken: it may be one of those to keep.
+    let hash = columns.hash.as_ref().map(|column| column.of(&record.columns));
     let mut take = |name: &str| record.columns.shift_remove(name);
     let url = text(take(&columns.url)).map(|url| url.trim().to_owned()).unwrap_or_default();
     let caption = text(take(columns.caption.as_deref().unwrap_or(DEFAULT_CAPTION_COLUMN)));
     let additional =
         columns.additional.iter().map(|name| (name.clone(), take(name).unwrap_or(Value::Null))).collect();
-    let fault = record.not_utf8.first().map(|column| malformed(format!("column `{column}` is not UTF-8")));
-    UrlRow { number, url, caption, additional, fault }
+    let unusable = record.not_utf8.iter().find(|column| wanted.contains(column));
+    let fault = unusable.map(|column| malformed(format!("column `{column}` is not UTF-8")));
+    UrlRow { number, url, caption, additional, hash, fault }
 }
 
 fn malformed(message: String) -> Failure {
@@ -117,10 +175,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let list = UrlList::open(&path, columns, &RowFilters::default()).unwrap();
-        let rows: Vec<UrlRow> = list.rows(0).unwrap().map(Result::unwrap).collect();
+        let list = UrlList::open(&path.into(), columns, &RowFilters::default()).unwrap();
+        let rows: Vec<UrlRow> = list.rows(0).map(Result::unwrap).collect();
         assert_eq!(rows.len() as u64, list.num_rows());
-        let later: Vec<UrlRow> = list.rows(1).unwrap().map(Result::unwrap).collect();
+        let later: Vec<UrlRow> = list.rows(1).map(Result::unwrap).collect();
         assert_eq!(later, rows[1..], "rows from the second on");
         rows
     }
@@ -153,8 +211,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, "link,caption\nhttp://a,b\n").unwrap();
-        let error =
-            UrlList::open(&path, &UrlColumns::default(), &RowFilters::default()).unwrap_err().to_string();
+        let error = UrlList::open(&path.into(), &UrlColumns::default(), &RowFilters::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("has no column `url`, it has `link`, `caption`"), "{error}");
+    }
+
+    #[test]
+    fn a_url_that_came_before_is_refused_wherever_reading_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "url,caption\na,\nb,x\na,y\nb,z\na,w\n").unwrap();
+        let filters = RowFilters { min_caption_chars: 1, ..RowFilters::default() };
+        let list = UrlList::open(&path.into(), &UrlColumns::default(), &filters)
+            .unwrap()
+            .with_unique_urls(Layout { num_rows: 5, rows_per_shard: 2 });
+        let faults = |first| -> Vec<_> {
+            let fault = |row: UrlRow| row.fault.map(|fault| format!("{}: {}", fault.reason, fault.message));
+            list.rows(first).map(|row| fault(row.unwrap())).collect()
+        };
+        let all = faults(0);
+        let repeated = |key: &str| Some(format!("duplicate_url: the URL of `{key}`"));
+        // The first row with `a` has no caption, so that the next one that has is the first.
+        assert!(all[0].as_ref().is_some_and(|fault| fault.starts_with("caption_too_short")), "{all:?}");
+        assert_eq!(all[1..], [None, None, repeated("000001"), repeated("000010")]);
+        assert_eq!(faults(3), all[3..]);
     }
 }

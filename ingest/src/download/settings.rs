@@ -2,7 +2,10 @@ use fastclip_schemas::Digest;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{DownloadOptions, RowFilters};
+use super::DownloadOptions;
+use crate::duplicates::DuplicateOptions;
+use crate::filters::RowFilters;
+use crate::hash::{HashColumn, HashKind};
 use crate::picture::PictureOptions;
 
 /// The subcommand, and key of its settings in the manifest's facts about the source.
@@ -21,6 +24,11 @@ pub(super) struct Settings {
     url_col: String,
     caption_col: Option<String>,
     save_additional_columns: Vec<String>,
+    compute_hash: Option<HashKind>,
+    verify_hash: Option<HashColumn>,
+    drop_duplicate_urls: bool,
+    #[serde(flatten)]
+    duplicates: DuplicateOptions,
     #[serde(flatten)]
     filters: RowFilters,
     #[serde(flatten)]
@@ -37,6 +45,10 @@ impl Settings {
             url_col: columns.url.clone(),
             caption_col: columns.caption.clone(),
             save_additional_columns: columns.additional.clone(),
+            compute_hash: options.compute_hash,
+            verify_hash: columns.hash.clone(),
+            drop_duplicate_urls: options.drop_duplicate_urls,
+            duplicates: options.duplicates,
             filters: options.filters.clone(),
             picture: options.picture.clone(),
         }

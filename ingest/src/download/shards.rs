@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::DownloadError;
 use super::layout::Layout;
 use super::metadata::{MetadataTable, fields};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Report, Status};
 use super::records::{ShardRecord, ShardRecords, table_file};
 use super::report::DownloadCounts;
+use crate::duplicates::{Duplicate, DuplicateOptions, Duplicates};
+use crate::hash::HashKind;
 use crate::run_state::RunState;
 
 /// What all shards of a sequence have in common.
@@ -19,6 +21,8 @@ pub(super) struct ShardPlan {
     pub(super) layout: Layout,
     /// Columns of the list that are kept.
     pub(super) additional: Vec<String>,
+    /// Which hash of the images' bytes is kept.
+    pub(super) hash: Option<HashKind>,
     /// Digest of the settings.
     pub(super) settings: Digest,
     /// Number of the first shard.
@@ -39,6 +43,9 @@ pub(super) struct ShardSequence<'a> {
     plan: ShardPlan,
     state: &'a RunState<'a>,
     done: ShardRecords,
+    seen: Duplicates,
+    /// The first complete shard whose images are not remembered yet.
+    next_seen: u64,
     open: Option<OpenShard>,
 }
 
@@ -55,8 +62,13 @@ struct OpenShard {
 
 impl<'a> ShardSequence<'a> {
     /// Goes on where these shards are complete.
-    pub(super) fn new(plan: ShardPlan, state: &'a RunState<'a>, done: ShardRecords) -> Self {
-        Self { plan, state, done, open: None }
+    pub(super) fn new(
+        plan: ShardPlan,
+        state: &'a RunState<'a>,
+        done: ShardRecords,
+        duplicates: DuplicateOptions,
+    ) -> Self {
+        Self { plan, state, done, seen: Duplicates::new(duplicates), next_seen: 0, open: None }
     }
 
     /// Rows that have an outcome.
@@ -67,17 +79,21 @@ impl<'a> ShardSequence<'a> {
 
     /// Takes the outcome of the next row.
     pub(super) async fn take(&mut self, outcome: Outcome) -> Result<(), DownloadError> {
-        let Outcome { ordinal: _, shard, report, image } = outcome;
+        let Outcome { ordinal: _, shard, mut report, image } = outcome;
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.start_shard(shard)?,
+            None => {
+                self.restore_seen(shard).await?;
+                self.start_shard(shard)?
+            }
         };
         let refused = |source: ParquetError| DownloadError::Metadata { shard, source };
         let key = self.plan.layout.key(report.row);
-        let fields = fields(&report, &key);
+        self.refuse_duplicate(&mut report);
+        let fields = fields(&report, &key, self.plan.hash);
         open.table.push(&fields).map_err(refused)?;
         open.counts.add_row(&report);
-        if let Some(facts) = &report.image {
+        if let Some(facts) = report.image.as_ref().filter(|_| report.status == Status::Success) {
             let writer = match &mut open.writer {
                 Some(writer) => writer,
                 None => {
@@ -99,6 +115,34 @@ impl<'a> ShardSequence<'a> {
         Ok(())
     }
 
+    /// Makes a duplicate of a row whose image is an earlier one's. What is known about the image stays known.
+    fn refuse_duplicate(&mut self, report: &mut Report) {
+        let Some(fingerprint) = report.fingerprint else { return };
+        let (reason, message) = match self.seen.check(fingerprint, report.row) {
+            None => return,
+            Some(Duplicate::Exact { first }) => {
+                ("duplicate", format!("the bytes of `{}`", self.plan.layout.key(first)))
+            }
+            Some(Duplicate::Near { first, distance }) => {
+                let first = self.plan.layout.key(first);
+                ("near_duplicate", format!("differs from `{first}` in {distance} of 64 bits"))
+            }
+        };
+        report.status = Status::Duplicate;
+        report.failure = Some((reason.to_owned(), message));
+    }
+
+    /// Remembers the images of the complete shards before this one.
+    async fn restore_seen(&mut self, shard: u64) -> Result<(), DownloadError> {
+        if self.seen.is_active() {
+            for number in self.done.range(self.next_seen..shard).map(|(number, _)| *number) {
+                self.state.restore_seen(number, &mut self.seen).await?;
+            }
+            self.next_seen = shard + 1;
+        }
+        Ok(())
+    }
+
     /// Id of a shard's first sample, as far as the shards before it are known. Merging parts corrects it.
     fn first_id(&self, shard: u64) -> SampleId {
         let before = self.done.range(..shard).filter_map(|(_, record)| record.shard.as_ref());
@@ -106,7 +150,7 @@ impl<'a> ShardSequence<'a> {
     }
 
     fn start_shard(&self, number: u64) -> Result<OpenShard, DownloadError> {
-        let table = MetadataTable::new(&self.plan.additional)
+        let table = MetadataTable::new(&self.plan.additional, self.plan.hash)
             .map_err(|source| DownloadError::Metadata { shard: number, source })?;
         Ok(OpenShard {
             number,
@@ -146,6 +190,9 @@ impl<'a> ShardSequence<'a> {
             table: table_digest,
             counts,
         };
+        if self.seen.is_active() {
+            self.state.add_seen(number, self.seen.take_open(u64::MAX)).await?;
+        }
         // Last: what is recorded is complete, and never fetched again.
         self.state.add(number, &record).await?;
         self.state.release(claim).await?;
@@ -185,6 +232,7 @@ fn stats(counts: &DownloadCounts, (start, clock): (SystemTime, Instant)) -> Valu
         "failed_to_download": counts.failed_to_download,
         "failed_to_resize": counts.failed_to_resize,
         "filtered": counts.filtered,
+        "duplicates": counts.duplicates,
         "duration": duration,
         "start_time": start,
         "end_time": start + duration,

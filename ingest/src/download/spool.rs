@@ -111,6 +111,7 @@ mod tests {
             status: Status::Success,
             failure: None,
             image: None,
+            fingerprint: None,
         };
         Outcome { ordinal: row, shard: row / 7, report, image: vec![row as u8; (row * 37 % 101) as usize] }
     }

@@ -1,4 +1,5 @@
-use fastclip_shards::WriteError;
+use fastclip_shards::tar::TarError;
+use fastclip_shards::{ReadError, StoreError, StoreErrorKind, WriteError};
 
 use crate::rejection::RejectionCounts;
 use crate::run_state::RunStateError;
@@ -11,6 +12,27 @@ pub enum PackError {
     /// The input cannot be read.
     #[error("could not read the input")]
     Source(#[from] SourceError),
+    /// Shards to read cannot be read.
+    #[error("could not read the input")]
+    Shards(#[from] ReadError),
+    /// A store that has shards without a manifest refused or failed.
+    #[error("could not read `{location}`")]
+    Store {
+        /// Where they lie, without credentials.
+        location: String,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
+    /// A shard without an index cannot be read to its end.
+    #[error("shard `{shard}` is damaged")]
+    Damaged {
+        /// The shard.
+        shard: String,
+        /// What is wrong with it.
+        #[source]
+        source: TarError,
+    },
     /// A shard or the manifest cannot be written.
     #[error("could not write the dataset")]
     Write(#[from] WriteError),
@@ -72,7 +94,9 @@ impl PackError {
         match self {
             Self::Source(source) => source.is_refusal(),
             Self::State(state) => state.is_refusal(),
-            Self::Budget { .. } | Self::NoSamples { .. } => true,
+            Self::Shards(error) => !matches!(error, ReadError::File { .. }),
+            Self::Store { source, .. } => source.kind() != StoreErrorKind::Other,
+            Self::Budget { .. } | Self::NoSamples { .. } | Self::Damaged { .. } => true,
             Self::SideFile { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Self::Write(_) | Self::Start { .. } | Self::Stopped { .. } => false,
         }
@@ -86,6 +110,11 @@ impl PackError {
             Self::Budget { .. } => Some(
                 "`rejected.jsonl` in the output lists every rejected row; correct the input, or allow more with \
                  --max-bad-fraction and continue with --resume",
+            ),
+            Self::Shards(error) => error.hint(),
+            Self::Damaged { .. } => Some(
+                "`ingest index --skip-damaged` makes a manifest of what is whole in the input, and `reshard` then \
+                 takes that",
             ),
             Self::Stopped { .. } => Some("run the same command with --resume to continue"),
             _ => None,

@@ -19,10 +19,10 @@
 
 mod error;
 mod image;
-mod ordered;
-mod packer;
-mod prepare;
-mod records;
+pub(crate) mod ordered;
+pub(crate) mod packer;
+pub(crate) mod prepare;
+pub(crate) mod records;
 mod report;
 mod settings;
 
@@ -35,20 +35,21 @@ use fastclip_shards::{DatasetWriter, Store};
 pub use error::PackError;
 pub use report::PackReport;
 
+use crate::duplicates::{DuplicateOptions, Duplicates};
 use crate::progress::Progress;
 use crate::run_state::{OnExisting, RunState, Start};
 use crate::runtime::{IO_THREADS, runtime};
-use crate::source::{Columns, Source};
+use crate::source::{Columns, Inputs, Source};
 use crate::stop::Stop;
-use packer::Packer;
+use packer::{Job, Packer};
 use prepare::Preparer;
 use settings::{COMMAND, Settings};
 
 /// What to pack, and how.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
-    /// A folder of images or a table.
-    pub input: PathBuf,
+    /// A folder of images, or tables.
+    pub input: Inputs,
     /// Where the dataset goes.
     pub output: Store,
     /// What to do if something is there already.
@@ -57,6 +58,10 @@ pub struct PackOptions {
     pub columns: Columns,
     /// Samples in each shard but the last.
     pub samples_per_shard: NonZeroU32,
+    /// Bytes of a shard, if it is to be closed before they are exceeded.
+    pub max_shard_bytes: Option<u64>,
+    /// Which images are left out because of earlier ones.
+    pub duplicates: DuplicateOptions,
     /// What is too large to be a picture.
     pub limits: Limits,
     /// Fraction of the rows that may be rejected.
@@ -111,24 +116,32 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
             return Ok(PackReport::of_finished(options.output.location().to_owned(), &manifest));
         }
     }
-    let records = runtime.block_on(records::read(&state))?;
+    let mut seen = Duplicates::new(options.duplicates);
+    let records = runtime.block_on(records::read(&state, &mut seen))?;
     let side_files = read_side_files(options, &source)?;
     let writer_options = fastclip_shards::WriterOptions {
         samples_per_shard: options.samples_per_shard,
+        max_shard_bytes: options.max_shard_bytes,
         created_by: options.created_by.clone(),
         ..Default::default()
     };
     let done = records.iter().map(|record| record.shard.clone()).collect();
     let writer = DatasetWriter::resume(options.output.clone(), writer_options, done);
-    let mut packer = Packer::new(options, &source, state, writer, records);
+    let job = Job {
+        output: &options.output,
+        input: options.input.shown(),
+        name: source.name(),
+        command: COMMAND,
+        settings: settings.to_json(),
+        num_rows: Some(source.num_rows()),
+        max_bad_fraction: options.max_bad_fraction,
+    };
+    let mut packer = Packer::new(job, state, writer, records, seen);
     progress.set_total(source.num_rows());
     progress.resume_at(packer.next_row());
 
-    let rows = source.rows(packer.next_row())?.map(|row| row.map_err(PackError::from));
-    let start_worker = || {
-        Preparer::new(&options.limits)
-            .map_err(|error| PackError::Start { what: "a JPEG decoder", reason: error.to_string() })
-    };
+    let rows = source.rows(packer.next_row()).map(|row| row.map_err(PackError::from));
+    let start_worker = || Preparer::new(options);
     let consume = |outcome| {
         if stop.is_requested() {
             return Err(PackError::Stopped { num_rows: packer.next_row() });
@@ -141,19 +154,22 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
     progress.finish();
     runtime.block_on(async {
         match packed {
-            Ok(()) => packer.finish(&settings, side_files).await,
+            Ok(()) => packer.finish(side_files).await,
             Err(error) => Err(packer.give_up(error).await),
         }
     })
 }
 
 /// Name and content of a file to copy.
-type SideFile = (String, Vec<u8>);
+pub(crate) type SideFile = (String, Vec<u8>);
 
 /// Reads the files to copy. They are read before the rows, so that one that is missing is noticed at once.
 fn read_side_files(options: &PackOptions, source: &Source) -> Result<Vec<SideFile>, PackError> {
     let zero_shot = [zero_shot::CLASS_NAMES_FILE, zero_shot::TEMPLATES_FILE];
-    let beside = zero_shot.map(|name| source.folder().join(name)).into_iter().filter(|path| path.is_file());
+    let beside = zero_shot
+        .into_iter()
+        .filter_map(|name| Some(source.folder()?.join(name)))
+        .filter(|path| path.is_file());
     let paths = beside.chain(options.side_files.iter().cloned());
     let read = |path: PathBuf| match std::fs::read(&path) {
         Ok(bytes) => {

@@ -33,7 +33,7 @@ impl PackReport {
         Self { rejections: Some(rejections), ..Self::of_finished(location, manifest) }
     }
 
-    pub(super) fn of_finished(location: String, manifest: &Manifest) -> Self {
+    pub(crate) fn of_finished(location: String, manifest: &Manifest) -> Self {
         Self {
             location,
             num_rows: count_of(manifest, "num_rows"),

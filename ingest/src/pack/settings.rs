@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
 use fastclip_schemas::{Digest, Manifest};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::PackOptions;
+use crate::duplicates::DuplicateOptions;
 use crate::source::Source;
 
 /// The subcommand, and key of its settings in the manifest's facts about the source.
@@ -15,12 +16,15 @@ const PACK_VERSION: u32 = 1;
 
 /// Everything that decides the bytes of the shards. It is kept with what was packed, so that resuming with anything else
 /// is refused by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct Settings {
     pack_version: u32,
     input_digest: Digest,
     samples_per_shard: u32,
+    max_shard_bytes: Option<u64>,
+    #[serde(flatten)]
+    duplicates: DuplicateOptions,
     image_col: String,
     caption_col: String,
     class_col: Option<String>,
@@ -37,6 +41,8 @@ impl Settings {
             pack_version: PACK_VERSION,
             input_digest: source.digest(),
             samples_per_shard: options.samples_per_shard.get(),
+            max_shard_bytes: options.max_shard_bytes,
+            duplicates: options.duplicates,
             image_col: columns.image.clone(),
             caption_col: columns.caption.clone(),
             class_col: columns.class.clone(),
@@ -56,11 +62,11 @@ impl Settings {
 /// rows.
 pub(super) fn manifest_source(
     input: String,
-    settings: &Settings,
+    (command, settings): (&str, Value),
     counts: &[(&str, u64)],
 ) -> BTreeMap<String, Value> {
     let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), (*count).into()));
-    let facts = [("input".to_owned(), input.into()), (COMMAND.to_owned(), settings.to_json())];
+    let facts = [("input".to_owned(), input.into()), (command.to_owned(), settings)];
     facts.into_iter().chain(counts).collect()
 }
 

@@ -13,7 +13,7 @@ const KEPT_BITS: u32 = 8;
 ///
 /// # Panics
 /// When the buffers do not have the sizes, or a side would grow.
-pub(super) fn shrink(
+pub(crate) fn shrink(
     from: &[u8],
     (from_width, from_height): (u32, u32),
     to: &mut [u8],

@@ -25,6 +25,7 @@ pub use options::{EncodeFormat, PictureOptions, ResizeMode};
 
 pub(crate) use failure::PictureFailure;
 
+pub(crate) use area::shrink as shrink_by_area;
 use encode::Encoder;
 use geometry::Geometry;
 

@@ -30,13 +30,16 @@ pub(crate) struct Remembered {
 }
 
 impl RunState<'_> {
-    /// Says that this process publishes a shard now. Gives nothing if the shard is remembered, by whatever process.
+    /// Says that this process publishes a shard now. Gives nothing if the shard is remembered, by whatever process, or all have been
+    /// forgotten because the dataset is finished.
     pub(crate) async fn claim(&self, shard: u64) -> Result<Option<Claim>, RunStateError> {
         // A hasher's keys are random; processes on different machines may have the same number.
         let token = RandomState::new().hash_one(std::process::id());
         let claim = Claim { shard, name: format!("{}/{shard:05}-{token:016x}", self.claims_folder()) };
         self.write(&claim.name, format!("process {}\n", std::process::id())).await?;
-        if self.read(&self.record_file(shard)).await?.is_none() {
+        // In this order: records are forgotten after the manifest is written.
+        let is_recorded = self.read(&self.record_file(shard)).await?.is_some();
+        if !is_recorded && self.manifest_digest().await? == self.began_with {
             return Ok(Some(claim));
         }
         self.delete(&claim.name).await?;

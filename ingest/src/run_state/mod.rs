@@ -18,13 +18,14 @@ use serde_json::Value;
 
 use claim::CLAIMS_FOLDER;
 
+use crate::duplicates::Duplicates;
 use crate::{REJECTED_FILE, SIZES_FILE};
 
 /// Small files that are asked for, or removed, at a time.
 pub(crate) const REQUESTS_AT_A_TIME: usize = 32;
 
 /// Folders that exist while a dataset is unfinished.
-const STATE_FOLDERS: [&str; 3] = ["download-state", "pack-state", "retry-state"];
+const STATE_FOLDERS: [&str; 4] = ["download-state", "pack-state", "reshard-state", "retry-state"];
 
 /// Holds the settings of a run, beside its records.
 const SETTINGS_FILE: &str = "settings.json";
@@ -38,6 +39,17 @@ pub enum OnExisting {
     Resume,
     /// Remove it first.
     Overwrite,
+}
+
+impl OnExisting {
+    /// What the flags `--resume` and `--overwrite` mean, of which at most one is given.
+    pub fn of_flags(is_resume: bool, is_overwrite: bool) -> Self {
+        match (is_resume, is_overwrite) {
+            (true, _) => Self::Resume,
+            (_, true) => Self::Overwrite,
+            _ => Self::Refuse,
+        }
+    }
 }
 
 /// Why a dataset cannot be begun, continued or written beside its shards.
@@ -131,6 +143,8 @@ pub(crate) struct RunState<'a> {
     command: &'static str,
     /// Whether other processes may be writing to the same output.
     is_shared: bool,
+    /// The manifest that was there when it began. Another one means that the dataset was finished without this process.
+    began_with: Option<Digest>,
 }
 
 /// Where a command begins.
@@ -145,12 +159,17 @@ pub(crate) enum Start {
 impl<'a> RunState<'a> {
     /// The memory of the subcommand of this name.
     pub(crate) fn new(store: &'a Store, command: &'static str) -> Self {
-        Self { store, command, is_shared: false }
+        Self { store, command, is_shared: false, began_with: None }
     }
 
     /// The same where any number of processes write to one output.
     pub(crate) fn shared(store: &'a Store, command: &'static str) -> Self {
-        Self { store, command, is_shared: true }
+        Self { store, command, is_shared: true, began_with: None }
+    }
+
+    /// The same beside the dataset of a manifest with this digest.
+    pub(crate) fn beside(self, manifest: Digest) -> Self {
+        Self { began_with: Some(manifest), ..self }
     }
 
     pub(crate) fn store(&self) -> &'a Store {
@@ -210,6 +229,12 @@ impl<'a> RunState<'a> {
             .map_err(|error| self.changed(MANIFEST_FILE, format!("cannot be used: {error}")))
     }
 
+    /// Digest of the manifest's bytes, if there is one.
+    pub(crate) async fn manifest_digest(&self) -> Result<Option<Digest>, RunStateError> {
+        let text = self.read(MANIFEST_FILE).await?;
+        Ok(text.map(|text| Digest(*blake3::hash(&text).as_bytes())))
+    }
+
     fn compare(&self, settings: &Value, there: &Value) -> Result<(), RunStateError> {
         let differences = differences(settings, there);
         if differences.is_empty() {
@@ -247,6 +272,23 @@ impl<'a> RunState<'a> {
     /// Remembers a complete shard.
     pub(crate) async fn add(&self, number: u64, record: &impl Serialize) -> Result<(), RunStateError> {
         self.write_json(&self.record_file(number), record).await
+    }
+
+    /// Remembers which images of a shard later ones are compared with. Comes before its record.
+    pub(crate) async fn add_seen(&self, number: u64, entries: Vec<u8>) -> Result<(), RunStateError> {
+        self.write(&self.seen_file(number), entries).await
+    }
+
+    /// Remembers the images of a complete shard again.
+    pub(crate) async fn restore_seen(&self, number: u64, seen: &mut Duplicates) -> Result<(), RunStateError> {
+        let name = self.seen_file(number);
+        let Some(entries) = self.read(&name).await? else {
+            return Err(self.changed(&name, "is not there any more".to_owned()));
+        };
+        if seen.restore(&entries) {
+            return Ok(());
+        }
+        Err(self.changed(&name, format!("has {} bytes, which are no whole entries", entries.len())))
     }
 
     /// Reads what was remembered about a shard.
@@ -422,6 +464,10 @@ impl<'a> RunState<'a> {
 
     fn note_file(&self, name: &str) -> String {
         format!("{}/{name}.json", self.folder())
+    }
+
+    fn seen_file(&self, number: u64) -> String {
+        format!("{}/{number:05}.seen", self.folder())
     }
 
     fn record_file(&self, number: u64) -> String {

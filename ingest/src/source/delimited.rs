@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::SourceError;
 use super::record::{Record, Records};
-use super::text_file::{self, TextFile};
+use super::text_file::TextFile;
 
 /// Names of the columns and number of rows of a table with delimiters.
-pub(super) fn survey(path: &Path, delimiter: u8) -> Result<(Vec<String>, u64), SourceError> {
-    let mut reader = open(path, delimiter)?;
+pub(super) fn survey(path: &Path, file: TextFile, delimiter: u8) -> Result<(Vec<String>, u64), SourceError> {
+    let mut reader = open(file, delimiter);
     let names = names(path, &mut reader)?;
     let mut record = ByteRecord::new();
     let mut num_rows = 0;
@@ -20,8 +20,8 @@ pub(super) fn survey(path: &Path, delimiter: u8) -> Result<(Vec<String>, u64), S
 }
 
 /// Every cell becomes text: what a number means is for the reader of the JSON member to decide.
-pub(super) fn records(path: &Path, delimiter: u8) -> Result<Records, SourceError> {
-    let mut reader = open(path, delimiter)?;
+pub(super) fn records(path: &Path, file: TextFile, delimiter: u8) -> Result<Records, SourceError> {
+    let mut reader = open(file, delimiter);
     let names = names(path, &mut reader)?;
     let path = path.to_owned();
     let records = reader.into_byte_records().map(move |record| {
@@ -31,10 +31,9 @@ pub(super) fn records(path: &Path, delimiter: u8) -> Result<Records, SourceError
     Ok(Box::new(records))
 }
 
-fn open(path: &Path, delimiter: u8) -> Result<Reader<TextFile>, SourceError> {
-    let file = text_file::open(path)?;
+fn open(file: TextFile, delimiter: u8) -> Reader<TextFile> {
     // Rows with too few or too many cells are our rows to count, not the end of the table.
-    Ok(ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file))
+    ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file)
 }
 
 fn names(path: &Path, reader: &mut Reader<TextFile>) -> Result<Vec<String>, SourceError> {

@@ -1,5 +1,8 @@
 use std::path::{Path, PathBuf};
 
+use fastclip_shards::{StoreError, StoreErrorKind};
+use parquet::errors::ParquetError;
+
 /// Why an input cannot be read at all. Faults of single rows are counted instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,6 +18,28 @@ pub enum SourceError {
     UnknownKind {
         /// Path of the input.
         path: PathBuf,
+    },
+    /// A pattern that stands for nothing.
+    #[error("`{}` matches no file", path.display())]
+    NoMatch {
+        /// The pattern.
+        path: PathBuf,
+    },
+    /// A pattern that means nothing.
+    #[error("`{}` is no pattern: {message}", path.display())]
+    Pattern {
+        /// The pattern.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A folder of which nobody can say which tables are meant.
+    #[error("`{}` has tables of more than one kind: {} and {}", path.display(), kinds.0, kinds.1)]
+    MixedFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Two of the extensions.
+        kinds: (&'static str, &'static str),
     },
     /// There is nothing in it.
     #[error("`{}` has no rows", path.display())]
@@ -57,6 +82,15 @@ pub enum SourceError {
         #[source]
         source: std::io::Error,
     },
+    /// An object store refused or failed.
+    #[error("could not read `{}`", path.display())]
+    Store {
+        /// URL of the file or folder, without credentials.
+        path: PathBuf,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
     /// A JSON file is not an array of objects.
     #[error("`{}` is no JSON array of objects: row {row}: {message}", path.display())]
     JsonArray {
@@ -74,7 +108,7 @@ pub enum SourceError {
         path: PathBuf,
         /// What the parquet reader said.
         #[source]
-        source: parquet::errors::ParquetError,
+        source: ParquetError,
     },
     /// A part of a parquet file cannot be decoded.
     #[error("rows from {row} on of `{}` cannot be decoded", path.display())]
@@ -104,6 +138,8 @@ impl SourceError {
         match self {
             // Damaged gzip and zstd files.
             Self::Read { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof),
+            Self::Store { source, .. } => source.kind() != StoreErrorKind::Other,
+            Self::Parquet { source: ParquetError::External(source), .. } => !source.is::<StoreError>(),
             _ => true,
         }
     }
@@ -114,6 +150,7 @@ impl SourceError {
             Self::Column { .. } => {
                 Some("name the columns with --image-col, --caption-col, --class-col or --split-col")
             }
+            Self::MixedFolder { .. } => Some("name the files with a pattern, as in `folder/*.parquet`"),
             _ => None,
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use fastclip_schemas::Digest;
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Content, OtherColumns, Pair, Row, Rows, SourceError, Text};
+use super::place::Place;
+use super::{Content, ImageFile, OtherColumns, Pair, Row, Rows, SourceError, Text};
 
 /// Extensions of images. What is inside is found out by content.
 const IMAGES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
@@ -65,13 +66,13 @@ impl Listing {
         let (images, root) = (Arc::clone(&self.images), self.root.clone());
         let rows = (first..images.len() as u64).map(move |number| {
             let image = &images[number as usize];
-            let beside = |extension| root.join(image.with_extension(extension));
-            let content = Content::Pair(Pair {
-                image: root.join(image),
+            let beside = |extension| Place::local(root.join(image.with_extension(extension)));
+            let content = Content::Pair(Box::new(Pair {
+                image: ImageFile::Place(Place::local(root.join(image))),
                 caption: Text::File(beside("txt")),
                 class: Text::File(beside("cls")),
                 columns: OtherColumns::File(beside("json")),
-            });
+            }));
             Ok(Row { number, image: image.to_string_lossy().into_owned(), content })
         });
         Box::new(rows)

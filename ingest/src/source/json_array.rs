@@ -6,13 +6,13 @@ use serde_json::{Deserializer, Map};
 
 use super::SourceError;
 use super::record::{Record, Records};
-use super::text_file::{self, TextFile};
+use super::text_file::TextFile;
 
 /// Names of the columns and number of rows of an array of objects. The columns are those of the first.
-pub(super) fn survey(path: &Path) -> Result<(Vec<String>, u64), SourceError> {
+pub(super) fn survey(path: &Path, file: TextFile) -> Result<(Vec<String>, u64), SourceError> {
     let mut names = Vec::new();
     let mut num_rows = 0;
-    for record in Objects::open(path)? {
+    for record in Objects::new(path, file) {
         let record = record?;
         if num_rows == 0 {
             names = record.columns.keys().cloned().collect();
@@ -23,8 +23,8 @@ pub(super) fn survey(path: &Path) -> Result<(Vec<String>, u64), SourceError> {
 }
 
 /// Cells keep their JSON types.
-pub(super) fn records(path: &Path) -> Result<Records, SourceError> {
-    Ok(Box::new(Objects::open(path)?.map(|record| record.map(Ok))))
+pub(super) fn records(path: &Path, file: TextFile) -> Records {
+    Box::new(Objects::new(path, file).map(|record| record.map(Ok)))
 }
 
 /// The objects of an array, one after another: the whole array may not fit into memory.
@@ -50,8 +50,8 @@ impl Iterator for Objects {
 }
 
 impl Objects {
-    fn open(path: &Path) -> Result<Self, SourceError> {
-        Ok(Self { path: path.to_owned(), file: text_file::open(path)?, num_read: 0, has_ended: false })
+    fn new(path: &Path, file: TextFile) -> Self {
+        Self { path: path.to_owned(), file, num_read: 0, has_ended: false }
     }
 
     /// Reads the next object with what stands before it.
@@ -75,7 +75,7 @@ impl Objects {
             None => self.malformed(error.to_string()),
         })?;
         self.num_read += 1;
-        Ok(Some(Record { columns, not_utf8: Vec::new() }))
+        Ok(Some(Record { columns, ..Record::default() }))
     }
 
     /// Checks that nothing comes after the array.
@@ -129,10 +129,8 @@ mod tests {
     use super::*;
 
     fn read(text: &[u8]) -> Result<Vec<Value>, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        std::fs::write(&path, text).unwrap();
-        let records: Result<Vec<_>, _> = records(&path).unwrap().collect();
+        let file = TextFile::new(Box::new(std::io::Cursor::new(text.to_vec())));
+        let records: Result<Vec<_>, _> = records(Path::new("a.json"), file).collect();
         let records = records.map_err(|error| error.to_string().split(": ").skip(1).collect::<String>());
         records
             .map(|records| records.into_iter().map(|record| Value::Object(record.unwrap().columns)).collect())

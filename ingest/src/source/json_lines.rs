@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 
 use super::SourceError;
 use super::record::{Record, Records};
-use super::text_file;
+use super::text_file::TextFile;
 
 /// Names of the columns and number of rows of a file with one JSON object a line. The columns are those of the first
 /// line that is an object, since there is no header.
-pub(super) fn survey(path: &Path) -> Result<(Vec<String>, u64), SourceError> {
+pub(super) fn survey(path: &Path, file: TextFile) -> Result<(Vec<String>, u64), SourceError> {
     let mut names = Vec::new();
     let mut num_rows = 0;
-    for line in lines(path)? {
+    for line in lines(path, file) {
         let line = line?;
         num_rows += 1;
         if names.is_empty()
@@ -25,18 +25,18 @@ pub(super) fn survey(path: &Path) -> Result<(Vec<String>, u64), SourceError> {
 }
 
 /// Cells keep their JSON types.
-pub(super) fn records(path: &Path) -> Result<Records, SourceError> {
-    Ok(Box::new(lines(path)?.map(|line| Ok(parse(&line?)))))
+pub(super) fn records(path: &Path, file: TextFile) -> Records {
+    Box::new(lines(path, file).map(|line| Ok(parse(&line?))))
 }
 
 type Line = Result<Vec<u8>, SourceError>;
 
 /// Lines that are not blank.
-pub(super) fn lines(path: &Path) -> Result<impl Iterator<Item = Line> + Send + use<>, SourceError> {
-    let lines = text_file::open(path)?.split(b'\n');
+pub(super) fn lines(path: &Path, file: TextFile) -> impl Iterator<Item = Line> + Send + use<> {
+    let lines = file.split(b'\n');
     let path = path.to_owned();
     let lines = lines.map(move |line| line.map_err(|source| SourceError::read(&path, source)));
-    Ok(lines.filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty())))
+    lines.filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty()))
 }
 
 fn parse(line: &[u8]) -> Result<Record, String> {
@@ -44,7 +44,7 @@ fn parse(line: &[u8]) -> Result<Record, String> {
     let text = String::from_utf8_lossy(line);
     let columns: Map<String, Value> =
         serde_json::from_str(&text).map_err(|error| format!("it is no JSON object: {error}"))?;
-    let mut record = Record { columns, not_utf8: Vec::new() };
+    let mut record = Record { columns, ..Record::default() };
     if !is_utf8 {
         let is_damaged = |value: &Value| value.as_str().is_some_and(|text| text.contains('\u{fffd}'));
         let damaged = record.columns.iter().filter(|(_, value)| is_damaged(value));

@@ -1,8 +1,17 @@
-//! Where image-text pairs come from: folders and tables on this machine.
+//! Where image-text pairs come from: folders of images, and tables on this machine or in object stores.
 //!
 //! A source knows its number of rows and a digest before the first row is read. The digest is what makes resuming safe,
-//! and the number makes it possible to say early that too many rows are bad. Both cost one pass over the table, which
-//! is small beside its images.
+//! and the number makes it possible to say early that too many rows are bad. Parquet tells both in its footer; text costs one
+//! pass, which is little beside the images.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `inputs` | from paths, patterns and URLs to files |
+//! | `place`, `stored_file` | a file, wherever it lies |
+//! | `table`, `table_file` | files of rows, as one table |
+//! | `delimited`, `json_array`, `json_lines`, `parquet`, `urls` | the kinds of tables |
+//! | `record` | from columns to their meaning |
+//! | `folder` | images beside their captions |
 //!
 //! A row that is no good is an ordinary row with a fault in it, so that each row has exactly one outcome. Errors are
 //! for what concerns the whole source.
@@ -10,20 +19,26 @@
 mod delimited;
 mod error;
 mod folder;
+mod inputs;
 mod json_array;
 mod json_lines;
 mod parquet;
+mod place;
 mod record;
+mod stored_file;
 mod table;
+mod table_file;
 mod text_file;
 mod urls;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
 pub use error::SourceError;
+pub use inputs::Inputs;
+pub(crate) use place::{Place, ReadError};
 pub(crate) use record::{Record, text};
 pub(crate) use table::Table;
 
@@ -71,7 +86,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Content {
     /// To become a sample.
-    Pair(Pair),
+    Pair(Box<Pair>),
     /// Nothing: it belongs to a split that was not chosen.
     OtherSplit,
     /// Nothing that can be made out.
@@ -81,17 +96,24 @@ pub(crate) enum Content {
 /// Where the parts of a sample are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pair {
-    pub(crate) image: PathBuf,
+    pub(crate) image: ImageFile,
     pub(crate) caption: Text,
     pub(crate) class: Text,
     pub(crate) columns: OtherColumns,
+}
+
+/// The bytes of an image, or where they are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ImageFile {
+    Embedded(Vec<u8>),
+    Place(Place),
 }
 
 /// Text that stands in the row or in a file of its own, which need not exist.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Text {
     Inline(Option<String>),
-    File(PathBuf),
+    File(Place),
 }
 
 /// All that a row has besides image, caption and class.
@@ -99,7 +121,7 @@ pub(crate) enum Text {
 pub(crate) enum OtherColumns {
     Inline(Map<String, Value>),
     /// A JSON file, which need not exist.
-    File(PathBuf),
+    File(Place),
 }
 
 /// Rows in the order of the input.
@@ -108,11 +130,9 @@ pub(crate) type Rows = Box<dyn Iterator<Item = Result<Row, SourceError>> + Send>
 /// An input that was looked through once.
 #[derive(Debug)]
 pub(crate) struct Source {
-    path: PathBuf,
+    inputs: Inputs,
     kind: Kind,
     columns: Columns,
-    num_rows: u64,
-    digest: Digest,
 }
 
 #[derive(Debug)]
@@ -122,76 +142,66 @@ enum Kind {
 }
 
 impl Source {
-    /// Recognises the kind of input, counts its rows and computes its digest.
-    pub(crate) fn open(path: &Path, columns: &Columns) -> Result<Self, SourceError> {
-        let metadata = std::fs::metadata(path).map_err(|source| SourceError::read(path, source))?;
-        let (kind, num_rows, digest) = if metadata.is_dir() {
-            if columns.split.is_some() {
-                return Err(SourceError::SplitOfFolder { path: path.to_owned() });
+    /// Recognises the kind of input, counts its rows and computes its digest. A folder with images is one of pairs, any other
+    /// one of tables.
+    pub(crate) fn open(inputs: &Inputs, columns: &Columns) -> Result<Self, SourceError> {
+        let (inputs, columns) = (inputs.clone(), columns.clone());
+        if let Some(folder) = inputs.only_folder() {
+            let listing = folder::Listing::of(folder)?;
+            if listing.num_rows() > 0 {
+                if columns.split.is_some() {
+                    return Err(SourceError::SplitOfFolder { path: folder.to_owned() });
+                }
+                return Ok(Self { inputs, kind: Kind::Folder(listing), columns });
             }
-            let listing = folder::Listing::of(path)?;
-            let (num_rows, digest) = (listing.num_rows(), listing.digest());
-            (Kind::Folder(listing), num_rows, digest)
-        } else {
-            let table = Table::open(path)?;
-            let (names, num_rows) = table.survey()?;
-            let split = columns.split.as_ref().map(|split| split.column.as_str());
-            let wanted = [
-                Some(columns.image.as_str()),
-                Some(columns.caption.as_str()),
-                columns.class.as_deref(),
-                split,
-            ];
-            if num_rows > 0 {
-                table.check_columns(&names, wanted.into_iter().flatten())?;
-            }
-            (Kind::Table(table), num_rows, digest_of(path)?)
-        };
-        if num_rows == 0 {
-            return Err(SourceError::Empty { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), kind, columns: columns.clone(), num_rows, digest })
+        let table = Table::open(&inputs)?;
+        let split = columns.split.as_ref().map(|split| split.column.as_str());
+        let wanted =
+            [Some(columns.image.as_str()), Some(columns.caption.as_str()), columns.class.as_deref(), split];
+        table.check_columns(wanted.into_iter().flatten())?;
+        Ok(Self { inputs, kind: Kind::Table(table), columns })
     }
 
     pub(crate) fn num_rows(&self) -> u64 {
-        self.num_rows
+        match &self.kind {
+            Kind::Folder(listing) => listing.num_rows(),
+            Kind::Table(table) => table.num_rows(),
+        }
     }
 
-    /// Digest of a table's bytes; of names and sizes for a folder.
+    /// Digest of a table; of names and sizes for a folder.
     pub(crate) fn digest(&self) -> Digest {
-        self.digest
+        match &self.kind {
+            Kind::Folder(listing) => listing.digest(),
+            Kind::Table(table) => table.digest(),
+        }
     }
 
     /// Name for the manifest: not the whole path, which says more about the machine than about the data.
     pub(crate) fn name(&self) -> String {
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| self.path.display().to_string())
+        self.inputs.name()
     }
 
-    /// Folder in which files that go with the input are looked for.
-    pub(crate) fn folder(&self) -> &Path {
-        match self.kind {
-            Kind::Folder(_) => &self.path,
-            Kind::Table(_) => self.path.parent().unwrap_or(Path::new("")),
+    /// Folder of this machine in which files that go with the input are looked for.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Folder(_) => self.inputs.only_folder(),
+            Kind::Table(table) => table.first_place().local_folder(),
         }
     }
 
     /// Reads the rows from number `first` on.
-    pub(crate) fn rows(&self, first: u64) -> Result<Rows, SourceError> {
-        let records = match &self.kind {
-            Kind::Folder(listing) => return Ok(listing.rows(first)),
-            Kind::Table(table) => table.records(first)?,
+    pub(crate) fn rows(&self, first: u64) -> Rows {
+        let table = match &self.kind {
+            Kind::Folder(listing) => return listing.rows(first),
+            Kind::Table(table) => table.clone(),
         };
-        let (folder, columns) = (self.folder().to_owned(), self.columns.clone());
-        Ok(Box::new(records.map(move |(number, record)| Ok(record::row(number, record?, &folder, &columns)))))
+        let columns = self.columns.clone();
+        Box::new(
+            table.records(first, None).map(move |(number, record)| {
+                Ok(record::row(number, record?, table.place_of(number), &columns))
+            }),
+        )
     }
-}
-
-/// Digest of a file's bytes.
-pub(crate) fn digest_of(path: &Path) -> Result<Digest, SourceError> {
-    let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(path)
-        .and_then(|file| hasher.update_reader(file).map(|_| ()))
-        .map_err(|source| SourceError::read(path, source))?;
-    Ok(Digest(*hasher.finalize().as_bytes()))
 }

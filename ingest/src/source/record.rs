@@ -1,8 +1,7 @@
-use std::path::Path;
-
 use serde_json::{Map, Value};
 
-use super::{Columns, Content, OtherColumns, Pair, Row, Text};
+use super::place::Place;
+use super::{Columns, Content, ImageFile, OtherColumns, Pair, Row, Text};
 use crate::rejection::Reason;
 
 /// Column that holds the class where none was named.
@@ -12,8 +11,10 @@ const DEFAULT_CLASS_COLUMN: &str = "cls";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Record {
     pub(crate) columns: Map<String, Value>,
-    /// Columns whose bytes are not UTF-8. In `columns` they stand with replacement characters.
+    /// Columns whose bytes are no text. In `columns` they stand with replacement characters, or as null.
     pub(crate) not_utf8: Vec<String>,
+    /// Columns that hold bytes. In `columns` stands the path that came with them, or null.
+    pub(crate) images: Vec<(String, Vec<u8>)>,
 }
 
 /// Records in the order of the table. The inner error is about one row, as text for the report.
@@ -23,8 +24,8 @@ pub(crate) type Records = Box<dyn Iterator<Item = Result<Result<Record, String>,
 pub(crate) type NumberedRecords =
     Box<dyn Iterator<Item = (u64, Result<Result<Record, String>, super::SourceError>)> + Send>;
 
-/// Gives the columns of a record their meaning.
-pub(super) fn row(number: u64, record: Result<Record, String>, folder: &Path, columns: &Columns) -> Row {
+/// Gives the columns of a record of this table their meaning.
+pub(super) fn row(number: u64, record: Result<Record, String>, table: &Place, columns: &Columns) -> Row {
     let mut record = match record {
         Ok(record) => record,
         Err(message) => {
@@ -33,16 +34,21 @@ pub(super) fn row(number: u64, record: Result<Record, String>, folder: &Path, co
         }
     };
     let image = text(record.columns.shift_remove(&columns.image)).unwrap_or_default();
-    let content = content(record, &image, folder, columns);
+    let content = content(record, &image, table, columns);
     Row { number, image, content }
 }
 
-fn content(mut record: Record, image: &str, folder: &Path, columns: &Columns) -> Content {
+fn content(mut record: Record, image: &str, table: &Place, columns: &Columns) -> Content {
     if let Some(split) = &columns.split
         && record.columns.get(&split.column).and_then(|value| text(Some(value.clone()))).as_deref()
             != Some(&split.value)
     {
         return Content::OtherSplit;
+    }
+    let embedded = record.images.iter().position(|(column, _)| *column == columns.image);
+    let embedded = embedded.map(|at| record.images.swap_remove(at).1);
+    if embedded.is_some() {
+        record.not_utf8.retain(|column| *column != columns.image);
     }
     if let Some(column) = record.not_utf8.first() {
         let reason = if record.not_utf8.contains(&columns.caption) {
@@ -52,16 +58,21 @@ fn content(mut record: Record, image: &str, folder: &Path, columns: &Columns) ->
         };
         return Content::Fault(reason, format!("column `{column}` is not UTF-8"));
     }
-    if image.is_empty() {
-        return Content::Fault(Reason::MissingFile, format!("column `{}` is empty", columns.image));
-    }
+    let image = match embedded {
+        Some(bytes) => ImageFile::Embedded(bytes),
+        None if !image.is_empty() => ImageFile::Place(table.beside(image)),
+        None => {
+            let message = format!("column `{}` is empty", columns.image);
+            return Content::Fault(Reason::MissingFile, message);
+        }
+    };
     let class = columns.class.as_deref().unwrap_or(DEFAULT_CLASS_COLUMN);
-    Content::Pair(Pair {
-        image: folder.join(image),
+    Content::Pair(Box::new(Pair {
+        image,
         caption: Text::Inline(text(record.columns.shift_remove(&columns.caption))),
         class: Text::Inline(text(record.columns.shift_remove(class))),
         columns: OtherColumns::Inline(record.columns),
-    })
+    }))
 }
 
 /// A cell as text. Empty cells and null are none.
@@ -82,7 +93,8 @@ mod tests {
 
     fn row_of(columns: Value, options: &Columns) -> Row {
         let Value::Object(columns) = columns else { panic!("not an object") };
-        row(3, Ok(Record { columns, not_utf8: Vec::new() }), Path::new("data"), options)
+        let table = Place::local("data/table.jsonl".into());
+        row(3, Ok(Record { columns, ..Record::default() }), &table, options)
     }
 
     #[test]
@@ -91,7 +103,7 @@ mod tests {
         let row = row_of(columns, &Columns::default());
         assert_eq!((row.number, row.image.as_str()), (3, "a/b.jpg"));
         let Content::Pair(pair) = row.content else { panic!("{row:?}") };
-        assert_eq!(pair.image, Path::new("data/a/b.jpg"));
+        assert_eq!(pair.image, ImageFile::Place(Place::local("data/a/b.jpg".into())));
         assert_eq!(pair.caption, Text::Inline(Some("a dog".to_owned())));
         assert_eq!(pair.class, Text::Inline(Some("7".to_owned())));
         let OtherColumns::Inline(rest) = pair.columns else { panic!() };

@@ -3,19 +3,20 @@ use std::path::Path;
 use super::SourceError;
 use super::json_lines::lines;
 use super::record::{Record, Records};
+use super::text_file::TextFile;
 
 /// The only column of a plain list.
 const COLUMN: &str = "url";
 
 /// The column and the number of lines that are not blank.
-pub(super) fn survey(path: &Path) -> Result<(Vec<String>, u64), SourceError> {
-    let num_rows = lines(path)?.try_fold(0, |count, line| line.map(|_| count + 1))?;
+pub(super) fn survey(path: &Path, file: TextFile) -> Result<(Vec<String>, u64), SourceError> {
+    let num_rows = lines(path, file).try_fold(0, |count, line| line.map(|_| count + 1))?;
     Ok((vec![COLUMN.to_owned()], num_rows))
 }
 
 /// One URL a line.
-pub(super) fn records(path: &Path) -> Result<Records, SourceError> {
-    Ok(Box::new(lines(path)?.map(|line| Ok(parse(&line?)))))
+pub(super) fn records(path: &Path, file: TextFile) -> Records {
+    Box::new(lines(path, file).map(|line| Ok(parse(&line?))))
 }
 
 fn parse(line: &[u8]) -> Result<Record, String> {

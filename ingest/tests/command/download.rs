@@ -3,9 +3,10 @@ use std::fs::File;
 
 use arrow_array::cast::AsArray;
 use fastclip_testkit::{WebAnswer, WebServer};
+use md5::{Digest, Md5};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::support::{Ran, Scratch, caption, jpeg, json, kill};
+use crate::support::{Ran, Scratch, caption, jpeg, json, kill, manifest};
 
 /// Rows that fail in the lists of these tests: one in so many.
 const FAILING: usize = 7;
@@ -222,4 +223,76 @@ fn rows_that_break_a_rule_are_counted_and_never_asked_for() {
     scratch.write("denied.txt", "example.com\n");
     let error = scratch.ingest_refused(&download("out", &rules));
     assert!(error.contains("deny-hosts is "), "{error}");
+}
+
+#[test]
+fn images_are_compared_with_the_hash_of_the_list() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    let md5 =
+        |bytes: &[u8]| -> String { Md5::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect() };
+    let mut list = "url,md5\n".to_owned();
+    for row in 0..4 {
+        server.answer(&format!("/{row}.jpg"), WebAnswer::Body(jpeg(row)));
+        let hash = [md5(&jpeg(0)), md5(&jpeg(0)), String::new(), md5(&jpeg(3))];
+        list += &format!("{},{}\n", server.url(&format!("/{row}.jpg")), hash[row]);
+    }
+    scratch.write("list.csv", list);
+    let more = ["--verify-hash", "md5,md5", "--compute-hash", "md5", "--save-additional-columns", "md5"];
+    let ran = scratch.ingest_well(&download("out", &more));
+    assert!(ran.stdout.contains("\n  hash_mismatch                     2    50.0 %\n"), "{}", ran.stdout);
+    let rows = table(&scratch, "out/00000.parquet");
+    let hash = |row: usize| md5(&jpeg(row)).to_lowercase();
+    assert_eq!((&rows[0]["md5"], &rows[3]["md5"]), (&hash(0), &hash(3)));
+    assert_eq!(
+        rows[1]["error_message"],
+        format!("hash_mismatch: md5 {}, the list says {}", hash(1), hash(0))
+    );
+    assert_eq!(rows[2]["error_message"], format!("hash_mismatch: the list has no md5 for {}", hash(2)));
+    assert!(!rows[0].contains_key("sha256"));
+
+    let none = scratch.ingest_well(&download("none", &["--compute-hash", "none"]));
+    assert!(none.stdout.starts_with("fetched 4 of 4 rows"), "{}", none.stdout);
+    assert!(json(&scratch.samples("none")[0].1["json"]).get("sha256").is_none());
+    let error = scratch.ingest_refused(&download("other", &["--verify-hash", "md5,crc32"]));
+    assert!(error.contains("`crc32` is none of md5, sha256 and sha512"), "{error}");
+}
+
+#[test]
+fn duplicates_have_a_status_of_their_own_also_after_a_resume() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    let mut list = "url,caption\n".to_owned();
+    // Row 5 has the URL of row 2, rows 9 and 21 the bytes of row 4, and row 23 the URL of row 21.
+    for row in 0..24 {
+        let (path, image) = match row {
+            5 => ("/2.jpg".to_owned(), 2),
+            9 | 21 => (format!("/{row}.jpg"), 4),
+            23 => ("/21.jpg".to_owned(), 4),
+            _ => (format!("/{row}.jpg"), row),
+        };
+        server.answer(&path, WebAnswer::Body(jpeg(image)));
+        list += &format!("{},{}\n", server.url(&path), caption(row));
+    }
+    scratch.write("list.csv", list);
+    let settings = ["--drop-duplicates", "--drop-duplicate-urls", "--retries", "0"];
+    let ran = scratch.ingest_well(&download("whole", &settings));
+    let expected = "\n0 failed to download, 0 to be resized, 0 filtered, 4 duplicates; the tables";
+    assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+    for reason in ["duplicate", "duplicate_url"] {
+        assert!(ran.stdout.contains(&format!("\n  {reason:<22}            2 ")), "{}", ran.stdout);
+    }
+    let rows = table(&scratch, "whole/00002.parquet");
+    assert_eq!(rows[5]["status"], "duplicate");
+    assert_eq!(rows[5]["error_message"], "duplicate: the bytes of `000004`");
+    assert_eq!(rows[7]["error_message"], "duplicate_url: the URL of `000025`");
+    assert_eq!(json(&scratch.files("whole")["00002_stats.json"])["duplicates"], 2);
+
+    // The last shard fails to be written, since a folder lies in its place; then the run goes on.
+    std::fs::create_dir_all(scratch.path("out/00002.parquet/x")).unwrap();
+    let failed = scratch.ingest(&download("out", &settings));
+    assert_eq!(failed.code, Some(2), "{}", failed.stderr);
+    std::fs::remove_dir_all(scratch.path("out/00002.parquet")).unwrap();
+    scratch.ingest_well(&download("out", &settings));
+    let shards = |folder: &str| manifest(&scratch.path(folder)).shards;
+    assert_eq!(shards("out"), shards("whole"));
+    assert_eq!(table(&scratch, "out/00002.parquet"), rows);
 }

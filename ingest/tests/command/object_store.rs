@@ -2,8 +2,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use fastclip_ingest::{
-    Columns, IdSource, IndexOptions, Limits, OnExisting, PackError, PackOptions, Progress, RunStateError,
-    Stop, index, pack, verify,
+    Columns, DuplicateOptions, IdSource, IndexOptions, Limits, OnExisting, PackError, PackOptions, Progress,
+    RunStateError, Stop, index, pack, verify,
 };
 use fastclip_shards::{Dataset, Store};
 use object_store::memory::InMemory;
@@ -12,11 +12,13 @@ use crate::support::Scratch;
 
 fn options(scratch: &Scratch, output: Store) -> PackOptions {
     PackOptions {
-        input: scratch.path("pairs/table.jsonl"),
+        input: scratch.path("pairs/table.jsonl").into(),
         output,
         on_existing: OnExisting::Refuse,
         columns: Columns::default(),
         samples_per_shard: NonZeroU32::new(8).unwrap(),
+        max_shard_bytes: None,
+        duplicates: DuplicateOptions::default(),
         limits: Limits::default(),
         max_bad_fraction: 0.0,
         side_files: Vec::new(),

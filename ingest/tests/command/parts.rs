@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use fastclip_testkit::WebServer;
+use fastclip_testkit::{WebAnswer, WebServer};
 
 use crate::download::{download, list};
-use crate::support::{Ran, Scratch};
+use crate::support::{Ran, Scratch, jpeg, kill};
 
 /// Everything that makes a dataset, less what says how long it took.
 pub(crate) fn dataset(scratch: &Scratch, folder: &str) -> BTreeMap<String, Vec<u8>> {
@@ -128,6 +128,39 @@ fn files_of_two_processes_are_not_mixed() {
     scratch.ingest_well(&download("out", &["--part", "1/1"]));
     scratch.ingest_well(&["finish", "out"]);
     assert_eq!(dataset(&scratch, "out"), dataset(&scratch, "whole"));
+}
+
+#[test]
+fn a_process_that_was_forgotten_leaves_a_finished_dataset_alone() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 16);
+    // The first process waits for the last row, with its shard open.
+    server.answer("/15.jpg", WebAnswer::Silence);
+    let mut command = scratch.command(&download("out", &["--part", "2/2", "--retries", "50"]));
+    let mut forgotten = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while server.num_requests("/15.jpg") == 0 {
+        assert!(forgotten.try_wait().unwrap().is_none(), "it waits for the last row");
+        std::thread::yield_now();
+    }
+    assert_eq!(kill(&forgotten, libc::SIGSTOP), 0);
+    server.answer("/15.jpg", WebAnswer::Body(jpeg(15)));
+    // Another answer than the first process had.
+    server.answer("/8.jpg", WebAnswer::Body(jpeg(99)));
+    for part in ["1/2", "2/2"] {
+        scratch.ingest_well(&download("out", &["--part", part]));
+    }
+    scratch.ingest_well(&["finish", "out"]);
+    let before = dataset(&scratch, "out");
+    assert_eq!(kill(&forgotten, libc::SIGCONT), 0);
+    let ran = Ran::from(forgotten.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(2), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        ran.stderr.contains("error: another process has written shard 1 of `out` in the meantime\nhint: "),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(dataset(&scratch, "out"), before);
+    scratch.ingest_well(&["verify", "out"]);
 }
 
 #[test]

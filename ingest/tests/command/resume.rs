@@ -42,6 +42,7 @@ fn a_killed_run_resumes_to_the_very_same_dataset() {
     interrupted(&scratch, libc::SIGKILL);
     // What a broken upload leaves under a local folder.
     scratch.write("out/00003.tar#1", "half a shard");
+    scratch.write("out/pack-state/00003.json#1", "half a record");
     // Shards that are complete are not written again: this row is in one of them.
     let row = scratch.path("pairs/images/0003.jpg");
     fs::remove_file(&row).unwrap();

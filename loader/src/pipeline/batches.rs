@@ -273,6 +273,7 @@ impl Batches {
             tokens: Vec::with_capacity(num_samples * context_length),
             lengths: Vec::with_capacity(num_samples),
             sample_ids: Vec::<SampleId>::with_capacity(num_samples),
+            keys: Vec::with_capacity(num_samples),
             classes: Vec::with_capacity(num_samples),
             members: Vec::new(),
             images: frames,
@@ -289,6 +290,7 @@ impl Batches {
             batch.tokens.extend(sample.tokens);
             batch.lengths.push(sample.length);
             batch.sample_ids.push(sample.id);
+            batch.keys.push(sample.key);
             batch.classes.push(sample.class);
             batch.members.extend(sample.members);
         }

@@ -50,6 +50,13 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// What kept somebody from asking a store at all, or from taking its answer.
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self { kind: StoreErrorKind::Other, message: without_secrets(&error.to_string()) }
+    }
+}
+
 impl From<object_store::Error> for StoreError {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error;

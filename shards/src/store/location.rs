@@ -42,7 +42,7 @@ pub(super) fn shown_url(url: &Url) -> String {
 }
 
 /// Text with the query, user and password of every URL in it taken out.
-pub(crate) fn without_secrets(text: &str) -> String {
+pub fn without_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(scheme_end) = rest.find("://") {

@@ -18,7 +18,7 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncWriteExt;
 
 pub use error::{StoreError, StoreErrorKind};
-pub(crate) use location::without_secrets;
+pub use location::without_secrets;
 use location::{local_folder, parse_url, shown_url};
 pub use options::StoreOptions;
 

@@ -21,7 +21,7 @@ pub use name::split_name;
 pub use salvage::{Salvaged, Salvager};
 pub use scan::Scanner;
 pub use stream::StreamScanner;
-pub use write::{TarWriteError, append_end, append_member};
+pub use write::{TarWriteError, append_end, append_member, closed_bytes, member_bytes};
 
 /// Everything in a tar starts on a multiple of this.
 pub const BLOCK_BYTES: usize = 512;

@@ -44,10 +44,19 @@ pub fn append_member(tar: &mut Vec<u8>, name: &str, data: &[u8]) -> Result<(), T
     Ok(())
 }
 
+/// Bytes that a member with so many bytes of data takes in a tar.
+pub fn member_bytes(data_bytes: u64) -> u64 {
+    BLOCK_BYTES as u64 + data_bytes.next_multiple_of(BLOCK_BYTES as u64)
+}
+
+/// Bytes of a tar whose members take so many, when it is closed.
+pub fn closed_bytes(num_bytes: u64) -> u64 {
+    (num_bytes + 2 * BLOCK_BYTES as u64).next_multiple_of(RECORD_BYTES as u64)
+}
+
 /// Appends what closes a tar whose members take `num_bytes` to another piece of memory: two empty blocks and padding.
 pub fn append_end(tar: &mut Vec<u8>, num_bytes: u64) {
-    let closed = num_bytes + 2 * BLOCK_BYTES as u64;
-    let num_zeros = closed.next_multiple_of(RECORD_BYTES as u64) - num_bytes;
+    let num_zeros = closed_bytes(num_bytes) - num_bytes;
     tar.resize(tar.len() + num_zeros as usize, 0);
 }
 

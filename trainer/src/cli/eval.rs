@@ -1,67 +1,77 @@
 //! `train eval`: how good a checkpoint is.
 
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use fastclip_trainer::distributed::Alone;
-use fastclip_trainer::eval::{EvalOptions, evaluate};
-use fastclip_trainer::model::Clip;
-use fastclip_trainer::progress::Progress;
+use fastclip_trainer::eval::{EncodeOptions, EvalOptions, evaluate};
 use fastclip_trainer::run::open_dataset;
 use serde_json::json;
-use tch::Device;
-use tracing::Level;
 
-use super::{Failure, log, print};
+use super::encoder::EncoderArgs;
+use super::together::TogetherArgs;
+use super::{Failure, print};
 
 /// Evaluates a checkpoint: zero-shot classification and retrieval; prints JSON
+///
+/// `metrics` holds the figures under the names of CLIP_benchmark. The result is the same for every number of ranks.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    /// Folder with open_clip_model.safetensors and open_clip_config.json: a checkpoint, or a model of OpenCLIP
-    #[arg(long, value_name = "FOLDER")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    encoder: EncoderArgs,
     /// Dataset to evaluate on: a folder with a manifest, or its URL
     #[arg(long, value_name = "LOCATION", alias = "val_data")]
     val_data: String,
-    /// Samples that are encoded at once
+    /// Samples that a rank encodes at once
     #[arg(long, value_name = "N", default_value = "64", alias = "batch_size")]
     batch_size: NonZeroUsize,
-    /// Decoding threads
+    /// Decoding threads of each rank
     #[arg(long, value_name = "N", default_value = "4")]
     workers: NonZeroUsize,
     /// Pairs that retrieval chooses among [default: all]
     #[arg(long, value_name = "N")]
     val_retrieval_pool: Option<NonZeroU64>,
+    #[command(flatten)]
+    together: TogetherArgs,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  train eval --checkpoint logs/my-run/checkpoints/step_00000500 --val-data data/held-out";
+  train eval --checkpoint logs/my-run/checkpoints/step_00000500 --val-data data/held-out
+  train eval --checkpoint ViT-B-32.safetensors --model ViT-B-32-quickgelu --val-data data/held-out --ranks 8";
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let progress = Progress::on_terminal();
-        log::start(&progress, Level::WARN, None).map_err(Failure::broken)?;
-        let model =
-            Clip::from_folder(&self.checkpoint, Device::cuda_if_available()).map_err(Failure::refused)?;
-        let dataset = open_dataset(&self.val_data)?;
-        let config = model.config();
-        let positive = "model configs are checked to have positive sizes";
-        let options = EvalOptions {
-            image_size: u32::try_from(config.vision_cfg.image_size).expect(positive),
-            context_length: usize::try_from(config.text_cfg.context_length).expect(positive),
-            batch_size: self.batch_size,
-            retrieval_pool: self.val_retrieval_pool,
-            num_predictions: 0,
-            threads: self.workers,
-            progress,
-        };
-        let report = evaluate(&model, &dataset, &Alone::new(), &options)
-            .map_err(|error| Failure::from(fastclip_trainer::run::RunError::from(error)))?;
-        let json = json!({ "zero_shot": report.zero_shot, "retrieval": report.retrieval });
+        if let Some(code) = self.together.launch()? {
+            return Ok(code);
+        }
+        let member = self.together.join(format!("{self:?}"))?;
+        let report = member.work(|comm| {
+            let model = self.encoder.load(member.device)?;
+            let dataset = open_dataset(&self.val_data)?;
+            let options = EvalOptions {
+                encode: EncodeOptions::of(
+                    model.config(),
+                    self.batch_size,
+                    self.workers,
+                    member.progress.clone(),
+                ),
+                retrieval_pool: self.val_retrieval_pool,
+                num_predictions: 0,
+            };
+            Ok(evaluate(&model, &dataset, comm, &options)?)
+        })?;
+        if member.comm.rank() > 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let json = json!({
+            "checkpoint": self.encoder.checkpoint,
+            "dataset": self.val_data,
+            "metrics": report.benchmark(),
+            "zero_shot": report.zero_shot,
+            "retrieval": report.retrieval,
+        });
         print(&format!("{json:#}\n"))
     }
 }

@@ -2,12 +2,15 @@
 
 mod check;
 mod completions;
+mod embed;
+mod encoder;
 mod eval;
 mod failure;
 mod launch;
 mod log;
 mod report;
 mod run;
+mod together;
 mod version;
 
 use std::process::ExitCode;
@@ -33,7 +36,8 @@ Examples:
   train run --train-data data/train --val-data data/held-out --model ViT-B-32 --batch-size 256
   train check --config configs/cc3m/fastclip-v3.toml --ranks 8 --samples 2723840
   train eval --checkpoint logs/my-run/checkpoints/step_00000500 --val-data data/held-out
-  train report --run logs/my-run
+  train embed --checkpoint logs/my-run/checkpoints/step_00000500 --data data/held-out --out embeddings
+  train report logs/my-run
 
 Datasets are folders with a manifest, as `ingest` writes them, or their URLs.";
 
@@ -43,6 +47,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Check(check::CheckArgs),
     Eval(eval::EvalArgs),
+    Embed(embed::EmbedArgs),
     Report(report::ReportArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -55,6 +60,7 @@ impl Cli {
             Command::Launch(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Eval(args) => args.run(),
+            Command::Embed(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Completions(args) => args.run(),
         }

@@ -1,5 +1,6 @@
 //! `train run`: this process is one rank, or the only one.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use clap::Args;
 use fastclip_trainer::config::{ConfigError, DeviceChoice, Machine, RunConfig, RunOptions};
 use fastclip_trainer::distributed::{Agreement, ConnectOptions, Environment, connect};
 use fastclip_trainer::gradients::Stop;
+use fastclip_trainer::metrics::serve_prometheus;
 use fastclip_trainer::progress::Progress;
 use fastclip_trainer::run::{self, LOG_FILE, Outcome, Surroundings};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,11 +65,11 @@ pub(super) fn machine(num_ranks: usize) -> Machine {
     Machine { processors_per_rank: share.unwrap_or(NonZeroUsize::MIN) }
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, Failure> {
+pub(super) fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, Failure> {
     match choice {
         DeviceChoice::Auto if Cuda::is_available() => Ok(Device::Cuda(local_rank)),
         DeviceChoice::Cuda if !Cuda::is_available() => Err(Failure::refused(anyhow::anyhow!(
@@ -119,6 +121,9 @@ impl RunArgs {
         let is_first = environment.rank == 0;
         let progress = if is_first { Progress::on_terminal() } else { Progress::hidden() };
         start_log(&config, &progress, is_first)?;
+        if let Some(address) = config.settings.prometheus {
+            serve_figures(address, &environment)?;
+        }
         let signals = Signals::listen().map_err(Failure::broken)?;
 
         let options = ConnectOptions { timeout: config.timeout(), agreement: agreement(&config), device };
@@ -134,6 +139,24 @@ impl RunArgs {
         let outcome = run::run(&config, &around)?;
         Ok(report(&config, &outcome, is_first))
     }
+}
+
+/// Further ranks of a machine take the ports after the first.
+fn serve_figures(mut address: SocketAddr, environment: &Environment) -> Result<(), Failure> {
+    if address.port() != 0 {
+        let port =
+            u16::try_from(environment.local_rank).ok().and_then(|rank| address.port().checked_add(rank));
+        let none_left =
+            || anyhow::anyhow!("there are not enough ports after `prometheus` = {address} for all ranks");
+        let port = port.ok_or_else(|| Failure::refused(none_left()))?;
+        address.set_port(port);
+    }
+    let address = serve_prometheus(address, environment.rank).map_err(|error| {
+        let context = format!("could not serve figures for Prometheus at {address}");
+        Failure::refused(anyhow::Error::new(error).context(context))
+    })?;
+    tracing::info!("figures for Prometheus are at http://{address}/metrics");
+    Ok(())
 }
 
 fn start_log(config: &RunConfig, progress: &Progress, is_first: bool) -> Result<(), Failure> {

@@ -65,6 +65,16 @@ impl ObjectiveChoice {
     }
 }
 
+/// What happens when loss or gradients are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinite {
+    /// The run ends; its last checkpoint is as good as before
+    Stop,
+    /// The step is left out and named in the log; ten in a row end the run
+    Skip,
+}
+
 /// Which caption is taken where a sample has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

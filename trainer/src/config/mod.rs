@@ -7,6 +7,7 @@
 mod choices;
 mod data;
 mod file;
+mod model;
 mod objective;
 mod optimization;
 mod options;
@@ -22,14 +23,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use choices::{
-    Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice,
-    Precision, Resume,
+    Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice,
+    OptimizerChoice, Precision, Resume,
 };
 pub use data::DataConfig;
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 
-use crate::model::{MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
+use crate::model::{Locks, MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
 use crate::objective::INITIAL_BIAS;
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::{ModelSchedule, TauThreshold, TemperatureSchedule};
@@ -43,6 +44,10 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// What is trained.
     pub model: ModelConfig,
+    /// Where its first weights lie; they are drawn otherwise.
+    pub pretrained: Option<String>,
+    /// What of it is not trained.
+    pub locks: Locks,
     /// What is minimised.
     pub objective: ObjectiveConfig,
     /// How parameters move.
@@ -104,8 +109,10 @@ pub struct CheckpointConfig {
 pub struct EvaluationConfig {
     /// The held-out dataset.
     pub location: String,
-    /// Epochs between evaluations; 0 for one at the end only.
+    /// Epochs between evaluations; 0 for none of this kind but one at the end.
     pub every_epochs: u64,
+    /// Steps between evaluations; 0 for none of this kind.
+    pub every_steps: u64,
     /// Pairs that retrieval chooses among; all if none.
     pub retrieval_pool: Option<NonZeroU64>,
 }
@@ -209,16 +216,8 @@ impl RunConfig {
         let location = settings.train_data.clone().ok_or(ConfigError::Missing { key: "train_data" })?;
         check_numbers(&settings)?;
 
-        let mut model = ModelConfig::load(&settings.model).map_err(ConfigError::Model)?;
-        model.quick_gelu |= settings.force_quick_gelu;
-        let image_size = settings.image_size.unwrap_or(model.vision_cfg.image_size);
-        let stride = model.vision_cfg.stride();
-        if image_size < 1 || image_size % stride != 0 || image_size > 4096 {
-            let rule = format!("it must be a multiple of {stride} for this model, up to 4096");
-            return Err(refuse("image_size", image_size, rule));
-        }
-        model.vision_cfg.image_size = image_size;
-
+        let mut model = model::resolve(&mut settings)?;
+        let locks = model::locks(&settings, &model)?;
         let lr_tau = settings.lr_tau.filter(|&rate| rate >= 0.0).unwrap_or(settings.lr);
         settings.lr_tau = Some(lr_tau);
         let optimizer = optimization::optimizer(&mut settings, model.vision_cfg.layers)?;
@@ -234,7 +233,6 @@ impl RunConfig {
             return Err(refuse("name", format!("`{name}`"), "it must be usable as the name of a folder"));
         }
         let run_dir = settings.logs.join(&name);
-        settings.image_size = Some(image_size);
         settings.threads = Some(threads);
         settings.name = Some(name);
 
@@ -252,11 +250,14 @@ impl RunConfig {
                 seed: settings.seed,
                 threads: settings.workers,
                 crop_scale: settings.crop_scale as f32,
-                image_size: u32::try_from(image_size).expect("it was checked to lie between 1 and 4096"),
+                image_size: u32::try_from(model.vision_cfg.image_size)
+                    .expect("it was checked to lie between 1 and 4096"),
                 context_length: usize::try_from(model.text_cfg.context_length)
                     .expect("model configs are checked to have a positive length"),
             },
             model,
+            pretrained: settings.pretrained.clone(),
+            locks,
             objective,
             optimizer,
             rates,
@@ -271,6 +272,7 @@ impl RunConfig {
             evaluation: settings.val_data.clone().map(|location| EvaluationConfig {
                 location,
                 every_epochs: settings.val_frequency,
+                every_steps: settings.val_every_steps,
                 retrieval_pool: settings.val_retrieval_pool,
             }),
             settings,
@@ -303,8 +305,8 @@ impl RunConfig {
 
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
-/// known.
-const FREE_TO_CHANGE: [&str; 23] = [
+/// known. A run that is continued has its weights from the checkpoint, so the first ones need not be there any more.
+const FREE_TO_CHANGE: [&str; 28] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
@@ -313,17 +315,22 @@ const FREE_TO_CHANGE: [&str; 23] = [
     "device",
     "dist_timeout",
     "estimator_memory",
+    "grad_checkpointing",
     "keep_checkpoints",
     "log_every_n_steps",
     "logs",
     "loss_block_mib",
     "name",
+    "on_non_finite",
+    "pretrained",
+    "prometheus",
     "resume",
     "save_every_steps",
     "save_frequency",
     "threads",
     "train_data",
     "val_data",
+    "val_every_steps",
     "val_frequency",
     "val_retrieval_pool",
     "workers",

@@ -18,6 +18,8 @@ pub struct ObjectiveConfig {
     pub memory: EstimatorMemory,
     /// Temperature to start with.
     pub initial_temperature: f64,
+    /// Whether weights that the run begins with say otherwise.
+    pub keeps_pretrained_temperature: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,10 +38,17 @@ impl ObjectiveConfig {
         let has_own_temperatures = matches!(choice, Choice::ISogClr | Choice::FastClipV2);
         let has_constant_gamma = matches!(choice, Choice::SogClr | Choice::ISogClr);
 
-        let temperature = *settings.temperature.get_or_insert(match choice {
+        let trains_one_temperature =
+            matches!(choice, Choice::OpenClip | Choice::SigLip | Choice::FastClipV0 | Choice::FastClipV3);
+        let keeps_pretrained_temperature =
+            settings.pretrained.is_some() && settings.temperature.is_none() && trains_one_temperature;
+        let temperature = settings.temperature.unwrap_or(match choice {
             Choice::SigLip => SIGLIP_TEMPERATURE,
             _ => INITIAL_TEMPERATURE,
         });
+        if !keeps_pretrained_temperature {
+            settings.temperature = Some(temperature);
+        }
         let scheduler = *settings.lr_tau_scheduler.get_or_insert(match choice {
             Choice::FastClipV3 => TemperatureSchedule::StepThresh,
             _ if has_own_temperatures => TemperatureSchedule::Const,
@@ -98,7 +107,12 @@ impl ObjectiveConfig {
             Choice::ISogClr => individual(IndividualVariant::ISogClr),
             Choice::FastClipV2 => individual(IndividualVariant::V2),
         };
-        Ok(Self { loss, memory: settings.estimator_memory, initial_temperature: temperature })
+        Ok(Self {
+            loss,
+            memory: settings.estimator_memory,
+            initial_temperature: temperature,
+            keeps_pretrained_temperature,
+        })
     }
 
     /// Returns how many numbers are remembered of each sample.

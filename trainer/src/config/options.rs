@@ -3,6 +3,7 @@
 //! One list defines the flag, the key of the TOML file (the same word with underscores), the help, and the default. Each
 //! source gives [`RunOptions`], in which everything is optional; the flags lie over the file, the defaults under both.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::choices::{
-    CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, ObjectiveChoice, OptimizerChoice, Precision,
-    Resume,
+    CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice, OptimizerChoice,
+    Precision, Resume,
 };
 use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
 use crate::schedule::{ModelSchedule, TemperatureSchedule};
@@ -112,6 +113,24 @@ options! {
         /// Uses x·σ(1.702x) for GELU, whatever the model config says
         #[arg(help_heading = "Model", alias = "quick_gelu", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         force_quick_gelu: bool = false,
+        /// Keeps of a transformer's block only its input and computes the rest again in backward: a third more operations, far less memory, the same results
+        #[arg(help_heading = "Model", alias = "grad_checkpointing", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        grad_checkpointing: bool = false,
+        /// Does not train the image tower
+        #[arg(help_heading = "Model", alias = "lock_image", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        lock_image: bool = false,
+        /// Groups at the end of a locked image tower that are trained all the same: its projection, its last block, ... [default: 0]
+        #[arg(help_heading = "Model", value_name = "N", alias = "lock_image_unlocked_groups")]
+        lock_image_unlocked_groups: u64 = 0,
+        /// Lets the batch norms of a locked ResNet normalise by what they have gathered before, and gather nothing
+        #[arg(help_heading = "Model", alias = "lock_image_freeze_bn_stats", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        lock_image_freeze_bn_stats: bool = false,
+        /// Does not train the text tower
+        #[arg(help_heading = "Model", alias = "lock_text", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        lock_text: bool = false,
+        /// Groups at the end of a locked text tower that are trained all the same: its projection, its last block, ... [default: 0]
+        #[arg(help_heading = "Model", value_name = "N", alias = "lock_text_unlocked_layers")]
+        lock_text_unlocked_layers: u64 = 0,
         /// Kind of number to compute in [default: fp32]
         #[arg(help_heading = "Model")]
         precision: Precision = Precision::Fp32,
@@ -208,12 +227,18 @@ options! {
         /// Epochs between evaluations; 0 for one at the end only [default: 1]
         #[arg(help_heading = "Run", value_name = "EPOCHS", alias = "val_frequency")]
         val_frequency: u64 = 1,
+        /// Steps between evaluations, besides those of epochs; 0 for none [default: 0]
+        #[arg(help_heading = "Run", value_name = "STEPS", alias = "val-frequency-steps")]
+        val_every_steps: u64 = 0,
         /// Steps between lines of the log [default: 100]
         #[arg(help_heading = "Run", value_name = "STEPS", alias = "log_every_n_steps")]
         log_every_n_steps: NonZeroU64 = NonZeroU64::new(100).expect("100 is not 0"),
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// What happens when loss or gradients are not finite [default: stop]
+        #[arg(help_heading = "Run", alias = "on_non_finite")]
+        on_non_finite: NonFinite = NonFinite::Stop,
         /// Size of the buckets in which gradients are summed over ranks while backward still runs; smaller ones leave earlier and cost more calls [default: 25]
         #[arg(help_heading = "Run", value_name = "MIB")]
         bucket_mib: NonZeroUsize = non_zero(25),
@@ -240,7 +265,16 @@ options! {
         /// Height and width of the images, instead of the model config's
         #[arg(help_heading = "Model", value_name = "PIXELS", alias = "force-image-size")]
         image_size: i64,
-        /// Initial temperature [default: 0.1 for siglip, else 0.07]
+        /// Tokens of a caption, start and end included, instead of the model config's
+        #[arg(help_heading = "Model", value_name = "TOKENS", alias = "force-context-length")]
+        context_length: i64,
+        /// Fraction of an image's patches that a training step leaves out, instead of the model config's
+        #[arg(help_heading = "Model", value_name = "FRACTION", alias = "force-patch-dropout")]
+        patch_dropout: f64,
+        /// Weights to begin with: a safetensors file of OpenCLIP's or OpenAI's, a folder with one, or a URL of either; embeddings of places are interpolated where the resolution or the context differs
+        #[arg(help_heading = "Model", value_name = "PATH|URL")]
+        pretrained: String,
+        /// Initial temperature [default: that of --pretrained if it is trained, else 0.1 for siglip and 0.07 for others]
         #[arg(help_heading = "Objective", value_name = "TAU")]
         temperature: f64,
         /// How gamma comes down from 1 [default: constant for sogclr and isogclr, else cosine]
@@ -264,6 +298,9 @@ options! {
         /// How that rate runs [default: step_thresh for fastclip-v3, const for individual temperatures, else cosine]
         #[arg(help_heading = "Optimization", alias = "lr_tau_scheduler")]
         lr_tau_scheduler: TemperatureSchedule,
+        /// Address at which a Prometheus server finds the figures of this process, such as 0.0.0.0:9464; further ranks of a machine take the ports after it [default: none]
+        #[arg(help_heading = "Run", value_name = "ADDRESS:PORT")]
+        prometheus: SocketAddr,
         /// Name of the run: its folder inside --logs [default: made of model, objective and seed]
         #[arg(help_heading = "Run", display_order = 0)]
         name: String,

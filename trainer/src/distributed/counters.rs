@@ -61,6 +61,17 @@ impl CommCounters {
         [all_gather, broadcast, barrier].into_iter().fold(all_reduce, Traffic::plus)
     }
 
+    /// Returns each collective's count by its name.
+    pub fn named(&self) -> [(&'static str, Traffic); 4] {
+        let Self { all_reduce, all_gather, broadcast, barrier } = *self;
+        [
+            ("all_reduce", all_reduce),
+            ("all_gather", all_gather),
+            ("broadcast", broadcast),
+            ("barrier", barrier),
+        ]
+    }
+
     /// Returns what has come since `earlier`, a state of the same counters.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

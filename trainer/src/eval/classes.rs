@@ -6,7 +6,7 @@ use fastclip_shards::Dataset;
 use tch::{Kind, Tensor};
 
 use super::gather::{gather_rows, share};
-use super::{Encoder, EvalError, EvalOptions};
+use super::{EncodeOptions, Encoder, EvalError};
 use crate::distributed::Communicator;
 
 /// The classes of a dataset and how to speak of them.
@@ -54,7 +54,7 @@ impl ClassPrompts {
         &self,
         model: &dyn Encoder,
         comm: &dyn Communicator,
-        options: &EvalOptions,
+        options: &EncodeOptions,
     ) -> Result<Tensor, EvalError> {
         let tokenizer = Tokenizer::clip();
         let per_group = (options.batch_size.get() / self.templates.len()).max(1);
@@ -81,7 +81,7 @@ fn encode_prompts(
     model: &dyn Encoder,
     tokenizer: &Tokenizer,
     prompts: &[String],
-    options: &EvalOptions,
+    options: &EncodeOptions,
 ) -> Tensor {
     let context = options.context_length;
     let batches = prompts.chunks(options.batch_size.get()).map(|prompts| {

@@ -2,14 +2,14 @@
 
 use std::num::NonZeroUsize;
 
-use fastclip_loader::{Batch, Loader, Order, Tail, Transform, World};
+use fastclip_loader::{Batch, Loader, Order, Quality, Tail, Transform, World};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
 use tch::{Kind, Tensor};
 
 use super::gather::gather_rows;
 use super::order::SampleOrder;
-use super::{Encoder, EvalError, EvalOptions};
+use super::{EncodeOptions, Encoder, EvalError};
 use crate::distributed::Communicator;
 
 /// What a rank has encoded, or what all have.
@@ -32,42 +32,19 @@ impl Features {
         dataset: &Dataset,
         order: &SampleOrder,
         comm: &dyn Communicator,
-        options: &EvalOptions,
+        options: &EncodeOptions,
     ) -> Result<Self, EvalError> {
-        let world_size = NonZeroUsize::new(comm.world_size()).expect("a world has at least one rank");
-        let global_batch = options.batch_size.saturating_mul(world_size);
-        let loader = Loader::builder(dataset.clone())
-            .global_batch(global_batch)
-            .world(World::new(comm.rank(), comm.world_size())?)
-            .order(Order::Sequential)
-            .tail(Tail::Keep)
-            .transform(Transform::eval(options.image_size))
-            .context_length(options.context_length)
-            .threads(options.threads)
-            .build()?;
-        let bar = options.progress.bar("evaluating", "samples", 0, loader.num_samples());
-        let mut rows = Vec::new();
-        let mut classes = Vec::new();
-        // No rows, so that a rank without samples can take part in the collectives.
-        let nothing = || Tensor::zeros([0, model.dim()], (Kind::Float, model.device()));
-        let mut images = vec![nothing()];
-        let mut texts = vec![nothing()];
-        let mut done = 0;
-        for batch in loader.stream(Position::start_of(0), Position::start_of(1))? {
-            let batch = batch?;
-            done += global_batch.get() as u64;
-            bar.set(done.min(loader.num_samples()));
-            if batch.is_empty() {
-                continue;
-            }
+        let (mut rows, mut classes) = (Vec::new(), Vec::new());
+        let (mut images, mut texts) = (Vec::new(), Vec::new());
+        encode_batches(model, dataset, comm, options, "evaluating", |batch, image_rows, text_rows| {
             for &id in batch.sample_ids() {
                 rows.push(order.row(id).ok_or(EvalError::UnknownSample { id })? as i64);
             }
             classes.extend(batch.classes().iter().map(|&class| i64::from(class)));
-            let (image_rows, text_rows) = encode_batch(model, &batch, options);
             images.push(image_rows);
             texts.push(text_rows);
-        }
+            Ok::<_, EvalError>(())
+        })?;
         let images = Tensor::cat(&images, 0);
         Ok(Self {
             rows: Tensor::from_slice(&rows).to_device(images.device()),
@@ -103,12 +80,55 @@ impl Features {
     }
 }
 
+/// Encodes a dataset in its order, each rank its part of every batch, and hands batch, unit rows of images and of captions
+/// to `each`. All ranks get the same number of batches, some of them without samples.
+pub(crate) fn encode_batches<E: From<EvalError>>(
+    model: &dyn Encoder,
+    dataset: &Dataset,
+    comm: &dyn Communicator,
+    options: &EncodeOptions,
+    what: &'static str,
+    mut each: impl FnMut(&Batch, Tensor, Tensor) -> Result<(), E>,
+) -> Result<(), E> {
+    let world_size = NonZeroUsize::new(comm.world_size()).expect("a world has at least one rank");
+    let global_batch = options.batch_size.saturating_mul(world_size);
+    let world = World::new(comm.rank(), comm.world_size()).map_err(EvalError::from)?;
+    let loader = Loader::builder(dataset.clone())
+        .global_batch(global_batch)
+        .world(world)
+        .order(Order::Sequential)
+        .tail(Tail::Keep)
+        .transform(Transform::eval(options.image_size))
+        // What is measured shall not depend on how training saves time.
+        .quality(Quality::Exact)
+        .context_length(options.context_length)
+        .threads(options.threads)
+        .build()
+        .map_err(EvalError::from)?;
+    let bar = options.progress.bar(what, "samples", 0, loader.num_samples());
+    let batches = loader.stream(Position::start_of(0), Position::start_of(1)).map_err(EvalError::from)?;
+    let mut done = 0;
+    for batch in batches {
+        let batch = batch.map_err(EvalError::from)?;
+        let (images, texts) = encode_batch(model, &batch, options);
+        each(&batch, images, texts)?;
+        done += global_batch.get() as u64;
+        bar.set(done.min(loader.num_samples()));
+    }
+    Ok(())
+}
+
 /// Encodes a batch that may be short, in the shape of a full one.
 ///
 /// Kernels choose their way of summing by the shape of their input. With one shape for all batches, a sample's features
 /// do not depend on how many others shared its last batch, and so not on the number of ranks.
-fn encode_batch(model: &dyn Encoder, batch: &Batch, options: &EvalOptions) -> (Tensor, Tensor) {
+fn encode_batch(model: &dyn Encoder, batch: &Batch, options: &EncodeOptions) -> (Tensor, Tensor) {
     let len = batch.len() as i64;
+    if len == 0 {
+        // No rows, so that a rank without samples can take part in the collectives.
+        let nothing = || Tensor::zeros([0, model.dim()], (Kind::Float, model.device()));
+        return (nothing(), nothing());
+    }
     let side = i64::from(options.image_size);
     let images = Tensor::from_slice(batch.images()).reshape([len, 3, side, side]);
     let tokens = Tensor::from_slice(batch.tokens()).reshape([len, options.context_length as i64]);

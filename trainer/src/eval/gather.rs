@@ -9,7 +9,7 @@ use crate::distributed::Communicator;
 ///
 /// Ranks may hold different numbers of rows, or none: shares are padded to the largest, gathered, and the padding is
 /// cut out again. All ranks must agree on the shape of a row and on the kind.
-pub(super) fn gather_rows(comm: &dyn Communicator, rows: &Tensor) -> Result<Tensor, EvalError> {
+pub(crate) fn gather_rows(comm: &dyn Communicator, rows: &Tensor) -> Result<Tensor, EvalError> {
     let shape = rows.size();
     let num_rows = Tensor::from_slice(&shape[..1]).to_device(rows.device());
     let counts = Vec::<i64>::try_from(comm.all_gather(&num_rows)?)?;

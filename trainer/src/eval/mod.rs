@@ -13,6 +13,7 @@
 //! the same caption is a wrong answer that ties with the right one, and ties share their places. The full matrix of
 //! similarities is never held.
 
+mod benchmark;
 mod classes;
 mod encoder;
 mod features;
@@ -32,33 +33,62 @@ use tch::Tensor;
 
 use self::classes::ClassPrompts;
 use self::features::Features;
-use self::gather::{column, gather_rows, share};
-use self::order::SampleOrder;
+use self::gather::{column, share};
 use self::standing::{Standing, exact, standings};
 use crate::distributed::{CommError, Communicator};
+use crate::model::ModelConfig;
 use crate::progress::Progress;
 
 pub use encoder::Encoder;
+pub(crate) use features::encode_batches;
+pub(crate) use gather::gather_rows;
+pub(crate) use order::SampleOrder;
 pub use predictions::{ImagePrediction, PREDICTIONS_FILE, Predictions, RankedCaption, RankedClass};
 pub use scores::{Recall, Retrieval, ZeroShot};
 
-/// How to evaluate. All ranks must agree, but for `threads` and `progress`.
+/// How to encode a dataset. All ranks must agree, but for `threads` and `progress`.
 #[derive(Debug, Clone)]
-pub struct EvalOptions {
+pub struct EncodeOptions {
     /// Side of the square images that the model takes.
     pub image_size: u32,
     /// Token ids that the model takes per caption.
     pub context_length: usize,
     /// Samples that one rank encodes at once.
     pub batch_size: NonZeroUsize,
-    /// Use only so many of the dataset's first pairs as the pool of retrieval; nothing means all.
-    pub retrieval_pool: Option<NonZeroU64>,
-    /// Images for which predictions are kept; 0 for none.
-    pub num_predictions: usize,
     /// Threads that decode images.
     pub threads: NonZeroUsize,
     /// Where the bar is drawn; hidden on all ranks but the first.
     pub progress: Progress,
+}
+
+impl EncodeOptions {
+    /// Fills in what the model says.
+    pub fn of(
+        config: &ModelConfig,
+        batch_size: NonZeroUsize,
+        threads: NonZeroUsize,
+        progress: Progress,
+    ) -> Self {
+        let positive = "model configs are checked to have positive sizes";
+        Self {
+            image_size: u32::try_from(config.vision_cfg.image_size).expect(positive),
+            context_length: usize::try_from(config.text_cfg.context_length).expect(positive),
+            batch_size,
+            threads,
+            progress,
+        }
+    }
+}
+
+/// How to evaluate. All ranks must agree.
+#[derive(Debug, Clone)]
+pub struct EvalOptions {
+    /// How the dataset is encoded.
+    pub encode: EncodeOptions,
+    /// Use only so many of the dataset's first pairs as the pool of retrieval; nothing means all.
+    pub retrieval_pool: Option<NonZeroU64>,
+    /// Images for which predictions are kept; 0 for none.
+    pub num_predictions: usize,
 }
 
 /// What an evaluation found.
@@ -147,17 +177,13 @@ pub fn evaluate(
     options: &EvalOptions,
 ) -> Result<EvalReport, EvalError> {
     let _guard = tch::no_grad_guard();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(EvalError::Runtime)?;
+    let runtime = runtime()?;
     let order = runtime.block_on(SampleOrder::read(dataset))?;
-    if order.len() == 0 {
-        return Err(EvalError::Empty { location: dataset.location().to_owned() });
-    }
     let prompts = runtime.block_on(ClassPrompts::read(dataset))?;
-    let local = Features::encode(model, dataset, &order, comm, options)?;
+    let local = Features::encode(model, dataset, &order, comm, &options.encode)?;
 
     let classifier = match &prompts {
-        Some(prompts) => Some(exact(&prompts.encode(model, comm, options)?)),
+        Some(prompts) => Some(exact(&prompts.encode(model, comm, &options.encode)?)),
         None => None,
     };
     let zero_shot = match &classifier {
@@ -189,6 +215,10 @@ pub fn evaluate(
     Ok(EvalReport { zero_shot, retrieval, predictions })
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, EvalError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EvalError::Runtime)
+}
+
 /// Classifies this rank's images and averages over all ranks' images in the dataset's order.
 fn classify(
     local: &Features,
@@ -212,8 +242,11 @@ fn classify(
     }
     let images = exact(&local.images.index_select(0, &known));
     let found = gather_rows(comm, &standings(&images, classifier, &classes))?;
-    let found = Standing::from_rows(&found.index_select(0, &all_rows.argsort(0, false)))?;
-    Ok((!found.is_empty()).then(|| ZeroShot::of(&found, num_classes as usize)))
+    let order = all_rows.argsort(0, false);
+    let found = Standing::from_rows(&found.index_select(0, &order))?;
+    let order = Vec::<i64>::try_from(&order)?;
+    let classes: Vec<usize> = order.iter().map(|&place| all_classes[place as usize] as usize).collect();
+    Ok((!found.is_empty()).then(|| ZeroShot::of(&found, &classes, num_classes as usize)))
 }
 
 /// Finds the place of each query's own candidate, the one in the same row; each rank answers for its share.

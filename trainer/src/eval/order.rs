@@ -6,6 +6,8 @@ use std::sync::Arc;
 use fastclip_schemas::SampleId;
 use fastclip_shards::{Dataset, ReadError, ShardIndex};
 
+use super::EvalError;
+
 /// Where a sample lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -27,15 +29,20 @@ pub(super) struct Described {
 /// Ranks deliver samples in an order that depends on their number. Results are put back into this order before anything
 /// is computed from them, which is what makes an evaluation independent of the number of ranks.
 #[derive(Debug)]
-pub(super) struct SampleOrder {
+pub(crate) struct SampleOrder {
     indexes: Vec<Arc<ShardIndex>>,
     places: Vec<Place>,
     rows: HashMap<SampleId, usize>,
 }
 
 impl SampleOrder {
+    /// Reads it from code that is not asynchronous.
+    pub(crate) fn open(dataset: &Dataset) -> Result<Self, EvalError> {
+        super::runtime()?.block_on(Self::read(dataset))
+    }
+
     /// Reads the indexes of all shards.
-    pub(super) async fn read(dataset: &Dataset) -> Result<Self, ReadError> {
+    pub(super) async fn read(dataset: &Dataset) -> Result<Self, EvalError> {
         let num_samples = dataset.manifest().num_samples as usize;
         let mut order = Self {
             indexes: Vec::new(),
@@ -50,16 +57,14 @@ impl SampleOrder {
             }
             order.indexes.push(index);
         }
+        if order.places.is_empty() {
+            return Err(EvalError::Empty { location: dataset.location().to_owned() });
+        }
         Ok(order)
     }
 
-    /// Returns the number of samples.
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
-    }
-
     /// Returns the place of a sample in this order.
-    pub(super) fn row(&self, id: SampleId) -> Option<usize> {
+    pub(crate) fn row(&self, id: SampleId) -> Option<usize> {
         self.rows.get(&id).copied()
     }
 

@@ -11,6 +11,10 @@ pub struct ZeroShot {
     pub top1: f64,
     /// Fraction of images whose five best classes hold the right one.
     pub top5: f64,
+    /// Mean over classes of the fraction of their images whose best class is the right one; classes without an image do not
+    /// count.
+    #[serde(default)]
+    pub mean_per_class_recall: f64,
     /// What guessing gives for `top1`: one over the number of classes.
     pub chance: f64,
     /// Classes to choose from.
@@ -20,9 +24,20 @@ pub struct ZeroShot {
 }
 
 impl ZeroShot {
-    /// Averages over images, in the order given; the order decides the last bit of the result.
-    pub(super) fn of(standings: &[Standing], num_classes: usize) -> Self {
+    /// Averages over images, in the order given with their classes; the order decides the last bit of the result.
+    pub(super) fn of(standings: &[Standing], classes: &[usize], num_classes: usize) -> Self {
+        let mut of_class = vec![(0.0, 0u64); num_classes];
+        for (standing, &class) in standings.iter().zip(classes) {
+            of_class[class].0 += standing.within(1);
+            of_class[class].1 += 1;
+        }
+        let recalls: Vec<f64> = of_class
+            .into_iter()
+            .filter(|&(_, images)| images > 0)
+            .map(|(found, images)| found / images as f64)
+            .collect();
         Self {
+            mean_per_class_recall: recalls.iter().sum::<f64>() / recalls.len() as f64,
             top1: mean(standings, |standing| standing.within(1)),
             top5: mean(standings, |standing| standing.within(5)),
             chance: 1.0 / num_classes as f64,

@@ -37,6 +37,11 @@ pub(super) fn train_line(
         line += &format!(" Contrastive_loss: {}", significant(contrastive_loss, 5));
     }
     line += &format!(" Loss: {} ({})", significant(*loss, 5), significant(mean_loss, 5));
+    let received: Vec<String> =
+        [("gather", record.collectives.all_gather), ("reduce", record.collectives.all_reduce)]
+            .map(|(name, traffic)| format!("{name} {:.3}", traffic.num_bytes as f64 / f64::from(1 << 20)))
+            .to_vec();
+    line += &format!(" Received (MiB): {}", received.join(" "));
     if let Some(left) = time_left {
         line += &format!(" Left: {}", clock(left));
     }
@@ -91,7 +96,7 @@ fn clock(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distributed::CommCounters;
+    use crate::distributed::{CommCounters, Traffic};
     use crate::eval::{Recall, Retrieval, ZeroShot};
     use crate::metrics::{EvalTiming, TrainTiming};
 
@@ -132,12 +137,22 @@ mod tests {
         assert_eq!(
             train_line(&record, &info, 9.703_14, None),
             "Train Epoch: 1 [  16384/3200000 (1%)] Data (t): 90.938 Batch (t): 137.606, 119.065/s, \
-             3.72078/s/rank LR: 0.000000 Logit Scale: 14.286 Tau: 0.0700 Loss: 9.7031 (9.7031)"
+             3.72078/s/rank LR: 0.000000 Logit Scale: 14.286 Tau: 0.0700 Loss: 9.7031 (9.7031) Received (MiB): gather 0.000 reduce 0.000"
         );
-        let record = TrainRecord { gamma: Some(0.8), lr_tau: Some(2.5e-4), ..record };
+        let collectives = CommCounters {
+            all_gather: Traffic { num_calls: 1, num_bytes: 5 << 19 },
+            all_reduce: Traffic { num_calls: 9, num_bytes: 600 << 20 },
+            ..CommCounters::default()
+        };
+        let record = TrainRecord { gamma: Some(0.8), lr_tau: Some(2.5e-4), collectives, ..record };
         let line = train_line(&record, &info, 9.999_96, Some(Duration::from_secs(3_725)));
         assert!(line.contains("LR: 0.000000 LR_tau: 0.000250 Logit Scale: 14.286"), "{line}");
-        assert!(line.ends_with("Gamma: 0.800 Loss: 9.7031 (10.000) Left: 1:02:05"), "{line}");
+        assert!(
+            line.ends_with(
+                "Gamma: 0.800 Loss: 9.7031 (10.000) Received (MiB): gather 2.500 reduce 600.000 Left: 1:02:05"
+            ),
+            "{line}"
+        );
     }
 
     #[test]
@@ -150,6 +165,7 @@ mod tests {
             zero_shot: Some(ZeroShot {
                 top1: 0.5,
                 top5: 0.875,
+                mean_per_class_recall: 0.5,
                 chance: 0.0125,
                 num_classes: 80,
                 num_images: 500,

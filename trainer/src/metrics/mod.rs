@@ -1,7 +1,8 @@
 //! What a run reports about itself while it runs.
 //!
-//! [`MetricsWriter`] belongs to rank 0 and puts each record where three kinds of reader look: `metrics.jsonl` for
-//! programs, TensorBoard event files for browsers, and the console for people.
+//! [`MetricsWriter`] belongs to rank 0 and puts each record where four kinds of reader look: `metrics.jsonl` for
+//! programs, TensorBoard event files for browsers, the console for people, and the process's recorder of metrics, which
+//! [`serve_prometheus`] makes one that servers fetch from.
 //!
 //! The hard part is a run that is killed and resumed. Its `metrics.jsonl` must end up equal to that of a run that was
 //! never killed, so that a test can compare the two. Therefore everything that depends on the clock lies under one key,
@@ -11,14 +12,18 @@
 //! at or after the step where a later one started.
 
 mod console;
+mod histogram;
 mod journal;
+mod prometheus;
 mod record;
 mod tensorboard;
 mod writer;
 
 use std::path::PathBuf;
 
+pub use histogram::Histogram;
 pub use journal::read_metrics;
+pub use prometheus::serve_prometheus;
 pub use record::{EvalRecord, EvalTiming, Record, RunInfo, TrainRecord, TrainTiming};
 pub use writer::{MetricsOptions, MetricsWriter};
 
@@ -30,6 +35,15 @@ pub const TENSORBOARD_FOLDER: &str = "tensorboard";
 
 /// File with the run's [`RunInfo`], inside its folder.
 pub const RUN_INFO_FILE: &str = "run.json";
+
+/// A square image.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Its file.
+    pub jpeg: Vec<u8>,
+    /// Pixels a side.
+    pub side: u32,
+}
 
 /// Metrics that could not be written or read back.
 #[derive(Debug, thiserror::Error)]

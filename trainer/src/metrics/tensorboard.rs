@@ -1,12 +1,17 @@
 //! TensorBoard event files, written by hand.
 //!
-//! A file is a row of TFRecords, each an `Event` in protobuf. We need five fields of three messages, which is less than
+//! A file is a row of TFRecords, each an `Event` in protobuf. We need a few fields of some messages, which is less than
 //! a protobuf crate with generated code would cost: its schema, its build step and a second crc32c.
 //!
 //! ```text
 //! record   u64 length | u32 masked crc32c of length | data | u32 masked crc32c of data      all little-endian
 //! Event    1: double wall_time   2: int64 step   3: string file_version   5: Summary   7: SessionLog
-//! Summary  1: repeated Value { 1: string tag   2: float simple_value }
+//! Summary  1: repeated Value { 1: string tag   2: float simple_value   4: Image   5: Histogram   8: Tensor   9: Metadata }
+//! Image      1: int32 height   2: int32 width   3: int32 colorspace (3 = RGB)   4: bytes encoded_image_string
+//! Histogram  1: double min   2: double max   3: double num   4: double sum   5: double sum_squares
+//!            6: packed double bucket_limit   7: packed double bucket
+//! Tensor     1: enum dtype (7 = string)   2: Shape { 2: Dim { 1: int64 size } }   8: repeated bytes string_val
+//! Metadata   1: PluginData { 1: string plugin_name }
 //! SessionLog  1: enum status (1 = START)
 //! ```
 
@@ -14,6 +19,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Histogram, Picture};
 
 /// Writes one event file. Each event reaches the operating system before the call returns.
 #[derive(Debug)]
@@ -62,6 +69,76 @@ impl EventWriter {
                         entry.float(2, *value as f32);
                     });
                 }
+            });
+        })
+    }
+
+    /// Writes how many values of one step lie in each of some ranges.
+    pub(super) fn histogram(
+        &mut self,
+        step: u64,
+        now: SystemTime,
+        tag: &str,
+        histogram: &Histogram,
+    ) -> io::Result<()> {
+        self.value(step, now, tag, |value| {
+            value.message(5, |message| {
+                let Histogram { min, max, num, sum, sum_squares, limits, counts } = histogram;
+                for (field, number) in (1..).zip([min, max, num, sum, sum_squares]) {
+                    message.double(field, *number);
+                }
+                for (field, numbers) in [(6, limits), (7, counts)] {
+                    let packed: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+                    message.bytes(field, &packed);
+                }
+            });
+        })
+    }
+
+    /// Writes an image of one step.
+    pub(super) fn image(
+        &mut self,
+        step: u64,
+        now: SystemTime,
+        tag: &str,
+        picture: &Picture,
+    ) -> io::Result<()> {
+        self.value(step, now, tag, |value| {
+            value.message(4, |image| {
+                image.varint(1, picture.side.into());
+                image.varint(2, picture.side.into());
+                image.varint(3, 3);
+                image.bytes(4, &picture.jpeg);
+            });
+        })
+    }
+
+    /// Writes text of one step, in Markdown.
+    pub(super) fn text(&mut self, step: u64, now: SystemTime, tag: &str, markdown: &str) -> io::Result<()> {
+        self.value(step, now, tag, |value| {
+            value.message(9, |metadata| metadata.message(1, |plugin| plugin.bytes(1, b"text")));
+            value.message(8, |tensor| {
+                tensor.varint(1, 7);
+                tensor.message(2, |shape| shape.message(2, |dim| dim.varint(1, 1)));
+                tensor.bytes(8, markdown.as_bytes());
+            });
+        })
+    }
+
+    fn value(
+        &mut self,
+        step: u64,
+        now: SystemTime,
+        tag: &str,
+        fill: impl FnOnce(&mut Message),
+    ) -> io::Result<()> {
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.event(since_epoch, step, |event| {
+            event.message(5, |summary| {
+                summary.message(1, |value| {
+                    value.bytes(1, tag.as_bytes());
+                    fill(value);
+                });
             });
         })
     }
@@ -139,7 +216,7 @@ impl Message {
     }
 
     fn key(&mut self, field: u8, wire_type: u8) {
-        // Fields up to 15 have keys of one byte; we use none beyond 7.
+        // Fields up to 15 have keys of one byte; we use none beyond 9.
         self.bytes.push(field << 3 | wire_type);
     }
 
@@ -160,8 +237,21 @@ pub(super) mod tests {
     #[derive(Debug, PartialEq)]
     pub(in crate::metrics) enum Event {
         Version(String),
-        SessionStart { step: u64 },
-        Scalar { step: u64, tag: String, value: f32 },
+        SessionStart {
+            step: u64,
+        },
+        Scalar {
+            step: u64,
+            tag: String,
+            value: f32,
+        },
+        /// Anything else that has a tag, by the number of its field and the bytes of that.
+        Other {
+            step: u64,
+            tag: String,
+            field: u64,
+            bytes: Vec<u8>,
+        },
     }
 
     /// A field as protobuf has it on the wire.
@@ -250,7 +340,13 @@ pub(super) mod tests {
                     tag: String::from_utf8(tag.to_vec()).unwrap(),
                     value: f32::from_bits(*value as u32),
                 },
-                _ => panic!("a value has a tag and a number"),
+                [(1, Field::Bytes(tag)), .., (field, Field::Bytes(bytes))] => Event::Other {
+                    step,
+                    tag: String::from_utf8(tag.to_vec()).unwrap(),
+                    field: *field,
+                    bytes: bytes.to_vec(),
+                },
+                _ => panic!("a value has a tag and something more"),
             })
             .collect()
     }
@@ -278,6 +374,51 @@ pub(super) mod tests {
                 scalar(1 << 40, "train/loss", -1.0),
             ]
         );
+    }
+
+    #[test]
+    fn histograms_pictures_and_words_have_the_fields_of_their_messages() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(folder.path(), 0, SystemTime::now()).unwrap();
+        let histogram = Histogram {
+            min: -1.0,
+            max: 3.0,
+            num: 4.0,
+            sum: 2.0,
+            sum_squares: 14.0,
+            limits: vec![1.0, 3.0],
+            counts: vec![3.0, 1.0],
+        };
+        writer.histogram(7, SystemTime::now(), "u", &histogram).unwrap();
+        writer.image(7, SystemTime::now(), "i", &Picture { jpeg: b"jpeg".to_vec(), side: 300 }).unwrap();
+        writer.text(7, SystemTime::now(), "t", "**words**").unwrap();
+        let events = decode(&std::fs::read(writer.path()).unwrap());
+        let found = |index: usize| match &events[2 + index] {
+            Event::Other { step: 7, tag, field, bytes } => (tag.clone(), *field, bytes.clone()),
+            other => panic!("{other:?}"),
+        };
+        let double = |value: f64| value.to_le_bytes();
+        let (tag, field, bytes) = found(0);
+        assert_eq!((&*tag, field), ("u", 5));
+        let numbers = fields(&bytes);
+        let packed = [[double(1.0), double(3.0)].concat(), [double(3.0), double(1.0)].concat()];
+        assert!(matches!(numbers[5], (6, Field::Bytes(limits)) if limits == packed[0]));
+        assert!(matches!(numbers[6], (7, Field::Bytes(counts)) if counts == packed[1]));
+        assert!(matches!(numbers[4], (5, Field::Number(bits)) if f64::from_bits(bits) == 14.0));
+        let (tag, field, bytes) = found(1);
+        assert_eq!((&*tag, field), ("i", 4));
+        assert!(matches!(
+            fields(&bytes)[..],
+            [
+                (1, Field::Number(300)),
+                (2, Field::Number(300)),
+                (3, Field::Number(3)),
+                (4, Field::Bytes(b"jpeg"))
+            ]
+        ));
+        let (tag, field, bytes) = found(2);
+        assert_eq!((&*tag, field), ("t", 8));
+        assert!(matches!(fields(&bytes)[2], (8, Field::Bytes(b"**words**"))));
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime};
 use super::journal::Journal;
 use super::tensorboard::EventWriter;
 use super::{
-    EvalRecord, MetricsError, RUN_INFO_FILE, Record, RunInfo, TENSORBOARD_FOLDER, TrainRecord, console,
+    EvalRecord, Histogram, MetricsError, Picture, RUN_INFO_FILE, Record, RunInfo, TENSORBOARD_FOLDER,
+    TrainRecord, console, prometheus,
 };
+use crate::distributed::{CommCounters, Traffic};
+use crate::eval::ImagePrediction;
 use crate::files;
 use crate::progress::{Bar, Progress};
 
@@ -63,6 +66,37 @@ impl MetricsWriter {
     /// Moves the progress bar after a step. Cheap enough for every step.
     pub fn advance(&self, step: u64) {
         self.bar.set(step);
+        prometheus::step(step);
+    }
+
+    /// Shows how the values of something are distributed, in TensorBoard.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn histogram(&mut self, step: u64, tag: &str, histogram: &Histogram) -> Result<(), MetricsError> {
+        let written = self.events.histogram(step, SystemTime::now(), tag, histogram);
+        self.to_events(written)
+    }
+
+    /// Shows what the model says about some images, in TensorBoard: each image under its key, and the captions that it
+    /// prefers as a table.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn predictions(
+        &mut self,
+        step: u64,
+        predictions: &[ImagePrediction],
+        pictures: &[Picture],
+    ) -> Result<(), MetricsError> {
+        for (prediction, picture) in predictions.iter().zip(pictures) {
+            let tag = format!("retrieval/{}", prediction.key);
+            let written = self.events.image(step, SystemTime::now(), &tag, picture);
+            self.to_events(written)?;
+            let written = self.events.text(step, SystemTime::now(), &tag, &table(prediction));
+            self.to_events(written)?;
+        }
+        Ok(())
     }
 
     /// Writes a training step.
@@ -98,6 +132,12 @@ impl MetricsWriter {
             ("train/grad_norm", record.grad_norm),
         ];
         scalars.extend(optional.into_iter().filter_map(|(tag, value)| Some((tag, value?))));
+        let received = |of: fn(CommCounters) -> Traffic| of(record.collectives).num_bytes as f64;
+        scalars.extend([
+            ("train/received_bytes/all_gather", received(|collectives| collectives.all_gather)),
+            ("train/received_bytes/all_reduce", received(|collectives| collectives.all_reduce)),
+        ]);
+        prometheus::train(&record);
         self.write(Record::Train(record), &scalars)
     }
 
@@ -107,9 +147,14 @@ impl MetricsWriter {
     /// When a file cannot be written.
     pub fn eval(&mut self, record: EvalRecord) -> Result<(), MetricsError> {
         tracing::info!("{}", console::eval_line(&record));
+        prometheus::eval(&record);
         let mut scalars = Vec::new();
         if let Some(zero_shot) = &record.zero_shot {
-            scalars.extend([("val/zeroshot-top1", zero_shot.top1), ("val/zeroshot-top5", zero_shot.top5)]);
+            scalars.extend([
+                ("val/zeroshot-top1", zero_shot.top1),
+                ("val/zeroshot-top5", zero_shot.top5),
+                ("val/zeroshot-mean-per-class-recall", zero_shot.mean_per_class_recall),
+            ]);
         }
         if let Some(retrieval) = &record.retrieval {
             let (images, texts) = (retrieval.image_to_text, retrieval.text_to_image);
@@ -143,6 +188,10 @@ impl MetricsWriter {
     fn write(&mut self, record: Record, scalars: &[(&'static str, f64)]) -> Result<(), MetricsError> {
         self.journal.append(&record)?;
         let written = self.events.scalars(record.step(), SystemTime::now(), scalars);
+        self.to_events(written)
+    }
+
+    fn to_events(&self, written: std::io::Result<()>) -> Result<(), MetricsError> {
         written.map_err(|source| MetricsError::Io {
             action: "write to",
             path: self.events.path().to_owned(),
@@ -155,6 +204,20 @@ impl MetricsWriter {
         // Not the bar's own estimate: a hidden bar makes none.
         Duration::try_from_secs_f64(steps * record.timing.step_seconds).ok()
     }
+}
+
+/// Words what a model says about an image, in Markdown.
+fn table(prediction: &ImagePrediction) -> String {
+    let cell = |text: &str| text.replace(['\n', '\r'], " ").replace('|', "\\|");
+    let ImagePrediction { caption, caption_rank, captions, .. } = prediction;
+    let mut table = format!(
+        "Its own caption, at place {caption_rank}: {}\n\n| similarity | caption |\n|---|---|\n",
+        cell(caption)
+    );
+    for ranked in captions {
+        table += &format!("| {:.3} | {} |\n", ranked.score, cell(&ranked.caption));
+    }
+    table
 }
 
 /// Mean of the logged losses of one epoch; it starts anew when the epoch changes or the run is resumed.

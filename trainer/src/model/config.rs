@@ -63,8 +63,9 @@ pub struct VisionConfig {
     /// First value of the factors on what a block adds to the residual stream; none unless set.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ls_init_value: Option<f64>,
+    /// Fraction of patches that a training step leaves out of each image; 0 for none.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(super) patch_dropout: f64,
+    pub patch_dropout: f64,
 }
 
 /// The text tower: a causal transformer that is read at the end token.
@@ -278,9 +279,13 @@ impl ModelConfig {
         if self.custom_text {
             return refuse("custom_text", "true".to_owned(), "only the plain text tower is built");
         }
-        if vision.patch_dropout != 0.0 {
+        if !(0.0..1.0).contains(&vision.patch_dropout) {
             let value = vision.patch_dropout.to_string();
-            return refuse("vision_cfg.patch_dropout", value, "patch dropout is not built");
+            return refuse("vision_cfg.patch_dropout", value, "it must lie in [0, 1)");
+        }
+        if vision.patch_dropout != 0.0 && matches!(vision.layers, Layers::Stages(_)) {
+            let value = vision.patch_dropout.to_string();
+            return refuse("vision_cfg.patch_dropout", value, "a ResNet has no patches");
         }
         Ok(())
     }
@@ -309,6 +314,12 @@ impl VisionConfig {
     pub fn num_tokens(&self) -> i64 {
         let side = self.image_size / self.stride();
         side * side + 1
+    }
+
+    /// Returns the number of patches of an image that take part in a training step; OpenCLIP's rule.
+    pub fn num_kept_patches(&self) -> i64 {
+        let num_patches = self.num_tokens() - 1;
+        ((num_patches as f64 * (1.0 - self.patch_dropout)) as i64).max(1)
     }
 
     /// Returns the width of the MLP's hidden layer.
@@ -364,8 +375,8 @@ mod tests {
             ModelConfig::from_json("", &harmless).unwrap(),
             ModelConfig::from_json("", VIT_B_32).unwrap()
         );
-        let message = message(&VIT_B_32.replacen("\"layers\"", "\"patch_dropout\": 0.5, \"layers\"", 1));
-        assert!(message.contains("vision_cfg.patch_dropout") && message.contains("0.5"), "{message}");
+        let message = message(&VIT_B_32.replacen("\"layers\"", "\"patch_dropout\": 1.0, \"layers\"", 1));
+        assert!(message.contains("vision_cfg.patch_dropout") && message.contains("[0, 1)"), "{message}");
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct TowerCost {
     pub flops: u64,
     /// Numbers that are kept for backward: the inputs of all that is not a sum.
     pub kept: u64,
+    /// Those that are left when transformers compute their blocks again: the inputs of blocks, and the inside of one.
+    pub kept_recomputing: u64,
 }
 
 /// What a model costs.
@@ -60,6 +62,7 @@ impl TowerCost {
 
     fn keep(&mut self, numbers: i64) {
         self.kept += numbers as u64;
+        self.kept_recomputing += numbers as u64;
     }
 }
 
@@ -74,12 +77,17 @@ fn blocks(layers: i64, tokens: i64, width: i64, mlp_width: i64) -> TowerCost {
     // Inputs of both norms and of what follows them; queries, keys, values; attention's result, once as it comes and once
     // with its heads side by side; the MLP before and after GELU.
     block.keep(tokens * (4 * width + 3 * width + 2 * width + 2 * mlp_width));
-    TowerCost { flops: layers as u64 * block.flops, kept: layers as u64 * block.kept }
+    let inputs = (layers * tokens * width) as u64;
+    TowerCost {
+        flops: layers as u64 * block.flops,
+        kept: layers as u64 * block.kept,
+        kept_recomputing: inputs + block.kept,
+    }
 }
 
 fn transformer(vision: &VisionConfig, layers: i64, embed_dim: i64) -> TowerCost {
     let (tokens, width) = (vision.num_tokens(), vision.width);
-    let mut cost = blocks(layers, tokens, width, vision.mlp_width());
+    let mut cost = blocks(layers, 1 + vision.num_kept_patches(), width, vision.mlp_width());
     let patch = 3 * vision.stride() * vision.stride();
     cost.product(tokens - 1, patch, width);
     cost.keep((tokens - 1) * patch + tokens * width);

@@ -11,8 +11,12 @@ mod batch_norm;
 mod built_in;
 mod config;
 mod cost;
+mod fit;
+mod locks;
 mod parameters;
 mod pass;
+mod patches;
+mod pretrained;
 mod text;
 mod transformer;
 mod vision;
@@ -21,12 +25,16 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+use fastclip_schemas::SampleId;
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig};
 pub use cost::{ModelCost, TowerCost};
+pub use fit::Mismatch;
+pub use locks::{ImageLock, Locks, TextLock};
 pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
+pub use pretrained::Pretrained;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
 pub(crate) use weights::{read_tensors, write_tensors};
 
@@ -55,6 +63,8 @@ pub const MAX_LOGIT_SCALE: f64 = 100.0;
 #[derive(Debug)]
 pub struct Clip {
     config: ModelConfig,
+    seed: u64,
+    locks: Locks,
     parameters: Parameters,
     vision: VisionTower,
     text: TextTower,
@@ -82,6 +92,8 @@ impl Clip {
         };
         Self {
             config: config.clone(),
+            seed,
+            locks: Locks::default(),
             vision: VisionTower::new(config, &parameters),
             text: TextTower::new(config, &parameters),
             log_scale: parameters.handle(LOG_SCALE),
@@ -104,18 +116,52 @@ impl Clip {
         specs
     }
 
+    /// Takes parts of the model out of training: their parameters get no gradient, and are not among those that
+    /// [`Parameters::iter`] returns.
+    pub fn lock(&mut self, locks: Locks) {
+        self.parameters.lock(|name| locks.covers(name, &self.config));
+        self.locks = locks;
+    }
+
+    /// Says whether transformers keep of a block only its input, and compute the rest again in backward: about a third more
+    /// operations, and the memory of a block in place of that of all. Changes no result.
+    pub fn set_grad_checkpointing(&mut self, recomputes: bool) {
+        self.vision.set_recomputes(recomputes);
+        self.text.set_recomputes(recomputes);
+    }
+
+    /// Draws the patches of each image that take part in a training step, for [`Clip::encode_image_patches`]; none if the
+    /// config leaves no patch out. They depend on seed, step and sample alone.
+    pub fn draw_patches(&self, step: u64, ids: &[SampleId]) -> Option<Tensor> {
+        let vision = &self.config.vision_cfg;
+        (vision.patch_dropout > 0.0).then(|| {
+            let num_patches = vision.num_tokens() - 1;
+            patches::draw(self.seed, step, ids, num_patches, vision.num_kept_patches())
+                .to_device(self.device())
+        })
+    }
+
     /// Maps images to unit features (n, embed_dim) in fp32, or in fp64 if the model is.
     ///
     /// Images are (n, 3, size, size): either bytes, which are normalised here, or floating point values that have been
     /// normalised already.
     pub fn encode_image(&self, images: &Tensor, pass: Pass) -> Tensor {
+        self.encode_image_patches(images, None, pass)
+    }
+
+    /// Like [`Clip::encode_image`], from some patches of each image: `kept` holds their numbers, `i64`, (n, some).
+    pub fn encode_image_patches(&self, images: &Tensor, kept: Option<&Tensor>, pass: Pass) -> Tensor {
         let kind = self.pixel_mean.kind();
         let pixels = if images.kind() == Kind::Uint8 {
             (images.to_kind(kind) - &self.pixel_mean) / &self.pixel_std
         } else {
             images.to_kind(kind)
         };
-        unit(&self.vision.forward(&pixels, pass))
+        let pass = match self.locks.image {
+            Some(ImageLock { freezes_statistics: true, .. }) => Pass::Evaluation,
+            _ => pass,
+        };
+        unit(&self.vision.forward(&pixels, kept, pass))
     }
 
     /// Maps tokens (n, at most context_length) to unit features (n, embed_dim) in fp32, or in fp64 if the model is.

@@ -112,6 +112,7 @@ pub struct Parameter {
 #[derive(Debug)]
 pub struct Parameters {
     trained: Vec<Parameter>,
+    locked: Vec<Parameter>,
     buffers: Vec<Parameter>,
 }
 
@@ -129,7 +130,17 @@ impl Parameters {
                 Role::Count => buffers.push(Parameter { name, tensor: tensor.to_kind(Kind::Int64) }),
             }
         }
-        Self { trained, buffers }
+        Self { trained, locked: Vec::new(), buffers }
+    }
+
+    /// Takes those that `is_locked` names out of training: they get no gradient any more.
+    pub(super) fn lock(&mut self, is_locked: impl Fn(&str) -> bool) {
+        let all = std::mem::take(&mut self.trained);
+        let (locked, trained) = all.into_iter().partition(|parameter| is_locked(&parameter.name));
+        (self.locked, self.trained) = (locked, trained);
+        for parameter in &self.locked {
+            let _ = parameter.tensor.set_requires_grad(false);
+        }
     }
 
     /// Returns the trained parameters in order.
@@ -142,9 +153,14 @@ impl Parameters {
         &self.buffers
     }
 
-    /// Returns the whole state dict: trained parameters, then buffers.
+    /// Returns the parameters that are not trained.
+    pub fn locked(&self) -> &[Parameter] {
+        &self.locked
+    }
+
+    /// Returns the whole state dict: trained parameters, then those that are not, then buffers.
     pub fn state(&self) -> impl Iterator<Item = &Parameter> {
-        self.trained.iter().chain(&self.buffers)
+        self.trained.iter().chain(&self.locked).chain(&self.buffers)
     }
 
     /// Returns how many are trained.

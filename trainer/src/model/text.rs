@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::parameters::{Init, ParameterSpec, Parameters};
-use super::transformer::{Block, BlockInit, BlockShape, LayerNorm};
+use super::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm};
 
 /// A causal transformer over tokens, read at the end token.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) struct TextTower {
     positional_embedding: Tensor,
     text_projection: Tensor,
     token_embedding: Tensor,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     ln_final: LayerNorm,
 }
 
@@ -72,14 +72,18 @@ impl TextTower {
     }
 
     pub(super) fn new(config: &ModelConfig, parameters: &Parameters) -> Self {
-        let block = |index| Block::new(parameters, &block_name(index), block_shape(config));
         Self {
             positional_embedding: parameters.handle("positional_embedding"),
             text_projection: parameters.handle("text_projection"),
             token_embedding: parameters.handle("token_embedding.weight"),
-            blocks: (0..config.text_cfg.layers).map(block).collect(),
+            blocks: Blocks::new(parameters, config.text_cfg.layers, block_name, block_shape(config)),
             ln_final: LayerNorm::new(parameters, "ln_final"),
         }
+    }
+
+    /// Says whether backward computes again what happens inside of a block.
+    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
+        self.blocks.set_recomputes(recomputes);
     }
 
     /// Maps tokens (n, length) to features (n, embed_dim), not yet of unit length.
@@ -91,7 +95,7 @@ impl TextTower {
         let length = tokens.size()[1];
         let embedded = Tensor::embedding(&self.token_embedding, &tokens, -1, false, false);
         let x = embedded + self.positional_embedding.narrow(0, 0, length); // [n, length, width]
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(&x));
+        let x = self.blocks.forward(x);
         let width = x.size()[2];
         let end = tokens.argmax(1, true).unsqueeze(2).expand([-1, 1, width], false);
         let pooled = x.gather(1, &end, false).squeeze_dim(1); // [n, width]

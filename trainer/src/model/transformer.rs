@@ -1,5 +1,6 @@
 //! What both towers are made of: residual blocks of attention and MLP.
 
+use fastclip_torch_ext::recompute;
 use tch::Tensor;
 
 use super::parameters::{Init, ParameterSpec, Parameters};
@@ -15,6 +16,10 @@ pub(super) struct LayerNorm {
 }
 
 impl LayerNorm {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
     pub(super) fn layout(name: &str, width: i64) -> [ParameterSpec; 2] {
         [
             ParameterSpec::new(format!("{name}.weight"), &[width], Init::Constant(1.0)),
@@ -79,6 +84,36 @@ pub(super) struct Block {
     c_proj: Linear,
 }
 
+/// Blocks, one after another.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    blocks: Vec<Block>,
+    /// Whether backward computes again what happens inside of a block.
+    recomputes: bool,
+}
+
+impl Blocks {
+    /// Puts together `layers` blocks of these names.
+    pub(super) fn new(
+        parameters: &Parameters,
+        layers: i64,
+        name: impl Fn(i64) -> String,
+        shape: BlockShape,
+    ) -> Self {
+        let blocks = (0..layers).map(|index| Block::new(parameters, &name(index), shape)).collect();
+        Self { blocks, recomputes: false }
+    }
+
+    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
+        self.recomputes = recomputes;
+    }
+
+    pub(super) fn forward(&self, x: Tensor) -> Tensor {
+        let forward = if self.recomputes { Block::forward_recomputed } else { Block::forward };
+        self.blocks.iter().fold(x, |x, block| forward(block, &x))
+    }
+}
+
 /// x·Wᵀ + bias.
 #[derive(Debug)]
 pub(super) struct Linear {
@@ -87,6 +122,10 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
     pub(super) fn new(parameters: &Parameters, weight: &str, bias: &str) -> Self {
         Self { weight: parameters.handle(weight), bias: parameters.handle(bias) }
     }
@@ -119,7 +158,7 @@ impl Block {
         specs
     }
 
-    pub(super) fn new(parameters: &Parameters, name: &str, shape: BlockShape) -> Self {
+    fn new(parameters: &Parameters, name: &str, shape: BlockShape) -> Self {
         let linear = |weight: &str, bias: &str| {
             Linear::new(parameters, &format!("{name}.{weight}"), &format!("{name}.{bias}"))
         };
@@ -136,7 +175,47 @@ impl Block {
         }
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+    /// Returns the parameters, in the order in which [`of`](Self::of) takes them.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let Self { ln_1, in_proj, out_proj, ln_2, c_fc, c_proj, scales, .. } = self;
+        let layers = [ln_1.tensors(), in_proj.tensors(), out_proj.tensors()];
+        let layers = layers.into_iter().chain([ln_2.tensors(), c_fc.tensors(), c_proj.tensors()]);
+        layers.flatten().chain(scales.iter().flatten())
+    }
+
+    fn of(shape: BlockShape, tensors: &[Tensor]) -> Self {
+        let mut tensors = tensors.iter().map(Tensor::shallow_clone);
+        let mut pair = || {
+            let mut next = || tensors.next().expect("a block is made of as many tensors as it lists");
+            (next(), next())
+        };
+        let norm = |(weight, bias)| LayerNorm { weight, bias };
+        let linear = |(weight, bias)| Linear { weight, bias };
+        Self {
+            shape,
+            ln_1: norm(pair()),
+            in_proj: linear(pair()),
+            out_proj: linear(pair()),
+            ln_2: norm(pair()),
+            c_fc: linear(pair()),
+            c_proj: linear(pair()),
+            scales: shape.layer_scale.map(|_| pair().into()),
+        }
+    }
+
+    /// Like [`forward`](Self::forward), and keeps `x` alone: backward computes the rest again.
+    fn forward_recomputed(&self, x: &Tensor) -> Tensor {
+        let shape = self.shape;
+        let inputs: Vec<Tensor> =
+            std::iter::once(x).chain(self.tensors()).map(Tensor::shallow_clone).collect();
+        let body = move |inputs: &[Tensor]| {
+            let (x, tensors) = inputs.split_first().expect("a block has an input");
+            Self::of(shape, tensors).forward(x)
+        };
+        recompute(&inputs, body).expect("a block computes from what fits its shape")
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.scaled(0, self.attention(&self.ln_1.forward(x)));
         let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
         let hidden =

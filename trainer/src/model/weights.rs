@@ -1,12 +1,13 @@
 //! Weights in files that OpenCLIP reads, and OpenCLIP's files read here.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use fastclip_shards::StoreError;
 use serde::{Deserialize, Serialize};
-use tch::{Device, TchError, Tensor, no_grad};
+use tch::{Device, TchError, Tensor};
 
+use super::fit::{self, Mismatch};
 use super::{Clip, IMAGE_MEAN, IMAGE_STD, ModelConfig, ModelConfigError};
 use crate::files;
 
@@ -16,11 +17,8 @@ pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
 /// What the model consists of and what images it wants, beside the weights.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 
-/// What state dicts of models wrapped for data parallelism put before every name.
-const WRAPPER_PREFIX: &str = "module.";
-
 #[derive(Serialize, Deserialize)]
-struct Pretrained {
+struct Described {
     model_cfg: serde_json::Value,
     preprocess_cfg: Preprocess,
 }
@@ -91,15 +89,49 @@ pub enum WeightsError {
         /// Those of this program.
         ours: [f64; 3],
     },
-    /// A parameter is not there, or has another shape, or belongs to no parameter.
-    #[error("`{}` does not fit the model: `{name}` {reason}", path.display())]
-    Parameter {
+    /// Parameters are not there, or have another shape, or tensors belong to no parameter.
+    #[error("`{}` does not fit the model: {mismatch}", path.display())]
+    Mismatch {
         /// The file.
         path: PathBuf,
-        /// Name of the parameter.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
+        /// What is wrong.
+        mismatch: Mismatch,
+    },
+    /// There are no weights where they were looked for.
+    #[error("there is no `{WEIGHTS_FILE}` or other safetensors file of a model in `{}`", place.display())]
+    Nothing {
+        /// The folder or URL.
+        place: PathBuf,
+    },
+    /// What was downloaded is no safetensors file, or holds numbers of a kind that no model has.
+    #[error("`{}` is no safetensors file of a model", path.display())]
+    Malformed {
+        /// Where it came from.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// Weights in a format that runs code when it is read.
+    #[error("`{}` is a pickle, which can run code when it is read; only safetensors are read here", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights without a word on the model.
+    #[error("`{}` has no `{CONFIG_FILE}` beside it, so it must be said what model it is", path.display())]
+    NoConfig {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A store refused or cannot be reached.
+    #[error("could not download weights from `{url}`")]
+    Download {
+        /// Where they should be, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: StoreError,
     },
 }
 
@@ -110,23 +142,12 @@ impl Clip {
     /// When a file cannot be read or used.
     pub fn from_folder(folder: &Path, device: Device) -> Result<Self, WeightsError> {
         let path = folder.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| WeightsError::Io {
+        let text = std::fs::read(&path).map_err(|source| WeightsError::Io {
             action: "read",
             path: path.clone(),
             source,
         })?;
-        let json = |source| WeightsError::Json { path: path.clone(), source };
-        let Pretrained { model_cfg, preprocess_cfg } = serde_json::from_str(&text).map_err(json)?;
-        for (what, found, ours) in
-            [("mean", preprocess_cfg.mean, IMAGE_MEAN), ("std", preprocess_cfg.std, IMAGE_STD)]
-        {
-            // Other writers round these to fewer digits.
-            if found.iter().zip(ours).any(|(found, ours)| (found - ours).abs() > 1e-4) {
-                return Err(WeightsError::Pixels { path, what, found, ours });
-            }
-        }
-        let config = ModelConfig::from_json(&path.to_string_lossy(), &model_cfg.to_string())
-            .map_err(|source| WeightsError::Config { path: path.clone(), source })?;
+        let config = read_config(&path, &text)?;
         let model = Self::new(&config, device, 0);
         model.read_weights(&folder.join(WEIGHTS_FILE))?;
         Ok(model)
@@ -137,7 +158,7 @@ impl Clip {
     /// # Errors
     /// When the file system refuses.
     pub fn write_folder(&self, folder: &Path) -> Result<(), WeightsError> {
-        let pretrained = Pretrained {
+        let described = Described {
             model_cfg: serde_json::to_value(&self.config)
                 .expect("a model config is a struct of plain values"),
             preprocess_cfg: Preprocess {
@@ -147,7 +168,7 @@ impl Clip {
                 resize_mode: "shortest".to_owned(),
             },
         };
-        let mut text = serde_json::to_vec_pretty(&pretrained).expect("the config is made of plain values");
+        let mut text = serde_json::to_vec_pretty(&described).expect("the config is made of plain values");
         text.push(b'\n');
         let path = folder.join(CONFIG_FILE);
         files::replace(&path, &text).map_err(|source| WeightsError::Io { action: "write", path, source })?;
@@ -159,37 +180,30 @@ impl Clip {
         write_tensors(&folder.join(WEIGHTS_FILE), &named)
     }
 
-    /// Takes over the weights of a safetensors file, with or without `module.` before the names.
+    /// Takes over the weights of a safetensors file, with or without the names of wrappers before the parameters'.
     ///
     /// # Errors
-    /// When it cannot be read, lacks a parameter, has one too many, or one of another shape.
+    /// When it cannot be read, lacks a parameter, has one too many, or one of another shape; the model is as it was then.
     pub fn read_weights(&self, path: &Path) -> Result<(), WeightsError> {
-        let refuse = |name: &str, reason: String| WeightsError::Parameter {
-            path: path.to_owned(),
-            name: name.to_owned(),
-            reason,
-        };
-        let mut saved: HashMap<String, Tensor> = read_tensors(path)?
-            .into_iter()
-            .map(|(name, tensor)| {
-                (name.strip_prefix(WRAPPER_PREFIX).map(str::to_owned).unwrap_or(name), tensor)
-            })
-            .collect();
-        for parameter in self.parameters.state() {
-            let name = &parameter.name;
-            let found = saved.remove(name).ok_or_else(|| refuse(name, "is missing".to_owned()))?;
-            if found.size() != parameter.tensor.size() {
-                let reason =
-                    format!("has shape {:?}, the model needs {:?}", found.size(), parameter.tensor.size());
-                return Err(refuse(name, reason));
-            }
-            no_grad(|| parameter.tensor.shallow_clone().copy_(&found));
-        }
-        match saved.keys().min() {
-            Some(name) => Err(refuse(name, "is no parameter of it".to_owned())),
-            None => Ok(()),
+        fit::take_over(fit::renamed(read_tensors(path)?), &self.parameters)
+            .map_err(|mismatch| WeightsError::Mismatch { path: path.to_owned(), mismatch })
+    }
+}
+
+/// Reads what a model consists of from the file that OpenCLIP keeps beside the weights.
+pub(super) fn read_config(path: &Path, text: &[u8]) -> Result<ModelConfig, WeightsError> {
+    let json = |source| WeightsError::Json { path: path.to_owned(), source };
+    let Described { model_cfg, preprocess_cfg } = serde_json::from_slice(text).map_err(json)?;
+    for (what, found, ours) in
+        [("mean", preprocess_cfg.mean, IMAGE_MEAN), ("std", preprocess_cfg.std, IMAGE_STD)]
+    {
+        // Other writers round these to fewer digits.
+        if found.iter().zip(ours).any(|(found, ours)| (found - ours).abs() > 1e-4) {
+            return Err(WeightsError::Pixels { path: path.to_owned(), what, found, ours });
         }
     }
+    ModelConfig::from_json(&path.to_string_lossy(), &model_cfg.to_string())
+        .map_err(|source| WeightsError::Config { path: path.to_owned(), source })
 }
 
 /// Writes a safetensors file and waits until the disk has it.
@@ -270,10 +284,10 @@ mod tests {
             model.read_weights(&path).unwrap_err().to_string()
         };
         let missing = message(&|named| named.retain(|(name, _)| name != "visual.proj"));
-        assert!(missing.ends_with("`visual.proj` is missing"), "{missing}");
+        assert!(missing.ends_with("1 missing (`visual.proj`)"), "{missing}");
         let extra = message(&|named| named.push(("novel".to_owned(), Tensor::from(1.0f32))));
-        assert!(extra.ends_with("`novel` is no parameter of it"), "{extra}");
+        assert!(extra.ends_with("1 unknown (`novel`)"), "{extra}");
         let shape = message(&|named| named[1].1 = Tensor::from_slice(&[1.0f32]));
-        assert!(shape.contains("`text_projection` has shape [1], the model needs [96, 96]"), "{shape}");
+        assert!(shape.ends_with("1 of another shape (`text_projection` [1], not [96, 96])"), "{shape}");
     }
 }

@@ -1,12 +1,14 @@
 //! Curves as SVG.
 
-use super::figures::{count, escaped, measure, percent};
+use std::borrow::Cow;
+
+use super::figures::{count, escaped, measure, percent, short_count};
 
 /// A curve.
 #[derive(Debug)]
 pub(super) struct Series {
-    pub(super) name: &'static str,
-    /// `(step, value)`, steps ascending. Values that are not finite are left out.
+    pub(super) name: Cow<'static, str>,
+    /// `(step, value)`, steps ascending; or samples seen in place of steps. Values that are not finite are left out.
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -30,7 +32,26 @@ pub(super) enum Density {
     Smooth,
 }
 
-/// A chart over training steps.
+/// What a chart runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Along {
+    /// The steps of one run.
+    Steps,
+    /// The samples that runs have seen, whatever their batches.
+    Samples,
+}
+
+impl Along {
+    /// The name of one of them, and of all.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Steps => ("step", "training steps"),
+            Self::Samples => ("samples seen", "samples seen"),
+        }
+    }
+}
+
+/// A chart over a training run, or several.
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: &'static str,
@@ -38,11 +59,15 @@ pub(super) struct Chart {
     pub(super) density: Density,
     /// Whether it takes two columns of the page.
     pub(super) is_wide: bool,
-    /// At most three: that is how many colours the page has.
+    /// At most [`NUM_COLOURS`].
     pub(super) series: Vec<Series>,
+    pub(super) along: Along,
     /// A dashed line to compare with, in the same unit.
     pub(super) reference: Option<(&'static str, f64)>,
 }
+
+/// Curves that a chart tells apart: the colours of the page.
+pub(super) const NUM_COLOURS: usize = 8;
 
 /// Widths of a chart over one and over two columns of the page. Near what they are on a screen, so that text is drawn in
 /// the size that it was given.
@@ -100,7 +125,7 @@ impl Chart {
             body += &format!(
                 "<text class=\"tick\" x=\"{right:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>\n",
                 HEIGHT - BOTTOM + 18.0,
-                count(value.max(0.0) as u64)
+                short_count(value.max(0.0) as u64)
             );
         }
         if let Some((_, value)) = self.reference {
@@ -125,8 +150,9 @@ impl Chart {
                     let (right, down) = place(point);
                     body += &format!(
                         "<circle class=\"point c{number}\" cx=\"{right:.1}\" cy=\"{down:.1}\" r=\"3.5\">\
-                         <title>{} at step {}: {}</title></circle>\n",
+                         <title>{} at {} {}: {}</title></circle>\n",
                         escaped(name),
+                        self.along.words().0,
                         count(point.0 as u64),
                         self.value(point.1)
                     );
@@ -135,10 +161,11 @@ impl Chart {
         }
         let bottom = HEIGHT - 4.0;
         let middle = LEFT + (width - LEFT - RIGHT) / 2.0;
+        let (one, all) = self.along.words();
         format!(
             "<figure class=\"chart{span}\"><figcaption><h3>{title}</h3><ul class=\"legend\">{legend}</ul></figcaption>\n\
-             <svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{title} over training steps\">\n{body}\
-             <text class=\"tick\" x=\"{middle:.0}\" y=\"{bottom:.0}\" text-anchor=\"middle\">step</text>\n\
+             <svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{title} over {all}\">\n{body}\
+             <text class=\"tick\" x=\"{middle:.0}\" y=\"{bottom:.0}\" text-anchor=\"middle\">{one}</text>\n\
              </svg></figure>\n",
             span = if self.is_wide { " wide" } else { "" },
             title = escaped(self.title),
@@ -185,7 +212,9 @@ impl Chart {
             return format!("0{suffix}");
         }
         if !(0.000_99..10_000.0).contains(&step) {
-            return format!("{value:.0e}{suffix}");
+            // As many digits as tell a mark from the next.
+            let digits = (value.abs().log10().floor() - step.log10().floor()).max(0.0) as usize;
+            return format!("{value:.digits$e}{suffix}");
         }
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         format!("{value:.decimals$}{suffix}")
@@ -194,7 +223,7 @@ impl Chart {
 
 impl Series {
     fn finite(&self) -> (&str, Vec<(f64, f64)>) {
-        (self.name, self.points.iter().copied().filter(|point| point.1.is_finite()).collect())
+        (&self.name, self.points.iter().copied().filter(|point| point.1.is_finite()).collect())
     }
 }
 
@@ -271,13 +300,14 @@ mod tests {
     use super::*;
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let series = vec![Series { name: "loss", points }];
+        let series = vec![Series { name: "loss".into(), points }];
         Chart {
             title: "Loss",
             unit: Unit::Measure,
             density: Density::Smooth,
             is_wide: false,
             series,
+            along: Along::Steps,
             reference: None,
         }
     }
@@ -298,6 +328,7 @@ mod tests {
         let ticks: Vec<String> =
             Axis::fit(0.0, 0.93, 5).ticks().map(|value| chart(Vec::new()).tick(value, 0.2)).collect();
         assert_eq!(ticks, ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!([0.0695, 0.07].map(|value| chart(Vec::new()).tick(value, 5e-4)), ["6.95e-2", "7.00e-2"]);
     }
 
     #[test]

@@ -39,6 +39,18 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// Words a round count in little room: millions and billions by their letter.
+pub(super) fn short_count(number: u64) -> String {
+    for (unit, letter) in [(1_000_000_000, "G"), (1_000_000, "M")] {
+        if number >= unit {
+            let value = number as f64 / unit as f64;
+            // A mark of an axis has few digits.
+            return format!("{}{letter}", (value * 1000.0).round() / 1000.0);
+        }
+    }
+    count(number)
+}
+
 /// Words a measured value with about three significant digits.
 pub(super) fn measure(value: f64) -> String {
     let size = value.abs();
@@ -87,6 +99,10 @@ mod tests {
         assert_eq!(
             [0.0, 12_345.6, 312.4, 31.24, 3.124, 0.0312, 0.000_25].map(measure),
             ["0", "12\u{2009}346", "312", "31.2", "3.12", "0.031", "2.5e-4"]
+        );
+        assert_eq!(
+            [900, 20_000, 1_500_000, 2_000_000_000].map(short_count),
+            ["900", "20\u{2009}000", "1.5M", "2G"]
         );
         assert_eq!([0.4, 59.0, 61.0, 7_265.0].map(duration), ["0 s", "59 s", "1 min 01 s", "2 h 01 min"]);
     }

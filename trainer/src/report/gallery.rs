@@ -4,19 +4,27 @@ use fastclip_shards::{Dataset, ReadError};
 
 use super::ReportError;
 use super::figures::{count, escaped, measure, percent};
-use super::thumbnail::{self, MEDIA_TYPES};
+use super::thumbnail::MEDIA_TYPES;
 use crate::eval::{ImagePrediction, Predictions};
 
-/// Reads the images of the predictions as `data:` addresses.
-pub(super) fn read_images(dataset: &Dataset, predictions: &Predictions) -> Result<Vec<String>, ReportError> {
+/// Reads the images of predictions; `make` makes of a file and its media type what is wanted.
+pub(super) fn read_images<T>(
+    dataset: &Dataset,
+    predictions: &[ImagePrediction],
+    make: impl Fn(&str, &[u8]) -> T,
+) -> Result<Vec<T>, ReportError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
         ReportError::File { action: "start reading", path: dataset.location().into(), source }
     })?;
-    let read = |prediction: &ImagePrediction| runtime.block_on(read_image(dataset, prediction));
-    predictions.images.iter().map(read).collect()
+    let read = |prediction: &ImagePrediction| runtime.block_on(read_image(dataset, prediction, &make));
+    predictions.iter().map(read).collect()
 }
 
-async fn read_image(dataset: &Dataset, prediction: &ImagePrediction) -> Result<String, ReportError> {
+async fn read_image<T>(
+    dataset: &Dataset,
+    prediction: &ImagePrediction,
+    make: impl Fn(&str, &[u8]) -> T,
+) -> Result<T, ReportError> {
     let &ImagePrediction { shard, position, ref key, .. } = prediction;
     let other = |found: String| ReportError::OtherDataset {
         expected: key.clone(),
@@ -45,7 +53,7 @@ async fn read_image(dataset: &Dataset, prediction: &ImagePrediction) -> Result<S
     }
     let image = MEDIA_TYPES.iter().find_map(|(extension, media)| Some((media, sample.member(extension)?)));
     match image {
-        Some((media, bytes)) => Ok(thumbnail::data_url(media, bytes)),
+        Some((media, bytes)) => Ok(make(media, bytes)),
         None => Err(other(format!("a sample `{key}` without an image"))),
     }
 }

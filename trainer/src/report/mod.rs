@@ -1,4 +1,4 @@
-//! One page that shows what a run came to.
+//! One page that shows what a run came to, and one that compares several.
 //!
 //! [`write_report`] reads a run's folder and the held-out dataset and writes `report.html`: figures, curves, and what
 //! the model says about images that it has never seen. The page stands alone: curves are drawn as SVG by us, images are
@@ -8,6 +8,7 @@
 //! Equal inputs give equal bytes. All text from outside, captions and settings above all, is escaped.
 
 mod chart;
+mod comparison;
 mod figures;
 mod gallery;
 mod page;
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use fastclip_shards::{Dataset, ReadError};
 
-use crate::eval::{EvalError, Predictions};
+use crate::eval::{EvalError, ImagePrediction, Predictions};
 use crate::files;
-use crate::metrics::{MetricsError, RunInfo, read_metrics};
+use crate::metrics::{MetricsError, Picture, RunInfo, read_metrics};
+
+pub use comparison::write_comparison;
 
 /// The page, inside a run's folder.
 pub const REPORT_FILE: &str = "report.html";
@@ -64,6 +67,23 @@ pub enum ReportError {
         /// The dataset.
         location: String,
     },
+    /// The settings of a run are not what its program writes.
+    #[error("could not understand the settings `{}`", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// More runs than a page can tell apart.
+    #[error("{num_runs} runs cannot be told apart on a page: it has {most} colours")]
+    TooMany {
+        /// Runs that were asked for.
+        num_runs: usize,
+        /// Runs that there is room for.
+        most: usize,
+    },
     /// The file system refused.
     #[error("could not {action} `{}`", path.display())]
     File {
@@ -91,7 +111,7 @@ pub fn write_report(run_dir: &Path, val_dataset: &Dataset) -> Result<PathBuf, Re
     let predictions = Predictions::read(run_dir)?;
     let config = read_if_there(&run_dir.join(CONFIG_FILE))?;
     let images = match &predictions {
-        Some(predictions) => gallery::read_images(val_dataset, predictions)?,
+        Some(predictions) => gallery::read_images(val_dataset, &predictions.images, thumbnail::data_url)?,
         None => Vec::new(),
     };
     let page = page::Page {
@@ -106,6 +126,19 @@ pub fn write_report(run_dir: &Path, val_dataset: &Dataset) -> Result<PathBuf, Re
     match files::replace(&path, page.to_html().as_bytes()) {
         Ok(()) => Ok(path),
         Err(source) => Err(ReportError::File { action: "write", path, source }),
+    }
+}
+
+/// Reads the images of predictions, shrunk; those that cannot be read are left out with a warning, and what follows them,
+/// because pictures to look at are not worth a run.
+pub(crate) fn pictures(dataset: &Dataset, predictions: &[ImagePrediction]) -> Vec<Picture> {
+    let found = gallery::read_images(dataset, predictions, |_, bytes| thumbnail::shrink(bytes));
+    match found {
+        Ok(pictures) => pictures.into_iter().map_while(|picture| picture).collect(),
+        Err(error) => {
+            tracing::warn!("there are no pictures in TensorBoard: {error}");
+            Vec::new()
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The page as a whole.
 
-use super::chart::{Chart, Density, Series, Unit};
+use std::borrow::Cow;
+
+use super::chart::{Along, Chart, Density, Series, Unit};
 use super::figures::{count, duration, escaped, measure, percent, times_chance};
 use super::gallery;
 use crate::eval::{Predictions, Recall, Retrieval};
@@ -18,6 +20,19 @@ pub(super) struct Page<'a> {
     pub(super) dataset: &'a str,
 }
 
+/// Begins a page, up to where its contents start.
+pub(super) fn head(title: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
+         <title>{title} · FastCLIP</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n",
+        title = escaped(title),
+        style = include_str!("style.css")
+    )
+}
+
 /// A figure at the top of the page.
 struct Headline {
     name: &'static str,
@@ -31,15 +46,7 @@ struct Headline {
 impl Page<'_> {
     /// Writes the page.
     pub(super) fn to_html(&self) -> String {
-        let title = escaped(&self.info.name);
-        let mut html = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" \
-             content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
-             <title>{title} · FastCLIP</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n",
-            style = include_str!("style.css")
-        );
+        let mut html = head(&self.info.name);
         html += &self.header();
         html += "<section class=\"headlines\">\n";
         html += &self.headlines().iter().map(Headline::to_html).collect::<String>();
@@ -140,19 +147,21 @@ impl Page<'_> {
         let curve = |of: &dyn Fn(&TrainRecord) -> Option<f64>| -> Vec<(f64, f64)> {
             self.trains().filter_map(|record| Some((record.step as f64, of(record)?))).collect()
         };
-        let measured = |title, name, density, points| Chart {
+        let measured = |title, name: &'static str, density, points| Chart {
             title,
             unit: Unit::Measure,
             density,
             is_wide: false,
-            series: vec![Series { name, points }],
+            series: vec![Series { name: Cow::Borrowed(name), points }],
+            along: Along::Steps,
             reference: None,
         };
-        let mut losses = vec![Series { name: "objective", points: curve(&|record| Some(record.loss)) }];
+        let mut losses =
+            vec![Series { name: "objective".into(), points: curve(&|record| Some(record.loss)) }];
         // OpenCLIP's objective is that very figure: a second curve would hide behind the first.
         if self.trains().any(|record| record.contrastive_loss.is_some_and(|loss| loss != record.loss)) {
             let points = curve(&|record| record.contrastive_loss);
-            losses.push(Series { name: "InfoNCE of the batch", points });
+            losses.push(Series { name: "InfoNCE of the batch".into(), points });
         }
         let timing = |of: fn(&TrainRecord) -> f64| curve(&|record| Some(of(record)));
         vec![
@@ -176,17 +185,18 @@ impl Page<'_> {
                 density: Density::Noisy,
                 is_wide: false,
                 series: vec![Series {
-                    name: "of each step",
+                    name: "of each step".into(),
                     points: timing(|record| record.timing.data_seconds / record.timing.step_seconds),
                 }],
+                along: Along::Steps,
                 reference: None,
             },
         ]
     }
 
     fn accuracy_charts(&self) -> Vec<Chart> {
-        let curve = |name, of: &dyn Fn(&EvalRecord) -> Option<f64>| Series {
-            name,
+        let curve = |name: &'static str, of: &dyn Fn(&EvalRecord) -> Option<f64>| Series {
+            name: name.into(),
             points: self.evals().filter_map(|record| Some((record.step as f64, of(record)?))).collect(),
         };
         let chart = |title, series, reference: Option<f64>| Chart {
@@ -195,6 +205,7 @@ impl Page<'_> {
             density: Density::Sparse,
             is_wide: false,
             series,
+            along: Along::Steps,
             reference: reference.map(|value| ("chance", value)),
         };
         let last = self.evals().last();
@@ -268,18 +279,26 @@ impl Page<'_> {
     }
 
     fn trains(&self) -> impl DoubleEndedIterator<Item = &TrainRecord> {
-        self.records.iter().filter_map(|record| match record {
-            Record::Train(record) => Some(record),
-            Record::Eval(_) => None,
-        })
+        trains(self.records)
     }
 
     fn evals(&self) -> impl DoubleEndedIterator<Item = &EvalRecord> {
-        self.records.iter().filter_map(|record| match record {
-            Record::Eval(record) => Some(record),
-            Record::Train(_) => None,
-        })
+        evals(self.records)
     }
+}
+
+pub(super) fn trains(records: &[Record]) -> impl DoubleEndedIterator<Item = &TrainRecord> {
+    records.iter().filter_map(|record| match record {
+        Record::Train(record) => Some(record),
+        Record::Eval(_) => None,
+    })
+}
+
+pub(super) fn evals(records: &[Record]) -> impl DoubleEndedIterator<Item = &EvalRecord> {
+    records.iter().filter_map(|record| match record {
+        Record::Eval(record) => Some(record),
+        Record::Train(_) => None,
+    })
 }
 
 impl Headline {

@@ -6,6 +6,8 @@ use fastclip_loader::{Augmentation, ImageTransformer, Transform, decode_rgb};
 use fastclip_schemas::SampleId;
 use turbojpeg::{Image, PixelFormat, Subsamp};
 
+use crate::metrics::Picture;
+
 /// Extensions of images that browsers show, and what they call them.
 pub(super) const MEDIA_TYPES: [(&str, &str); 4] =
     [("jpg", "image/jpeg"), ("jpeg", "image/jpeg"), ("png", "image/png"), ("webp", "image/webp")];
@@ -22,27 +24,27 @@ const QUALITY: i32 = 82;
 pub(super) fn data_url(media: &str, bytes: &[u8]) -> String {
     let shrunk = if bytes.len() > MAX_BYTES { shrink(bytes) } else { None };
     match shrunk {
-        Some(jpeg) => format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)),
+        Some(Picture { jpeg, .. }) => format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)),
         None => format!("data:{media};base64,{}", STANDARD.encode(bytes)),
     }
 }
 
 /// Makes the square that the model sees, in more pixels. Nothing if that fails: the browser may then know better, and a
 /// report is not the place to lose a run for an image.
-fn shrink(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn shrink(bytes: &[u8]) -> Option<Picture> {
     let image = decode_rgb(bytes).ok()?;
-    let size = SIZE.min(image.width.min(image.height));
-    let transform = Transform::eval(size);
+    let side = SIZE.min(image.width.min(image.height));
+    let transform = Transform::eval(side);
     let mut planes = vec![0; transform.image_bytes()];
     let unused = Augmentation { seed: 0, epoch: 0, sample: SampleId(0) };
     ImageTransformer::new().transform(&image, &transform, unused, &mut planes);
-    let size = size as usize;
+    let size = side as usize;
     let plane = size * size;
     let pixels: Vec<u8> =
         (0..plane).flat_map(|pixel| [0, 1, 2].map(|channel| planes[channel * plane + pixel])).collect();
     let image =
         Image { pixels: &pixels[..], width: size, pitch: 3 * size, height: size, format: PixelFormat::RGB };
-    Some(turbojpeg::compress(image, QUALITY, Subsamp::Sub2x2).ok()?.to_vec())
+    Some(Picture { jpeg: turbojpeg::compress(image, QUALITY, Subsamp::Sub2x2).ok()?.to_vec(), side })
 }
 
 #[cfg(test)]

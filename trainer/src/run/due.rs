@@ -34,16 +34,19 @@ impl<'a> Due<'a> {
             || state.steps == self.total_steps
     }
 
-    /// Ends of every N-th epoch, and of the last.
+    /// Ends of every N-th epoch, and of the last; and every N-th step.
     pub(super) fn evaluation(&self, state: &RunState) -> Option<&'a EvaluationConfig> {
-        self.evaluation.filter(|evaluation| self.ends_epoch(state, evaluation.every_epochs))
+        self.evaluation
+            .filter(|evaluation| self.is_due(state, evaluation.every_epochs, evaluation.every_steps))
     }
 
     /// Ends of every N-th epoch, and of the last; and every N-th step.
     pub(super) fn checkpoint(&self, state: &RunState) -> bool {
-        let every_steps = self.checkpoints.every_steps;
-        self.ends_epoch(state, self.checkpoints.every_epochs)
-            || (every_steps > 0 && state.steps.is_multiple_of(every_steps))
+        self.is_due(state, self.checkpoints.every_epochs, self.checkpoints.every_steps)
+    }
+
+    fn is_due(&self, state: &RunState, every_epochs: u64, every_steps: u64) -> bool {
+        self.ends_epoch(state, every_epochs) || (every_steps > 0 && state.steps.is_multiple_of(every_steps))
     }
 
     fn ends_epoch(&self, state: &RunState, every_epochs: u64) -> bool {

@@ -10,8 +10,10 @@ use fastclip_torch_ext::TorchError;
 
 use crate::checkpoint::CheckpointError;
 use crate::distributed::CommError;
+use crate::embed::EmbedError;
 use crate::eval::EvalError;
 use crate::metrics::MetricsError;
+use crate::model::{ModelConfigError, WeightsError};
 use crate::step::StepError;
 
 /// A run that cannot start or go on.
@@ -36,6 +38,18 @@ pub enum RunError {
     /// A checkpoint could not be written or used.
     #[error("could not keep or restore the state of the run")]
     Checkpoint(#[from] CheckpointError),
+    /// A model config that cannot be used.
+    #[error("`--model` cannot be used")]
+    Model(#[source] ModelConfigError),
+    /// The weights of a model cannot be used.
+    #[error("could not load the model")]
+    Weights(#[source] WeightsError),
+    /// Embeddings could not be written.
+    #[error("could not write embeddings")]
+    Embed(#[source] EmbedError),
+    /// The weights to begin with cannot be used.
+    #[error("could not begin with the weights of `--pretrained`")]
+    Pretrained(#[source] WeightsError),
     /// Ranks see different checkpoints.
     #[error(
         "this rank sees a checkpoint after {own} steps, rank 0 one after {agreed} (-1 is none): all ranks must share the \
@@ -100,7 +114,8 @@ impl RunError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Dataset(source) => lies_in_the_data(source),
-            Self::Cache(_) => true,
+            Self::Cache(_) | Self::Model(_) | Self::Weights(_) | Self::Pretrained(_) => true,
+            Self::Embed(EmbedError::Encode(error)) => lies_in_the_request(error),
             Self::Load(error) => match error {
                 LoadError::WorldSize { .. }
                 | LoadError::NoSamples
@@ -115,10 +130,7 @@ impl RunError {
             Self::Checkpoint(error) => {
                 matches!(error, CheckpointError::OtherRun { .. } | CheckpointError::Nothing { .. })
             }
-            Self::Evaluate(error) => matches!(
-                error,
-                EvalError::Empty { .. } | EvalError::SideFile { .. } | EvalError::UnknownClass { .. }
-            ),
+            Self::Evaluate(error) => lies_in_the_request(error),
             _ => false,
         }
     }
@@ -138,6 +150,11 @@ impl RunError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether there is something wrong with what an evaluation was asked for.
+fn lies_in_the_request(error: &EvalError) -> bool {
+    matches!(error, EvalError::Empty { .. } | EvalError::SideFile { .. } | EvalError::UnknownClass { .. })
 }
 
 /// Whether the bytes of a dataset are at fault, as opposed to the store that they come from.

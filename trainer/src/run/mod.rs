@@ -8,6 +8,7 @@ mod start;
 
 use std::path::PathBuf;
 
+use fastclip_loader::Batch;
 use fastclip_schemas::{Position, RunSummary};
 use tch::Device;
 
@@ -18,12 +19,15 @@ use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
 use self::start::{Start, start};
-use crate::config::{EvaluationConfig, RunConfig};
+use crate::config::{EvaluationConfig, NonFinite, RunConfig};
 use crate::distributed::Communicator;
-use crate::eval::{self, EvalOptions, EvalReport};
+use crate::eval::{self, EncodeOptions, EvalOptions, EvalReport};
 use crate::gradients::Stop;
+use crate::metrics::Picture;
 use crate::model::Clip;
 use crate::progress::Progress;
+use crate::report::pictures;
+use crate::step::StepError;
 
 /// Result of a finished run, inside its folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -36,6 +40,12 @@ pub const LOG_FILE: &str = "out.log";
 
 /// Images whose predictions are kept for the report.
 const NUM_PREDICTIONS: usize = 24;
+
+/// Images that TensorBoard shows beside what the model says about them.
+const NUM_PICTURES: usize = 8;
+
+/// Steps in a row that may be left out: more of them are no bad samples, but a model that is lost.
+const MAX_SKIPPED: u32 = 10;
 
 /// What a run finds around itself.
 pub struct Surroundings<'a> {
@@ -106,20 +116,51 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut recorder = Recorder::open(config, &data, &state, around)?;
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
+    let may_skip = config.settings.on_non_finite == NonFinite::Skip;
+    let mut num_skipped = 0;
 
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
-        let report = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm))?;
+        let taken = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm));
+        let skipped = match &taken {
+            Err(error @ StepError::NotFinite { stop, .. }) => {
+                name_samples(error, &batch);
+                num_skipped += 1;
+                (may_skip && num_skipped < MAX_SKIPPED).then_some(*stop)
+            }
+            _ => {
+                num_skipped = 0;
+                None
+            }
+        };
+        let (report, stop) = match (taken, skipped) {
+            (Err(error), Some(stop)) => {
+                tracing::warn!("the step is left out: {error}");
+                trainer.skip();
+                (None, stop)
+            }
+            (taken, _) => {
+                let report = taken?;
+                let stop = report.stop;
+                (Some(report), stop)
+            }
+        };
         state.steps += 1;
         state.samples_seen += data.global_batch;
         state.position = data.after(batch.position());
         state.seconds = watch.seconds();
         drop(batch); // Its memory goes back to the loader before anything slow happens.
 
-        recorder.step(&state, &report, due.log(&state), &mut watch)?;
+        if let Some(report) = &report {
+            let is_logged = due.log(&state);
+            recorder.step(&state, report, is_logged, &mut watch)?;
+            if let (true, Some(estimators)) = (is_logged, trainer.objective.estimators()) {
+                recorder.estimates(&state, estimators, comm)?;
+            }
+        }
         let evaluation = due.evaluation(&state);
-        let saves = due.checkpoint(&state) || report.stop.is_some();
+        let saves = due.checkpoint(&state) || stop.is_some();
         if evaluation.is_some() || saves {
             trainer.average_statistics(comm).map_err(RunError::Statistics)?;
         }
@@ -132,7 +173,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
             recorder.sync()?;
             let checkpoint = checkpoints.save(&trainer, &state, comm)?;
             tracing::info!("checkpoint of step {} is in {}", state.steps, checkpoint.display());
-            if let (Some(stop), true) = (report.stop, state.position < end) {
+            if let (Some(stop), true) = (stop, state.position < end) {
                 return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
             }
         }
@@ -150,10 +191,20 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     Ok(Outcome::Finished { summary: recorder.finish(&state, found)? })
 }
 
+/// Says by their keys which samples of a batch made a step not finite, so that people find them.
+fn name_samples(error: &StepError, batch: &Batch) {
+    let StepError::NotFinite { samples, .. } = error else { return };
+    for (id, key) in batch.sample_ids().iter().zip(batch.keys()).filter(|(id, _)| samples.contains(id)) {
+        tracing::warn!("the features of sample {id}, `{key}`, are not finite");
+    }
+}
+
 /// An evaluation and how long it took.
 #[derive(Debug)]
 struct Evaluated {
     report: EvalReport,
+    /// The first images of its predictions.
+    pictures: Vec<Picture>,
     seconds: f64,
 }
 
@@ -165,15 +216,18 @@ fn evaluate(
 ) -> Result<Evaluated, RunError> {
     let started = std::time::Instant::now();
     let dataset = data::open(&evaluation.location)?;
+    let data = &config.data;
     let options = EvalOptions {
-        image_size: config.data.image_size,
-        context_length: config.data.context_length,
-        batch_size: config.data.batch_size,
+        encode: EncodeOptions::of(&config.model, data.batch_size, data.threads, around.progress.clone()),
         retrieval_pool: evaluation.retrieval_pool,
         num_predictions: NUM_PREDICTIONS,
-        threads: config.data.threads,
-        progress: around.progress.clone(),
     };
     let report = eval::evaluate(model, &dataset, around.comm, &options)?;
-    Ok(Evaluated { report, seconds: started.elapsed().as_secs_f64() })
+    let pictures = match &report.predictions {
+        Some(predictions) => {
+            pictures(&dataset, &predictions.images[..predictions.images.len().min(NUM_PICTURES)])
+        }
+        None => Vec::new(),
+    };
+    Ok(Evaluated { report, pictures, seconds: started.elapsed().as_secs_f64() })
 }

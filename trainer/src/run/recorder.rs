@@ -9,10 +9,12 @@ use super::data::TrainingData;
 use super::{Evaluated, RunError, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::RunState;
 use crate::config::RunConfig;
+use crate::distributed::Communicator;
+use crate::estimator::EstimatorTable;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
-    EvalRecord, EvalTiming, MetricsOptions, MetricsWriter, RunInfo, TrainRecord, TrainTiming,
+    EvalRecord, EvalTiming, Histogram, MetricsOptions, MetricsWriter, RunInfo, TrainRecord, TrainTiming,
 };
 use crate::step::StepReport;
 
@@ -160,9 +162,10 @@ impl Recorder {
 
     pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) -> Result<(), RunError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        let Evaluated { report, seconds } = found;
+        let Evaluated { report, pictures, seconds } = found;
         if let Some(predictions) = &report.predictions {
             predictions.save(&self.run_dir)?;
+            writer.predictions(state.steps, &predictions.images, pictures)?;
         }
         writer.eval(EvalRecord {
             step: state.steps,
@@ -172,6 +175,24 @@ impl Recorder {
             retrieval: Some(report.retrieval),
             timing: EvalTiming { seconds: *seconds },
         })?;
+        Ok(())
+    }
+
+    /// Shows how the estimates of all samples are distributed. Collective.
+    pub(super) fn estimates(
+        &mut self,
+        state: &RunState,
+        estimators: &EstimatorTable,
+        comm: &dyn Communicator,
+    ) -> Result<(), RunError> {
+        let log_u = estimators.log_u();
+        for (column, tag) in [(0, "estimators/log_u_image"), (1, "estimators/log_u_text")] {
+            // On all ranks, as all of them count.
+            let histogram = Histogram::of(&log_u.select(1, column), comm)?;
+            if let (Some(writer), Some(histogram)) = (&mut self.writer, histogram) {
+                writer.histogram(state.steps, tag, &histogram)?;
+            }
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fastclip_schemas::Position;
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
@@ -14,7 +14,7 @@ use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
 use crate::gradients::Gradients;
-use crate::model::Clip;
+use crate::model::{Clip, Pretrained};
 use crate::optimizer::Optimizer;
 use crate::step::Trainer;
 
@@ -52,6 +52,8 @@ pub(super) fn start(
         }
         saved.written_by = state.written_by;
         state = saved;
+    } else if let Some(source) = &config.pretrained {
+        begin_with(source, config, &trainer.model, comm)?;
     }
     if !is_finished && comm.rank() == 0 {
         write_settings(config)?;
@@ -73,7 +75,9 @@ fn identity(
 }
 
 fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
-    let model = Clip::new(&config.model, around.device, config.data.seed);
+    let mut model = Clip::new(&config.model, around.device, config.data.seed);
+    model.lock(config.locks);
+    model.set_grad_checkpointing(config.settings.grad_checkpointing);
     model.set_temperature(config.objective.initial_temperature);
     let dealing = Dealing {
         num_ids: data.loader.dataset().manifest().num_sample_ids,
@@ -95,6 +99,29 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
         schedule: config.rates.schedule(data.loader.steps_per_epoch()),
         step: 0,
     })
+}
+
+/// Takes over weights that are there. Rank 0 reads them for all.
+fn begin_with(
+    source: &str,
+    config: &RunConfig,
+    model: &Clip,
+    comm: &dyn Communicator,
+) -> Result<(), RunError> {
+    if comm.rank() == 0 {
+        Pretrained::read(source)
+            .and_then(|pretrained| pretrained.load_into(model))
+            .map_err(RunError::Pretrained)?;
+        tracing::info!("beginning with the weights of {source}");
+    }
+    for parameter in model.parameters().state() {
+        no_grad(|| comm.broadcast(&parameter.tensor.detach(), 0))?;
+    }
+    if !config.objective.keeps_pretrained_temperature {
+        model.set_temperature(config.objective.initial_temperature);
+    }
+    model.clamp_temperature();
+    Ok(())
 }
 
 /// Makes the run's folder; for a run that starts over, without what an earlier one left.

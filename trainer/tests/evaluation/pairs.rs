@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use fastclip_shards::{Dataset, Store, StoreOptions};
 use fastclip_testkit::{Pair, TinyDataset};
-use fastclip_trainer::eval::EvalOptions;
+use fastclip_trainer::eval::{EncodeOptions, EvalOptions};
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::progress::Progress;
 use tch::Device;
@@ -47,12 +47,13 @@ pub(crate) fn model() -> Clip {
 /// Options for that model.
 pub(crate) fn options() -> EvalOptions {
     EvalOptions {
-        image_size: 32,
-        context_length: 24,
-        batch_size: NonZeroUsize::new(8).unwrap(),
+        encode: EncodeOptions::of(
+            model().config(),
+            NonZeroUsize::new(8).unwrap(),
+            NonZeroUsize::MIN,
+            Progress::hidden(),
+        ),
         retrieval_pool: None,
         num_predictions: 12,
-        threads: NonZeroUsize::MIN,
-        progress: Progress::hidden(),
     }
 }

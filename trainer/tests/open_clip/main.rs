@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod embed;
+mod locks;
+mod pretrained;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -114,14 +118,16 @@ fn contrast(image: &Tensor, text: &Tensor, scale: &Tensor) -> Tensor {
 
 fn computes_the_same(subject: &Subject) {
     let (images, tokens) = subject.inputs(&[4], 1);
-    let expected =
-        subject.ask("compare", &[("images", images.shallow_clone()), ("tokens", tokens.shallow_clone())]);
     let model = &subject.model;
+    let patches = model.draw_patches(0, &[3, 1, 4, 5].map(SampleId));
+    let mut inputs = vec![("images", images.shallow_clone()), ("tokens", tokens.shallow_clone())];
+    inputs.extend(patches.as_ref().map(|kept| ("patches", kept.shallow_clone())));
+    let expected = subject.ask("compare", &inputs);
     tch::no_grad(|| {
         assert_close("image", &model.encode_image(&images, Pass::Evaluation), &expected["image"], 1e-5);
         assert_close("text", &model.encode_text(&tokens), &expected["text"], 1e-5);
     });
-    let image = model.encode_image(&images, Pass::Training);
+    let image = model.encode_image_patches(&images, patches.as_ref(), Pass::Training);
     let loss = contrast(&image, &model.encode_text(&tokens), &model.logit_scale());
     loss.backward();
     assert_close("loss", &loss.detach(), &expected["loss"], 1e-5);
@@ -170,6 +176,14 @@ fn rn50_computes_what_open_clip_computes() {
 fn tiny_models_of_every_kind_compute_what_open_clip_computes() {
     computes_the_same(&Subject::described(TINY_VIT, Kind::Float, 5));
     computes_the_same(&Subject::described(TINY_RESNET, Kind::Float, 6));
+}
+
+#[test]
+fn patches_are_left_out_where_open_clip_leaves_them_out() {
+    let half = TINY_VIT.replacen("\"layers\"", "\"patch_dropout\": 0.5, \"layers\"", 1);
+    let subject = Subject::described(half.leak(), Kind::Float, 5);
+    assert_eq!(subject.model.draw_patches(0, &[SampleId(1)]).unwrap().size(), [1, 8]);
+    computes_the_same(&subject);
 }
 
 fn learns_the_same(json: &'static str) {

@@ -5,6 +5,7 @@ import sys
 
 import torch
 from open_clip import ClipLoss, get_model_config
+from open_clip.factory import load_checkpoint
 from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +23,12 @@ def compare(folder, name, config):
     images, tokens = inputs["images"], inputs["tokens"]
     model = model_of(name, config)
     model.load_state_dict(load_file(f"{folder}/open_clip_model.safetensors"), strict=True)
+    if (kept := inputs.get("patches")) is not None:
+        # In place of those that open_clip would draw.
+        rows = torch.arange(len(kept))[:, None]
+        model.visual.patch_dropout.forward = lambda x: (
+            torch.cat([x[:, :1], x[:, 1:][rows, kept]], dim=1) if model.training else x
+        )
     with torch.no_grad():
         model.eval()
         found = {"image": model.encode_image(images, normalize=True), "text": model.encode_text(tokens, normalize=True)}
@@ -54,6 +61,92 @@ def trajectory(folder, name, config):
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.605170185988092)
     save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, f"{folder}/reference.safetensors")
+
+
+def resized(folder, name, config):
+    """Writes the state of a model of another size that begins with our weights."""
+    model = model_of(name, config)
+    load_checkpoint(model, f"{folder}/open_clip_model.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, f"{folder}/reference.safetensors")
+
+
+def archived(folder, name, config):
+    """Writes weights as OpenAI keeps them: in half precision, under the name of a wrapper, beside sizes that are none."""
+    state = load_file(f"{folder}/open_clip_model.safetensors")
+    state = {f"module.{name}": tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    sizes = {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
+    save_file(state | sizes, f"{folder}/archive.safetensors")
+    save_file({}, f"{folder}/reference.safetensors")
+
+
+def locked(folder, name, config):
+    """Prints the parameters that are trained for each way to lock the towers."""
+    found = {}
+    is_resnet = isinstance(json.loads(config)["vision_cfg"]["layers"], list)
+    for image in [None, 0] if is_resnet else [None, 0, 1, 2, 3, 9]:
+        for text in [None, 0, 1, 2, 3, 9]:
+            model = model_of(name, config)
+            if image is not None:
+                model.lock_image_tower(unlocked_groups=image)
+            if text is not None:
+                model.lock_text_tower(unlocked_layers=text)
+            trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+            found[json.dumps([image, text])] = trained
+    print(json.dumps(found))
+
+
+def embedded(folder, data, out):
+    """Encodes a dataset as users of open_clip do, compares embeddings, and prints the figures of CLIP_benchmark as NumPy
+    computes them from the embeddings that were written."""
+    import glob
+    import io
+    import tarfile
+
+    import numpy as np
+    import open_clip
+    from PIL import Image
+
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    model.eval()
+    pixels, captions, classes = [], [], []
+    for shard in sorted(glob.glob(f"{data}/*.tar")):
+        with tarfile.open(shard) as archive:
+            for name in sorted(archive.getnames()):
+                content = archive.extractfile(name).read()
+                if name.endswith(".jpg"):
+                    pixels.append(preprocess(Image.open(io.BytesIO(content))))
+                elif name.endswith(".txt"):
+                    captions.append(content.decode())
+                elif name.endswith(".cls"):
+                    classes.append(int(content))
+    with torch.no_grad():
+        encode = lambda texts: model.encode_text(tokenizer(texts), normalize=True)
+        expected = [model.encode_image(torch.stack(pixels), normalize=True), encode(captions)]
+        names, templates = (open(f"{data}/{file}").read().split("\n")[:-1] for file in
+                            ("classnames.txt", "zeroshot_classification_templates.txt"))
+        prompts = [encode([template.replace("{c}", name) for template in templates]).mean(0) for name in names]
+        classifier = torch.nn.functional.normalize(torch.stack(prompts), dim=-1).double().numpy()
+    images, texts = (np.load(f"{out}/{kind}_embeddings.npy") for kind in ("image", "text"))
+    found = {
+        f"{kind} error": float(np.abs(rows - theirs.numpy()).max())
+        for kind, rows, theirs in (("image", images, expected[0]), ("text", texts, expected[1]))
+    }
+    images, texts, classes = images.astype(np.float64), texts.astype(np.float64), np.array(classes)
+
+    def places(scores, right):
+        """How many candidates are ahead of the right one, for each query."""
+        own = np.take_along_axis(scores, right[:, None], 1)
+        return (scores > own).sum(1)
+
+    place = places(images @ classifier.T, classes)
+    found |= {"acc1": (place < 1).mean(), "acc5": (place < 5).mean()}
+    found["mean_per_class_recall"] = np.mean([(place[classes == c] < 1).mean() for c in np.unique(classes)])
+    own = np.arange(len(images))
+    for task, scores in (("image", texts @ images.T), ("text", images @ texts.T)):
+        for k in (1, 5, 10):
+            found[f"{task}_retrieval_recall@{k}"] = (places(scores, own) < k).mean()
+    print(json.dumps({name: float(value) for name, value in found.items()}))
 
 
 def initial(folder, name, config):

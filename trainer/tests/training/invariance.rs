@@ -11,7 +11,7 @@ use fastclip_trainer::distributed::{
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
 use fastclip_trainer::gradients::{Contribution, Gradients};
-use fastclip_trainer::model::{Clip, ModelConfig};
+use fastclip_trainer::model::{Clip, Layers, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
     Individual, IndividualOptions, IndividualVariant, Objective, OpenClip, SigLip, Values,
@@ -84,8 +84,10 @@ fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
 
 /// What a run comes to.
 pub(crate) struct Result {
-    parameters: Vec<(String, Tensor)>,
-    losses: Vec<f64>,
+    pub(crate) parameters: Vec<(String, Tensor)>,
+    pub(crate) losses: Vec<f64>,
+    /// Names of what the optimizer remembers.
+    pub(crate) optimizer: Vec<String>,
     /// What the last step moved.
     pub(crate) traffic: CommCounters,
     pub(crate) num_buckets: usize,
@@ -94,22 +96,26 @@ pub(crate) struct Result {
 impl Result {
     /// Number of values in all parameters.
     pub(crate) fn num_values(&self) -> usize {
+        // There are no statistics, and nothing is locked, where this is asked.
         self.parameters.iter().map(|(_, tensor)| tensor.numel()).sum()
     }
 }
 
 pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro_batches: usize) -> Result {
-    let config = ModelConfig::from_json("test", MODEL).unwrap();
-    let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
+    train_prepared(comm, objective, num_micro_batches, |_| {}, |_| {})
+}
+
+/// Everything that trains a model, and nothing but it.
+fn trainer_of(model: Clip, objective: Box<dyn Objective>, num_micro_batches: usize) -> Trainer {
     let options = OptimizerOptions {
         rule: Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
         weight_decay: 0.1,
         max_grad_norm: None,
     };
     let decay = Decay::Cosine { floor: 1e-4 };
-    let mut trainer = Trainer {
+    Trainer {
         optimizer: Optimizer::new(model.parameters(), options),
-        objective: objective(comm),
+        objective,
         schedule: Schedule {
             model: LearningRate { peak: 3e-3, warmup_steps: 4, total_steps: NUM_STEPS as u64, decay },
             temperature: LearningRate::constant(1e-2),
@@ -119,7 +125,33 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
         num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
         model,
         step: 0,
-    };
+    }
+}
+
+/// The same for a model of its own, a transformer or a ResNet, in one process.
+pub(crate) fn trainer(objective: MakeObjective, is_resnet: bool) -> Trainer {
+    let mut config = ModelConfig::from_json("test", MODEL).unwrap();
+    if is_resnet {
+        let vision = &mut config.vision_cfg;
+        (vision.layers, vision.image_size, vision.patch_size) = (Layers::Stages([1; 4]), 32, None);
+        vision.width = 8;
+    }
+    trainer_of(Clip::with_kind(&config, Device::Cpu, Kind::Double, 11), objective(&Alone::new()), 1)
+}
+
+/// The same with another config, or a model that is changed before it is trained.
+pub(crate) fn train_prepared(
+    comm: &dyn Communicator,
+    objective: MakeObjective,
+    num_micro_batches: usize,
+    change: impl Fn(&mut ModelConfig),
+    prepare: impl Fn(&mut Clip),
+) -> Result {
+    let mut config = ModelConfig::from_json("test", MODEL).unwrap();
+    change(&mut config);
+    let mut model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 11);
+    prepare(&mut model);
+    let mut trainer = trainer_of(model, objective(comm), num_micro_batches);
     let num_local = GLOBAL_BATCH / comm.world_size() as i64;
     let (mut losses, mut traffic) = (Vec::new(), CommCounters::default());
     for step in 0..NUM_STEPS {
@@ -139,8 +171,9 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
         losses.push(report.values.loss);
         traffic = report.communication;
     }
-    let parameters = trainer.model.parameters().iter();
+    let parameters = trainer.model.parameters().state();
     Result {
+        optimizer: trainer.optimizer.state().into_iter().map(|(name, _)| name).collect(),
         parameters: parameters.map(|p| (p.name.clone(), p.tensor.detach())).collect(),
         losses,
         traffic,
@@ -149,12 +182,16 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
 }
 
 fn image(sample: i64) -> Tensor {
-    let pixels = Tensor::arange(3 * 16 * 16, (Kind::Int64, Device::Cpu)) * (sample * 2 + 1) + sample * 31;
-    pixels.remainder(256).to_kind(Kind::Uint8).view([3, 16, 16])
+    image_of(sample, 16)
+}
+
+pub(crate) fn image_of(sample: i64, side: i64) -> Tensor {
+    let pixels = Tensor::arange(3 * side * side, (Kind::Int64, Device::Cpu)) * (sample * 2 + 1) + sample * 31;
+    pixels.remainder(256).to_kind(Kind::Uint8).view([3, side, side])
 }
 
 /// Start token 38, three words, end token 39, padding.
-fn tokens(sample: i64) -> Tensor {
+pub(crate) fn tokens(sample: i64) -> Tensor {
     Tensor::from_slice(&[38, sample % 37, (sample * 7) % 30, (sample * sample) % 30, 39, 0, 0, 0])
 }
 
@@ -201,7 +238,7 @@ fn assert_invariant(objective: MakeObjective) {
 }
 
 #[track_caller]
-fn assert_same(found: &Result, expected: &Result, place: &str) {
+pub(crate) fn assert_same(found: &Result, expected: &Result, place: &str) {
     for (step, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
         assert!((found - expected).abs() < 1e-10, "step {step} of {place}: {found} {expected}");
     }

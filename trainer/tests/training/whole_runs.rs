@@ -134,7 +134,7 @@ fn a_checkpoint_is_evaluated_as_it_was_in_its_run_and_the_report_is_written() {
     assert_eq!(found["retrieval"]["image_to_text"]["r1"], summary["retrieval_image_to_text_r1"]);
 
     let mut command = setting.train("report");
-    command.arg("--run").arg(setting.path("runs/alone"));
+    command.arg(setting.path("runs/alone"));
     succeed(command);
     let page = fs::read_to_string(setting.of_run("alone", "report.html")).unwrap();
     assert!(page.contains("fastclip-v3"));

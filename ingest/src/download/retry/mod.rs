@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, SampleId};
+use fastclip_schemas::{MANIFEST_FILE, Manifest, SampleId};
 use fastclip_shards::Store;
 use tokio::runtime::Runtime;
 
@@ -32,6 +32,7 @@ use super::rows::UrlRow;
 use super::settings::Settings;
 use super::shards::{ShardPlan, ShardSequence};
 use super::{DownloadError, fill, resume};
+use crate::duplicates::DuplicateOptions;
 use crate::fetch::FetchOptions;
 use crate::progress::Progress;
 use crate::run_state::RunState;
@@ -74,9 +75,12 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::shared(&options.output, COMMAND);
     let location = options.output.location().to_owned();
-    let Some(manifest) = runtime.block_on(state.manifest())? else {
+    // Read twice: should another take its place in between, nothing is published.
+    let dataset = runtime.block_on(state.manifest_digest())?;
+    let (Some(dataset), Some(manifest)) = (dataset, runtime.block_on(state.manifest())?) else {
         return Err(DownloadError::NotFinished { location });
     };
+    let state = state.beside(dataset);
     let downloaded = Downloaded::of(&manifest)
         .map_err(|problem| DownloadError::NotDownloaded { location: location.clone(), problem })?;
     let selection = Selection::new(&options.only);
@@ -87,11 +91,8 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
         num_new_shards,
         counts: counts.clone(),
     };
-    let settings = PassSettings {
-        pass: downloaded.passes.len() + 1,
-        only: selection.names().to_vec(),
-        dataset: Digest(*blake3::hash(&manifest.to_json()).as_bytes()),
-    };
+    let settings =
+        PassSettings { pass: downloaded.passes.len() + 1, only: selection.names().to_vec(), dataset };
     match runtime.block_on(begin(&state, &settings, &downloaded, &selection))? {
         Begin::Here => {}
         Begin::Nothing => return Ok(report(&DownloadCounts::default(), 0, &downloaded.counts)),
@@ -103,6 +104,7 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let plan = ShardPlan {
         layout: downloaded.layout,
         additional: downloaded.additional.clone(),
+        hash: downloaded.hash,
         settings: Settings::digest(&settings.to_json()),
         first_shard: downloaded.next_shard(),
         first_id: SampleId(manifest.num_sample_ids),
@@ -112,11 +114,17 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
     let is_done: BTreeSet<u64> = done.keys().copied().collect();
     let rows = rows_again(options, &runtime, &downloaded, selection.clone(), &chosen);
     let rows = rows.filter(move |row| !row.as_ref().is_ok_and(|row| is_done.contains(&row.shard)));
-    let work =
-        Work { picture: downloaded.picture.clone(), fetch: options.fetch.clone(), threads: options.threads };
+    let work = Work {
+        picture: downloaded.picture.clone(),
+        // What the other rows are is known only to the run that fetched them.
+        duplicates: DuplicateOptions::default(),
+        hash: downloaded.hash,
+        fetch: options.fetch.clone(),
+        threads: options.threads,
+    };
     let expected = || lock(&chosen).all();
     progress.set_total(selection.most_rows(&downloaded.counts));
-    let sequence = ShardSequence::new(plan, &state, done);
+    let sequence = ShardSequence::new(plan, &state, done, DuplicateOptions::default());
     let records = fill(&work, &runtime, Box::new(rows), (sequence, expected), progress, stop)?;
 
     let before = std::mem::take(&mut lock(&chosen).before);
@@ -204,7 +212,7 @@ fn rows_again(
     let passes = downloaded.passes.iter().map(Pass::shards);
     let mut rows =
         newest(std::iter::once(0..layout.num_shards()).chain(passes).map(|shards| tables.rows(shards)));
-    let chosen = Arc::clone(chosen);
+    let (chosen, verify_hash) = (Arc::clone(chosen), downloaded.verify_hash.clone());
     std::iter::from_fn(move || {
         loop {
             let row = match rows.next() {
@@ -219,13 +227,14 @@ fn rows_again(
                 continue;
             }
             let TableRow { number, status, reason, url, caption, additional } = row;
+            let hash = verify_hash.as_ref().map(|column| column.of(&additional));
             let mut chosen = lock(&chosen);
             let shard = first_shard + layout.shard_of(chosen.num_rows);
             chosen.num_rows += 1;
             chosen.before.add_ended(status, Some(&reason));
             return Some(Ok(ShardRow {
                 shard,
-                row: UrlRow { number, url, caption, additional, fault: None },
+                row: UrlRow { number, url, caption, additional, hash, fault: None },
             }));
         }
     })

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::super::layout::Layout;
 use super::super::report::DownloadCounts;
 use super::super::settings::COMMAND;
+use crate::hash::{HashColumn, HashKind};
 use crate::picture::PictureOptions;
 
 /// Key of the passes in the manifest's facts about the source.
@@ -44,6 +45,9 @@ impl Pass {
 pub(super) struct Downloaded {
     pub(super) layout: Layout,
     pub(super) additional: Vec<String>,
+    pub(super) hash: Option<HashKind>,
+    /// The hash that images must have, in one of the further columns.
+    pub(super) verify_hash: Option<HashColumn>,
     pub(super) picture: PictureOptions,
     /// Newest outcome of each row.
     pub(super) counts: DownloadCounts,
@@ -57,6 +61,8 @@ pub(super) struct Downloaded {
 struct Original {
     number_sample_per_shard: NonZeroU32,
     save_additional_columns: Vec<String>,
+    compute_hash: Option<HashKind>,
+    verify_hash: Option<HashColumn>,
     #[serde(flatten)]
     picture: PictureOptions,
 }
@@ -78,6 +84,8 @@ impl Downloaded {
         Ok(Self {
             layout: Layout { num_rows: counts.num_rows(), rows_per_shard },
             additional: original.save_additional_columns,
+            hash: original.compute_hash,
+            verify_hash: original.verify_hash,
             picture: original.picture,
             counts,
             passes,

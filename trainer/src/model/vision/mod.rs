@@ -34,10 +34,19 @@ impl VisionTower {
         }
     }
 
-    /// Maps normalised pixels (n, 3, size, size) to features (n, embed_dim), not yet of unit length.
-    pub(super) fn forward(&self, pixels: &Tensor, pass: Pass) -> Tensor {
+    /// Says whether backward computes again what happens inside of a transformer's block. As in OpenCLIP, a ResNet does
+    /// not.
+    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
+        if let Self::Transformer(tower) = self {
+            tower.set_recomputes(recomputes);
+        }
+    }
+
+    /// Maps normalised pixels (n, 3, size, size) to features (n, embed_dim), not yet of unit length; a transformer only
+    /// from the patches `kept`, if any are named.
+    pub(super) fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>, pass: Pass) -> Tensor {
         match self {
-            Self::Transformer(tower) => tower.forward(pixels),
+            Self::Transformer(tower) => tower.forward(pixels, kept),
             Self::ResNet(tower) => tower.forward(pixels, pass),
         }
     }

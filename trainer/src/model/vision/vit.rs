@@ -1,10 +1,10 @@
 //! A vision transformer.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::model::config::ModelConfig;
 use crate::model::parameters::{Init, ParameterSpec, Parameters};
-use crate::model::transformer::{Block, BlockInit, BlockShape, LayerNorm, linear_default};
+use crate::model::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm, linear_default};
 
 /// A vision transformer: patches, class token, blocks; read at the class token.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct VisionTransformer {
     proj: Tensor,
     conv1: Tensor,
     ln_pre: LayerNorm,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     ln_post: LayerNorm,
 }
 
@@ -66,7 +66,6 @@ impl VisionTransformer {
     }
 
     pub(super) fn new(config: &ModelConfig, layers: i64, parameters: &Parameters) -> Self {
-        let block = |index| Block::new(parameters, &block_name(index), block_shape(config));
         Self {
             patch_size: config.vision_cfg.stride(),
             class_embedding: parameters.handle("visual.class_embedding"),
@@ -74,13 +73,20 @@ impl VisionTransformer {
             proj: parameters.handle("visual.proj"),
             conv1: parameters.handle("visual.conv1.weight"),
             ln_pre: LayerNorm::new(parameters, "visual.ln_pre"),
-            blocks: (0..layers).map(block).collect(),
+            blocks: Blocks::new(parameters, layers, block_name, block_shape(config)),
             ln_post: LayerNorm::new(parameters, "visual.ln_post"),
         }
     }
 
+    /// Says whether backward computes again what happens inside of a block.
+    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
+        self.blocks.set_recomputes(recomputes);
+    }
+
     /// Maps normalised pixels (n, 3, h, w) to features (n, embed_dim), not yet of unit length.
-    pub(super) fn forward(&self, pixels: &Tensor) -> Tensor {
+    ///
+    /// `kept` are the numbers of the patches that take part, `i64`, (n, some); all do if it is absent.
+    pub(super) fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Tensor {
         let stride = [self.patch_size, self.patch_size];
         let patches = pixels
             .conv2d(&self.conv1, None::<Tensor>, stride, [0, 0], [1, 1], 1) // [n, width, rows, columns]
@@ -89,8 +95,20 @@ impl VisionTransformer {
         let (samples, _, width) = patches.size3().expect("patches were flattened to three dimensions");
         let class = self.class_embedding.expand([samples, 1, width], false);
         let x = Tensor::cat(&[class, patches], 1) + &self.positional_embedding;
-        let x = self.blocks.iter().fold(self.ln_pre.forward(&x), |x, block| block.forward(&x));
+        let x = match kept {
+            Some(kept) => only(&x, kept),
+            None => x,
+        };
+        let x = self.blocks.forward(self.ln_pre.forward(&x));
         // OpenCLIP normalises all tokens and keeps the class token; normalising the one that is kept is the same.
         self.ln_post.forward(&x.select(1, 0)).matmul(&self.proj)
     }
+}
+
+/// Takes the class token and the patches that are kept out of (n, 1 + patches, width).
+fn only(x: &Tensor, kept: &Tensor) -> Tensor {
+    let (samples, _, width) = x.size3().expect("tokens are [n, 1 + patches, width]");
+    let class = Tensor::zeros([samples, 1], (Kind::Int64, kept.device()));
+    let tokens = Tensor::cat(&[class, kept + 1], 1); // [n, 1 + kept]
+    x.gather(1, &tokens.unsqueeze(2).expand([-1, -1, width], false), false)
 }

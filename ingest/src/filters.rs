@@ -5,7 +5,7 @@ use fastclip_schemas::Digest;
 use serde::Serialize;
 use url::{Host, Url};
 
-use super::outcome::{Failure, Status};
+use crate::rejection::Reason;
 
 /// Which rows are worth a request. A row that is not is in the table beside its shard, with the rule that it broke.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -25,22 +25,22 @@ pub struct RowFilters {
 
 impl RowFilters {
     /// The rule that a row breaks, the cheapest first.
-    pub(super) fn check(&self, url: &str, caption: Option<&str>) -> Option<Failure> {
+    pub(crate) fn check(&self, url: &str, caption: Option<&str>) -> Option<(Reason, String)> {
         self.check_caption(caption.unwrap_or_default().trim()).or_else(|| self.check_host(url))
     }
 
-    fn check_caption(&self, caption: &str) -> Option<Failure> {
+    fn check_caption(&self, caption: &str) -> Option<(Reason, String)> {
         let num_chars = caption.chars().count();
         if num_chars < self.min_caption_chars {
             let message =
                 format!("the caption has {num_chars} characters, at least {}", self.min_caption_chars);
-            return Some(filtered("caption_too_short", message));
+            return Some((Reason::CaptionTooShort, message));
         }
         if let Some(most) = self.max_caption_chars
             && num_chars > most
         {
             let message = format!("the caption has {num_chars} characters, at most {most}");
-            return Some(filtered("caption_too_long", message));
+            return Some((Reason::CaptionTooLong, message));
         }
         let visible = caption.chars().filter(|char| !char.is_whitespace());
         let num_letters = visible.clone().filter(|char| char.is_alphabetic()).count();
@@ -48,11 +48,11 @@ impl RowFilters {
         (share < self.min_caption_letters).then(|| {
             let message =
                 format!("{share:.2} of the caption are letters, at least {}", self.min_caption_letters);
-            filtered("caption_few_letters", message)
+            (Reason::CaptionFewLetters, message)
         })
     }
 
-    fn check_host(&self, url: &str) -> Option<Failure> {
+    fn check_host(&self, url: &str) -> Option<(Reason, String)> {
         if self.allow_hosts.is_none() && self.deny_hosts.is_none() {
             return None;
         }
@@ -60,16 +60,11 @@ impl RowFilters {
         let url = Url::parse(url).ok()?;
         let host = url.host_str()?;
         if let Some(denied) = self.deny_hosts.as_ref().and_then(|hosts| hosts.find(host)) {
-            return Some(filtered("host_denied", format!("`{host}` is denied as `{denied}`")));
+            return Some((Reason::HostDenied, format!("`{host}` is denied as `{denied}`")));
         }
         let is_allowed = self.allow_hosts.as_ref().is_none_or(|hosts| hosts.find(host).is_some());
-        (!is_allowed)
-            .then(|| filtered("host_not_allowed", format!("`{host}` is not among the allowed hosts")))
+        (!is_allowed).then(|| (Reason::HostNotAllowed, format!("`{host}` is not among the allowed hosts")))
     }
-}
-
-fn filtered(reason: &str, message: String) -> Failure {
-    Failure { status: Status::Filtered, reason: reason.to_owned(), message }
 }
 
 /// Hosts, each with all below it: `example.org` stands for `images.example.org`, too.
@@ -145,7 +140,7 @@ mod tests {
     }
 
     fn reason(filters: &RowFilters, url: &str, caption: &str) -> Option<String> {
-        filters.check(url, Some(caption)).map(|failure| failure.reason)
+        filters.check(url, Some(caption)).map(|(reason, _)| reason.identifier())
     }
 
     #[test]

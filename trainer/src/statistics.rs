@@ -1,0 +1,61 @@
+//! What training passes gather beside gradients, as one tensor.
+
+use tch::{Kind, Tensor, no_grad};
+
+use crate::distributed::{CommError, Communicator};
+use crate::model::Parameters;
+
+/// What batch norms have gathered, at one moment.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    /// Means and variances of all norms, one behind the other; and how often each has gathered.
+    values: Option<Tensor>,
+    counts: Option<Tensor>,
+}
+
+impl Statistics {
+    /// Copies them.
+    pub(crate) fn of(parameters: &Parameters) -> Self {
+        Self { values: flat(parameters, true), counts: flat(parameters, false) }
+    }
+
+    /// Puts them back.
+    pub(crate) fn restore(&self, parameters: &Parameters) {
+        for (is_floating, flat) in [(true, &self.values), (false, &self.counts)] {
+            if let Some(flat) = flat {
+                spread(parameters, is_floating, flat);
+            }
+        }
+    }
+}
+
+/// Replaces means and variances by their mean over ranks. Collective.
+pub(crate) fn average(parameters: &Parameters, comm: &dyn Communicator) -> Result<(), CommError> {
+    if comm.world_size() == 1 {
+        return Ok(());
+    }
+    let Some(mean) = flat(parameters, true) else { return Ok(()) };
+    comm.all_reduce_sum(&mean)?;
+    spread(parameters, true, &(mean / comm.world_size() as f64));
+    Ok(())
+}
+
+fn buffers(parameters: &Parameters, is_floating: bool) -> impl Iterator<Item = &Tensor> {
+    let buffers = parameters.buffers().iter().map(|buffer| &buffer.tensor);
+    buffers.filter(move |tensor| tensor.is_floating_point() == is_floating)
+}
+
+fn flat(parameters: &Parameters, is_floating: bool) -> Option<Tensor> {
+    let flat: Vec<Tensor> = buffers(parameters, is_floating).map(|tensor| tensor.flatten(0, -1)).collect();
+    (!flat.is_empty()).then(|| no_grad(|| Tensor::cat(&flat, 0)))
+}
+
+fn spread(parameters: &Parameters, is_floating: bool, flat: &Tensor) {
+    debug_assert!(is_floating || flat.kind() == Kind::Int64);
+    let mut start = 0;
+    for buffer in buffers(parameters, is_floating) {
+        let length = buffer.numel() as i64;
+        no_grad(|| buffer.shallow_clone().copy_(&flat.narrow(0, start, length).view_as(buffer)));
+        start += length;
+    }
+}
