@@ -50,7 +50,7 @@ pub(crate) fn report(error: &anyhow::Error, format: LogFormat) -> ExitCode {
             json!({"event": event, "message": message, "causes": causes, "hint": hint, "code": code})
                 .to_string()
         }
-        _ => text(error, hint),
+        _ => text(error, hint.as_deref()),
     };
     // With standard error closed the exit code still tells.
     let _ = writeln!(std::io::stderr(), "{text}");

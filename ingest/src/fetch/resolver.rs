@@ -3,9 +3,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::ProtoError;
@@ -85,6 +84,8 @@ struct Shared {
     dns: TokioResolver,
     rule: AddressRule,
     timeout: Duration,
+    /// Kinds of addresses, in the order in which they are asked for.
+    kinds: [RecordType; 2],
     lookups: Semaphore,
     /// Failures that are known to be the name's and not ours. Answers are kept by the resolver below.
     failures: Cache<String, FetchFailure>,
@@ -99,7 +100,6 @@ impl Resolver {
         settings.timeout = options.timeout;
         // Tried again here, after a pause.
         settings.attempts = 0;
-        settings.ip_strategy = strategy();
         settings.cache_size = CACHED_ANSWERS;
         settings.positive_min_ttl = Some(MIN_ANSWER_TTL);
         settings.negative_max_ttl = Some(MAX_UNKNOWN_TTL);
@@ -107,7 +107,7 @@ impl Resolver {
         let dns = builder.build().map_err(|source| ClientError::Resolver(source.into()))?;
         let failures = Cache::builder().max_capacity(CACHED_ANSWERS).time_to_live(FAILURE_TTL).build();
         let (timeout, lookups) = (options.timeout, Semaphore::new(options.max_lookups.get()));
-        Ok(Self { shared: Arc::new(Shared { dns, rule, timeout, lookups, failures }) })
+        Ok(Self { shared: Arc::new(Shared { dns, rule, timeout, kinds: kinds(), lookups, failures }) })
     }
 
     /// Addresses of a host that may be asked; never none.
@@ -140,23 +140,30 @@ impl Resolver {
     /// Forgets what was learned of a host while it may have been our network that failed.
     pub(super) fn forget(&self, host: &str) {
         if let Ok(name) = name_of(host) {
-            for kind in [RecordType::A, RecordType::AAAA] {
+            for kind in self.shared.kinds {
                 self.shared.dns.clear_lookup_cache(name.clone(), kind);
             }
         }
     }
 
     async fn ask(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        let Shared { dns, rule, timeout: limit, lookups, .. } = &*self.shared;
+        let Shared { dns, rule, timeout: limit, kinds, lookups, .. } = &*self.shared;
         let unknown = || Unresolved::Unknown { host: host.to_owned() };
         let name = name_of(host).map_err(|_| unknown())?;
         let _slot = lookups.acquire().await.expect("the semaphore is never closed");
-        // The limit below is for one server, and there is one kind of address after the other.
-        let found = timeout(2 * *limit, dns.lookup_ip(name)).await.unwrap_or(Err(NetError::Timeout));
-        let found: Vec<IpAddr> = match found {
-            Ok(found) => found.iter().collect(),
-            Err(error) => return Err(unresolved(host, &error)),
-        };
+        let mut found: Vec<IpAddr> = Vec::new();
+        for kind in *kinds {
+            // The resolver's own limit is for one server.
+            let lookup = timeout(2 * *limit, dns.lookup(name.clone(), kind)).await;
+            match lookup.unwrap_or(Err(NetError::Timeout)) {
+                Ok(answer) => found.extend(LookupIp::from(answer).iter()),
+                Err(error) if error.is_no_records_found() && !error.is_nx_domain() => {}
+                Err(error) => return Err(unresolved(host, &error)),
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
         let allowed: Vec<IpAddr> = found.iter().copied().filter(|address| rule.allows(*address)).collect();
         match (allowed.is_empty(), found.first()) {
             (true, Some(address)) => Err(Unresolved::Private { host: host.to_owned(), address: *address }),
@@ -230,9 +237,9 @@ fn configuration(servers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts) {
     (ResolverConfig::from_name_servers(servers.collect()), options)
 }
 
-/// Asks for one kind of address first, which nearly all hosts have: half the questions. IPv6 comes first where there is no way for
-/// IPv4 packets.
-fn strategy() -> LookupIpStrategy {
+/// One kind of address is asked for after the other, for nearly all hosts have the first: half the questions. IPv6 comes first where
+/// there is no way for IPv4 packets.
+fn kinds() -> [RecordType; 2] {
     // Connecting a UDP socket sends nothing. It only finds a route.
     let has_route = |from: IpAddr, to: IpAddr| {
         UdpSocket::bind((from, 0)).and_then(|socket| socket.connect((to, 53))).is_ok()
@@ -241,5 +248,5 @@ fn strategy() -> LookupIpStrategy {
     let somewhere_v6 = Ipv6Addr::new(0x2001, 0x500, 0x88, 0x200, 0, 0, 0, 10).into();
     let is_v6_only = !has_route(Ipv4Addr::UNSPECIFIED.into(), somewhere_v4)
         && has_route(Ipv6Addr::UNSPECIFIED.into(), somewhere_v6);
-    if is_v6_only { LookupIpStrategy::Ipv6thenIpv4 } else { LookupIpStrategy::Ipv4thenIpv6 }
+    if is_v6_only { [RecordType::AAAA, RecordType::A] } else { [RecordType::A, RecordType::AAAA] }
 }

@@ -72,7 +72,7 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
     let ran = scratch.ingest_well(&download("out", &["--save-additional-columns", "id"]));
     let expected = "fetched 17 of 20 rows (85.0 %) in 3 shards, ";
     assert!(ran.stdout.starts_with(expected), "{}", ran.stdout);
-    let table = "
+    let summary = "
   outcome                        rows     share
   success                          17    85.0 %
   http_404                          2    10.0 %
@@ -80,7 +80,7 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
 
 2 failed to download, 1 to be resized, 0 filtered; the tables beside the shards have every row
 20 rows in ";
-    assert!(ran.stdout.contains(table), "{}", ran.stdout);
+    assert!(ran.stdout.contains(summary), "{}", ran.stdout);
     scratch.ingest_well(&["verify", "out"]);
 
     let samples = scratch.samples("out");

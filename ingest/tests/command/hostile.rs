@@ -12,26 +12,15 @@ use serde_json::Value;
 use crate::support::{Ran, Scratch, jpeg, json, wait_for_peak};
 
 /// Time-outs of these tests, in seconds: what never comes is not waited for.
-const PATIENCE: &str = "0.5";
+const PATIENCE: &str = "2";
 
 fn download<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let fixed = [
-        "download",
-        "--input",
-        "list.csv",
-        "--output",
-        "out",
-        "--allow-private-hosts",
-        "--timeout",
-        PATIENCE,
-        "--total-timeout",
-        "30",
-        "--dns-timeout",
-        PATIENCE,
-        "--retries",
-        "0",
-    ];
-    [&fixed[..], more].concat()
+    let fixed =
+        ["download", "--input", "list.csv", "--output", "out", "--allow-private-hosts", "--retries", "0"];
+    let times = [("--timeout", PATIENCE), ("--total-timeout", "60"), ("--dns-timeout", PATIENCE)];
+    let times = times.into_iter().filter(|(option, _)| !more.contains(option));
+    let times: Vec<&str> = times.flat_map(|(option, seconds)| [option, seconds]).collect();
+    [&fixed[..], &times, more].concat()
 }
 
 fn here() -> DnsAnswer {
@@ -188,9 +177,9 @@ fn rows_of_an_outage_are_not_failed_and_the_same_command_goes_on() {
     let address = dead.address();
     drop(dead);
     let servers = address.to_string();
-    let arguments =
-        download(&["--dns-servers", &servers, "--max-outage", "0", "--number-sample-per-shard", "50"]);
-    let ran = scratch.ingest(&arguments);
+    let list = ["--dns-servers", &servers, "--number-sample-per-shard", "50", "--timeout", "60"];
+    let ran =
+        scratch.ingest(&download(&[&list[..], &["--max-outage", "0", "--dns-timeout", "0.5"]].concat()));
     assert_eq!(ran.code, Some(2), "{}{}", ran.stdout, ran.stderr);
     for words in [
         "fetching: paused: no host can be reached (100 rows of 100 hosts in a row); the last one failed with dns_timeout: ",
@@ -204,7 +193,7 @@ fn rows_of_an_outage_are_not_failed_and_the_same_command_goes_on() {
 
     let names = DnsServer::start_at(address);
     names.answer_otherwise(here());
-    let ran = scratch.ingest_well(&arguments);
+    let ran = scratch.ingest_well(&download(&[&list[..], &["--dns-timeout", "60"]].concat()));
     assert!(ran.stdout.starts_with("fetched 150 of 150 rows (100.0 %) in 3 shards"), "{}", ran.stdout);
 }
 
@@ -216,7 +205,7 @@ fn a_run_goes_on_when_the_network_is_back() {
     let address = dead.address();
     drop(dead);
     let servers = address.to_string();
-    let mut child = start(&scratch, &download(&["--dns-servers", &servers]));
+    let mut child = start(&scratch, &download(&["--dns-servers", &servers, "--timeout", "60"]));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("fetching: paused: no host can be reached")));
     let names = DnsServer::start_at(address);
