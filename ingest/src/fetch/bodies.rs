@@ -51,6 +51,18 @@ impl BodyMemory {
         Reservation { num_bytes, budget: Some(permit), _beyond: None }
     }
 
+    /// Appends to a body that has a reservation for it, without taking more memory than that.
+    pub(super) fn append(body: &mut Vec<u8>, piece: &[u8], reservation: &Reservation) {
+        let num_bytes = body.len() + piece.len();
+        if num_bytes > body.capacity() {
+            // Small ones grow as vectors do; large ones have their place at once.
+            let doubled = (2 * body.capacity()).max(num_bytes).min(SMALL_BODY_BYTES);
+            let capacity = if num_bytes <= SMALL_BODY_BYTES { doubled } else { reservation.num_bytes };
+            body.reserve_exact(capacity - body.len());
+        }
+        body.extend_from_slice(piece);
+    }
+
     /// Waits until a reservation has room for `num_bytes`, which are at most `max_bytes`.
     pub(super) async fn grow(&self, reservation: &mut Reservation, num_bytes: usize) {
         while reservation.num_bytes < num_bytes {
@@ -95,6 +107,19 @@ mod tests {
         assert!(memory.reserve(SMALL_BODY_BYTES + 1).now_or_never().is_none());
         drop(held);
         assert!(memory.reserve(4 * MIB).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn bodies_take_no_more_than_was_reserved() {
+        let memory = BodyMemory::new(8 * MIB, 4 * MIB);
+        for announced in [0, 3 * MIB] {
+            let (mut body, mut reservation) = (Vec::new(), memory.reserve(announced).await);
+            while body.len() < 3 * MIB {
+                memory.grow(&mut reservation, body.len() + 9999).await;
+                BodyMemory::append(&mut body, &[7; 9999], &reservation);
+                assert!(body.capacity() <= reservation.num_bytes, "{} of {reservation:?}", body.capacity());
+            }
+        }
     }
 
     #[tokio::test]

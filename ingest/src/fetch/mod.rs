@@ -24,7 +24,7 @@ mod resolver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
@@ -285,7 +285,7 @@ impl Fetcher {
         }
         let (mut memory, _) = step.deadline.besides(self.bodies.reserve(announced as usize)).await;
         // What a host announces is believed as far as a small body goes: it may announce anything.
-        let mut body = BytesMut::with_capacity((announced as usize).min(SMALL_BODY_BYTES));
+        let mut body = Vec::with_capacity((announced as usize).min(SMALL_BODY_BYTES));
         let mut began = Instant::now();
         while let Some(piece) =
             step.deadline.within(answer.chunk()).await?.map_err(|error| failure_of(&error))?
@@ -297,13 +297,13 @@ impl Fetcher {
             }
             let ((), waited) = step.deadline.besides(self.bodies.grow(&mut memory, num_bytes)).await;
             began += waited;
-            body.extend_from_slice(&piece);
+            BodyMemory::append(&mut body, &piece, &memory);
             self.check_rate(body.len(), began.elapsed())?;
         }
         if body.is_empty() {
             return Err(FetchFailure::new(FetchReason::EmptyBody, status.to_string()));
         }
-        Ok(Fetched { bytes: body.freeze(), _memory: memory, _request: request })
+        Ok(Fetched { bytes: body.into(), _memory: memory, _request: request })
     }
 
     fn check_rate(&self, num_bytes: usize, elapsed: Duration) -> Result<(), FetchFailure> {
