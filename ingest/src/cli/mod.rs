@@ -8,6 +8,7 @@ mod files;
 mod filter_args;
 mod finish;
 mod index;
+mod inspect;
 mod pack;
 mod part;
 mod picture_args;
@@ -63,6 +64,7 @@ Examples:
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
+  ingest inspect data/shards/train --html train.html
 
 Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
 environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
@@ -77,6 +79,7 @@ enum Command {
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
     Stats(stats::StatsArgs),
+    Inspect(inspect::InspectArgs),
     #[command(after_help = "\
 Examples:
   ingest synth --output data/toy
@@ -103,6 +106,7 @@ impl Cli {
             Command::Index(args) => args.run(&progress),
             Command::Verify(args) => args.run(&progress),
             Command::Stats(args) => args.run(&progress),
+            Command::Inspect(args) => args.run(&progress),
             Command::Synth(args) => {
                 let progress = progress.start("drawing", "pictures", &Stop::default())?;
                 let report = synth::synth(&args.into_options(), &progress);

@@ -9,6 +9,7 @@ mod formats;
 mod help;
 mod hostile;
 mod inputs;
+mod inspect;
 mod kills;
 mod launchers;
 mod object_store;
