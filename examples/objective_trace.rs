@@ -326,11 +326,14 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let outcome = launch(&LaunchOptions {
         num_ranks: arguments.ranks,
+        machines: None,
         program: None,
         args: std::env::args_os().skip(1).collect(),
         threads: None,
         port: None,
         grace: Duration::from_secs(10),
+        num_restarts: 0,
+        visible_devices: None,
     })?;
     Ok(ExitCode::from(outcome.exit_code()))
 }
