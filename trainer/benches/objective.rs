@@ -161,11 +161,14 @@ fn main() -> anyhow::Result<()> {
             }
             let outcome = launch(&LaunchOptions {
                 num_ranks: ranks,
+                machines: None,
                 program: None,
                 args: std::env::args_os().skip(1).collect(),
                 threads: Some(NonZeroUsize::MIN),
                 port: None,
                 grace: Duration::from_secs(10),
+                num_restarts: 0,
+                visible_devices: None,
             })?;
             std::process::exit(outcome.exit_code().into())
         }

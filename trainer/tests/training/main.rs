@@ -1,7 +1,6 @@
 //! Runs from end to end: the binary on real data, alone and with ranks, killed and continued.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-#![expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 
 mod bad_input;
 mod check;

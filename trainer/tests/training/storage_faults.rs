@@ -32,8 +32,8 @@ fn wait_for_checkpoint(ranks: &mut RunningRanks, checkpoints: &Path, than: u64) 
 fn num_failed(setting: &Setting) -> u64 {
     let text = fs::read_to_string(setting.of_run("faulty", "metrics.jsonl")).unwrap();
     let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let counts = records.filter_map(|record| record["timing"]["checkpoints"]["failed"].as_u64());
-    counts.last().unwrap()
+    let mut counts = records.filter_map(|record| record["timing"]["checkpoints"]["failed"].as_u64());
+    counts.next_back().unwrap()
 }
 
 fn whole(setting: &Setting) {
