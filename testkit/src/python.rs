@@ -63,6 +63,9 @@ impl Python {
     }
 
     /// A command that starts it, for a test that follows what it does.
+    ///
+    /// # Panics
+    /// If the folder of a package has a colon in its name.
     pub fn command(&self) -> Command {
         let path =
             std::env::join_paths(&self.packages).expect("folders of packages have no colons in their names");
