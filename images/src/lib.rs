@@ -16,9 +16,9 @@
 //! only some oddities are accepted that web images often have and that show as intended, such as surplus bytes after the
 //! header.
 //!
-//! AVIF is read by libaom (feature `avif`, on unless switched off). Colours of a quarter resolution are repeated, where libavif and Pillow
-//! interpolate, so that pixels differ by a grey level on average. Sequences are refused, as are images that are made of tiles, and
-//! a turn that the container asks for is not made.
+//! AVIF is read by libaom (feature `avif`, on unless switched off). Colours at a half or a quarter of the resolution are repeated, where
+//! libavif and Pillow interpolate: in a noisy picture full of coloured edges, pixels differ by four or six grey levels on
+//! average. Sequences are refused, as are images that are made of tiles, and a turn that the container asks for is not made.
 //!
 //! JPEGs have the pixels that libjpeg-turbo gives them with the accurate transform and interpolated colours, which are Pillow's,
 //! bit for bit. The usual ones are decoded by code of ours (`baseline`), which takes less time; all others by libjpeg-turbo. Of a JPEG
