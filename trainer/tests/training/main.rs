@@ -9,6 +9,7 @@ mod invariance;
 mod locks;
 mod not_finite;
 mod observe;
+mod precision;
 mod recompute;
 mod resume;
 mod setting;
