@@ -16,16 +16,17 @@
 //! only some oddities are accepted that web images often have and that show as intended, such as surplus bytes after the
 //! header.
 //!
-//! AVIF is not read. Its decoders in Rust are either licensed in a way that would bind every user of the loader
-//! (`rav1d-safe`), an unsafe interface without a reader of the container (`rav1d`), or not finished (`oxideav-av1`); the
-//! others want a C library on the machine. Such files are of no known format here, and bad samples; convert
-//! them before they are packed.
+//! AVIF is read by libaom (feature `avif`, on unless switched off). Colours of a quarter resolution are repeated, where libavif and Pillow
+//! interpolate, so that pixels differ by a grey level on average. Sequences are refused, as are images that are made of tiles, and
+//! a turn that the container asks for is not made.
 //!
 //! JPEGs have the pixels that libjpeg-turbo gives them with the accurate transform and interpolated colours, which are Pillow's,
 //! bit for bit. The usual ones are decoded by code of ours (`baseline`), which takes less time; all others by libjpeg-turbo. Of a JPEG
 //! only the blocks are decoded that a crop needs. All bytes above its end have to be read nevertheless, since their code
 //! has no marks to start from, and that is most of the time.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod baseline;
 mod jpeg;
 mod opened;

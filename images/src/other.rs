@@ -2,9 +2,13 @@ use std::any::Any;
 use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[cfg(feature = "avif")]
+use image::ImageFormat;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder as _, ImageError, ImageReader, Limits};
 
+#[cfg(feature = "avif")]
+use super::avif;
 use super::{DecodeError, DecodeOptions, RgbImage};
 
 /// Bytes for each pixel that is accepted: four channels of 16 bits, and as much again for what decoders need beside.
@@ -39,6 +43,10 @@ fn read(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, DecodeErr
         .map_err(|error| DecodeError::Damaged { detail: error.to_string() })?;
     if reader.format().is_none() {
         return Err(DecodeError::UnknownFormat);
+    }
+    #[cfg(feature = "avif")]
+    if reader.format() == Some(ImageFormat::Avif) {
+        return avif::read(bytes, options);
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(options.max_pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(LEAST_BYTES));

@@ -9,18 +9,21 @@
 //! | [`reshard()`] | makes other shards of shards: sizes, formats, filters, duplicates |
 //! | [`index()`] | makes a manifest for tars that another program wrote |
 //! | [`verify()`] | compares a dataset with its manifest, down to every member |
-//! | [`stats()`] | counts samples and the sizes of images and captions |
+//! | [`stats()`] | counts samples, sizes of images and captions, and what became of the rows of the list |
+//! | [`inspect()`] | looks at some samples of a dataset of any size, for a page that a person reads |
 //! | [`synth::synth`] | draws a toy world to try all this on |
 //!
 //! All take a [`Progress`] to report to, and the long ones a [`Stop`] to be ended by. None reads the environment or
 //! prints; that is left to the binary.
 
+mod causes;
 mod download;
 mod duplicates;
 mod fetch;
 mod filters;
 mod hash;
 mod index;
+mod inspect;
 mod pack;
 mod picture;
 mod progress;
@@ -33,6 +36,7 @@ mod source;
 mod stats;
 mod stop;
 pub mod synth;
+mod tables;
 mod verify;
 
 pub use download::{
@@ -44,6 +48,10 @@ pub use fetch::{ClientError, FetchOptions, FetchReason};
 pub use filters::{HostList, HostListError, RowFilters};
 pub use hash::{HashColumn, HashKind};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
+pub use inspect::{
+    CaptionStats, FindError, InspectError, InspectOptions, InspectReport, Specimen, StoredMembers, Thumbnail,
+    Wanted, find_sample, inspect,
+};
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
 pub use progress::Progress;
@@ -53,7 +61,8 @@ pub use run_state::{OnExisting, RunStateError};
 pub use source::{Columns, Inputs, SourceError, Split};
 pub use stats::{Histogram, SampleStats, StatsError, StatsOptions, StatsReport, stats};
 pub use stop::Stop;
-pub use verify::{ShardVerdict, VerifyError, VerifyReport, verify};
+pub use tables::{HostCount, RowStats, TableCount, TableError};
+pub use verify::{DecodeCheck, ShardVerdict, VerifyError, VerifyOptions, VerifyReport, verify};
 
 /// Rows that did not become samples, one JSON object a line.
 pub const REJECTED_FILE: &str = "rejected.jsonl";

@@ -75,6 +75,7 @@
 //!
 //! | feature | adds | pulls in |
 //! |---|---|---|
+//! | `avif` (default) | images in AVIF | `libaom`, which takes three minutes of a processor to compile |
 //! | `tokenizer-json` (default) | `Tokenizer::from_file` | `tokenizers`, some thirty crates |
 //! | `cuda` | `buffer::PinnedAllocator` | `libloading`; no CUDA to build |
 //!

@@ -88,6 +88,11 @@ def kinds():
         "rgb.tif": (base, {}),
         "packed.tif": (base, {"compression": "tiff_lzw"}),
         "grey.tif": (base.convert("L"), {}),
+        "full.avif": (base, {"quality": 95, "subsampling": "4:4:4"}),
+        "half.avif": (base, {"quality": 95, "subsampling": "4:2:2"}),
+        "quarter.avif": (base, {"quality": 95}),
+        "grey.avif": (base.convert("L"), {"quality": 95}),
+        "rgba.avif": (rgba, {"quality": 95, "subsampling": "4:4:4"}),
     }
     for name, (image, settings) in images.items():
         image.save(folder / name, **settings)

@@ -49,8 +49,9 @@ fn crates_depend_on_each_other_only_along_the_flow_of_data() {
     assert_eq!(own("fastclip-schemas"), [""; 0]);
     assert_eq!(own("fastclip-shards"), ["schemas"]);
     assert_eq!(own("fastclip-images"), [""; 0]);
-    assert_eq!(own("fastclip-ingest"), ["images", "schemas", "shards"]);
+    assert_eq!(own("fastclip-pages"), [""; 0]);
+    assert_eq!(own("fastclip-ingest"), ["images", "pages", "schemas", "shards"]);
     assert_eq!(own("fastclip-loader"), ["images", "schemas", "shards"]);
     assert_eq!(own("fastclip-torch-ext"), [""; 0]);
-    assert_eq!(own("fastclip-trainer"), ["images", "loader", "schemas", "shards", "torch-ext"]);
+    assert_eq!(own("fastclip-trainer"), ["images", "loader", "pages", "schemas", "shards", "torch-ext"]);
 }

@@ -1,12 +1,15 @@
-//! What we write, the Python tools read: `tarfile` and `webdataset` give the same keys, bytes and captions.
+//! What we write, the Python tools read: `tarfile`, `webdataset` and OpenCLIP's pipeline give the same keys, bytes and captions.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeMap;
+use std::fs;
 
-use fastclip_testkit::{Python, TinyDataset};
-use fastclip_tests::{StoredSample, ToyWorld, read_all};
+use fastclip_loader::decode_rgb;
+use fastclip_testkit::{Pair, Python, TinyDataset, WebAnswer, WebServer, run};
+use fastclip_tests::{StoredSample, ToyWorld, ingest, read_all};
 use serde::Deserialize;
+use tempfile::TempDir;
 
 /// A sample as a Python script prints it: bytes as hexadecimal digits.
 #[derive(Debug, Deserialize)]
@@ -45,6 +48,45 @@ import json, sys, webdataset
 dataset = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode("pil").to_tuple("jpg", "txt", "cls", "json")
 print(json.dumps([[image.size, caption, cls, row["shape"]] for image, caption, cls, row in dataset]))
 "#;
+
+/// Reads shards as OpenCLIP's `--train-data` and `--val-data` do, from tars to batches. In place of transform and tokenizer, which
+/// are not about shards, pixels and characters stay what they are.
+const WITH_OPEN_CLIP: &str = r#"
+import json, sys
+import numpy, torch
+from argparse import Namespace
+from open_clip_train.data import get_wds_dataset
+
+def pixels(image):
+    return torch.from_numpy(numpy.asarray(image).copy())
+
+def characters(caption):
+    return torch.tensor([[ord(character) for character in caption.ljust(80)]])
+
+shards = "::".join(sys.argv[1:])
+args = Namespace(train_data=shards, val_data=shards, train_num_samples=None, val_num_samples=0, batch_size=3,
+                 train_data_upsampling_factors=None, seed=0, workers=0, world_size=1)
+read = {}
+for is_train in (True, False):
+    data = get_wds_dataset(args, pixels, is_train, tokenizer=characters)
+    data.set_epoch(0)
+    read["train" if is_train else "val"] = samples = []
+    for images, texts in data.dataloader:
+        for image, text in zip(images, texts):
+            caption = "".join(chr(number) for number in text.tolist()).rstrip()
+            samples.append([caption, image.numpy().tobytes().hex()])
+    if is_train:
+        read["num_samples"] = data.dataloader.num_samples
+print(json.dumps(read))
+"#;
+
+/// What OpenCLIP's pipeline gave: captions, and pixels as hexadecimal digits.
+#[derive(Debug, Deserialize)]
+struct Fed {
+    num_samples: usize,
+    train: Vec<(String, String)>,
+    val: Vec<(String, String)>,
+}
 
 /// Has the script read all shards of a dataset and compares with what our reader finds.
 fn assert_reads_the_same(script: &str, location: &str) {
@@ -98,4 +140,56 @@ fn a_packed_toy_world_decodes_in_python() {
         assert_eq!(class.to_string(), sample.text("cls"));
         assert!(sample.text("json").contains(&shape), "{sample:?}");
     }
+}
+
+/// 24 images of a real download, in shards of eight rows, of which the second and the third lack some.
+fn downloaded(folder: &TempDir) -> String {
+    let server = WebServer::start();
+    let mut list = "url,caption\n".to_owned();
+    for row in 0..30 {
+        let path = format!("/{row}.jpg");
+        let pair = Pair::new(row, 24);
+        if !(10..16).contains(&row) {
+            server.answer(&path, WebAnswer::Body(pair.jpeg));
+        }
+        list += &format!("{},\"größer, {}\"\n", server.url(&path), pair.caption);
+    }
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("list.csv"), list).unwrap();
+    let (list, output) = (path("list.csv"), path("out"));
+    let command = ["download", "--input", &list, "--output", &output, "--image-size", "16"];
+    let rules = ["--resize-mode", "keep_ratio", "--number-sample-per-shard", "8", "--allow-private-hosts"];
+    run(&mut ingest([&command[..], &rules].concat())).assert_code(0);
+    output
+}
+
+#[test]
+fn what_was_downloaded_reads_the_same_in_python() {
+    let folder = TempDir::new().unwrap();
+    let output = downloaded(&folder);
+    assert_reads_the_same(WITH_TARFILE, &output);
+    assert_reads_the_same(WITH_WEBDATASET, &output);
+}
+
+#[test]
+fn open_clips_pipeline_is_fed_by_what_was_downloaded() {
+    let folder = TempDir::new().unwrap();
+    let output = downloaded(&folder);
+    let ours = read_all(&output);
+    assert_eq!(ours.len(), 24);
+    let mut expected: Vec<_> = ours
+        .iter()
+        .map(|sample| {
+            let pixels = hex(&decode_rgb(&sample.members["jpg"]).unwrap().pixels);
+            (sample.text("txt").to_owned(), pixels)
+        })
+        .collect();
+    let printed = Python::with_open_clip_pipeline().run(WITH_OPEN_CLIP, &shards(&output, &ours));
+    let mut fed: Fed = serde_json::from_str(&printed).unwrap();
+    assert_eq!(fed.num_samples, 24, "OpenCLIP finds the number of samples in sizes.json");
+    assert_eq!(fed.val, expected, "evaluation reads in order");
+    assert_ne!(fed.train, expected, "training shuffles");
+    fed.train.sort();
+    expected.sort();
+    assert_eq!(fed.train, expected, "training has every sample once");
 }

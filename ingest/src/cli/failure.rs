@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
-use fastclip_ingest::{DownloadError, IndexError, PackError, StatsError, VerifyError};
+use fastclip_ingest::{
+    DownloadError, FindError, IndexError, InspectError, PackError, StatsError, VerifyError,
+};
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 
 use super::part::UnclearPart;
@@ -80,6 +82,18 @@ fn judge_plain(error: &anyhow::Error) -> (bool, Option<&'static str>) {
         return match error {
             StatsError::Read(error) => judge_read(error),
             _ => (false, None),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<InspectError>() {
+        return match error {
+            InspectError::Read(error) => judge_read(error),
+            _ => (false, None),
+        };
+    }
+    if let Some(error) = error.downcast_ref::<FindError>() {
+        return match error {
+            FindError::Read(error) => judge_read(error),
+            _ => (true, None),
         };
     }
     if let Some(error) = error.downcast_ref::<ReadError>() {

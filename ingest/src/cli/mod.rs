@@ -7,6 +7,7 @@ mod failure;
 mod filter_args;
 mod finish;
 mod index;
+mod inspect;
 mod pack;
 mod part;
 mod picture_args;
@@ -58,6 +59,7 @@ Examples:
   ingest index data/img2dataset
   ingest verify data/shards/train
   ingest stats data/shards/train
+  ingest inspect data/shards/train --html train.html
 
 Locations are folders or URLs: s3://, gs://, az://, http(s)://, file://. Credentials come from the
 environment (AWS_*, GOOGLE_*, AZURE_*); OBJECT_STORE_TIMEOUT and the like set the client.";
@@ -72,6 +74,7 @@ enum Command {
     Index(index::IndexArgs),
     Verify(verify::VerifyArgs),
     Stats(stats::StatsArgs),
+    Inspect(inspect::InspectArgs),
     #[command(after_help = "\
 Examples:
   ingest synth --output data/toy
@@ -92,6 +95,7 @@ impl Cli {
             Command::Index(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Stats(args) => args.run(),
+            Command::Inspect(args) => args.run(),
             Command::Synth(args) => {
                 let progress = Progress::console("drawing", "pictures");
                 let report = synth::synth(&args.into_options(), &progress);

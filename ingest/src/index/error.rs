@@ -109,6 +109,7 @@ impl IndexError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Occupied { .. } => Some("replace the manifest with --overwrite"),
+            Self::Stopped { .. } => Some("the same command goes on from there"),
             Self::Empty { .. } => Some("leave such shards out with --skip-damaged"),
             Self::Damaged { .. } => Some("keep the whole samples around the damage with --skip-damaged"),
             Self::JsonKey { .. } | Self::DuplicateId { .. } => {

@@ -1,22 +1,35 @@
 //! From tars of other programs to a dataset: `ingest index`.
 
 mod error;
+mod indexed;
+mod memory;
 mod report;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use fastclip_schemas::{Digest, MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
-use fastclip_shards::{Compression, IndexBuilder, Store};
+use fastclip_schemas::{MANIFEST_FILE, MANIFEST_FORMAT_VERSION, Manifest};
+use fastclip_shards::{Compression, ShardIndex, Store, StoreError, StoredObject};
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use error::IndexError;
 pub use report::IndexReport;
 
+use indexed::Indexed;
+use memory::{IndexMemory, IndexRecord};
+
 use crate::progress::Progress;
 use crate::runtime::runtime;
-use crate::scan::{Damage, ScannedSample, ScannedShard, scan};
+use crate::scan::{JsonKeys, ScannedShard, scan};
 use crate::stop::Stop;
+
+/// Where the sample ids came from, among the manifest's facts about the source.
+const IDS: &str = "ids";
+
+/// How many shards were taken or left out in spite of damage, among the same.
+pub(crate) const DAMAGED: &str = "damaged-shards";
 
 /// Which tars to index, and how.
 #[derive(Debug, Clone)]
@@ -36,7 +49,8 @@ pub struct IndexOptions {
 }
 
 /// Where sample ids come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum IdSource {
     /// Counted from 0, in the order of the shards' names.
     Dense,
@@ -44,9 +58,21 @@ pub enum IdSource {
     JsonKey,
 }
 
+impl IdSource {
+    /// As the command line and manifests call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::JsonKey => "json-key",
+        }
+    }
+}
+
 /// Makes indexes and a manifest for tars that another program wrote, without changing them.
 ///
-/// Every byte is read once, for the digests. The manifest is written last.
+/// Every byte is read once, for the digests. The manifest is written last; until then a record of each complete shard lies
+/// beside them, so that the same call goes on after any end without reading a shard again that has not changed since.
+/// Facts about the source that a manifest before it had are kept.
 ///
 /// # Errors
 /// On the first tar that is damaged or empty, unless these are skipped; when ids are missing or repeated; when the store
@@ -67,167 +93,121 @@ async fn index_all(
     stop: &Stop,
 ) -> Result<IndexReport, IndexError> {
     let store = &options.location;
-    let failed = |action: &str| {
-        let (location, action) = (store.location().to_owned(), action.to_owned());
-        |source| IndexError::Store { action, location, source }
-    };
-    let objects = store.list().await.map_err(failed("list the files"))?;
+    let objects = store.list().await.map_err(failed(store, "list the files"))?;
     if !options.overwrite && objects.iter().any(|object| object.name == MANIFEST_FILE) {
         return Err(IndexError::Occupied { location: store.location().to_owned() });
     }
-    let names: Vec<_> = objects
-        .into_iter()
-        .map(|object| object.name)
-        .filter(|name| Compression::is_shard_name(name))
-        .collect();
-    progress.set_total(names.len() as u64);
-    let mut scans = stream::iter(names)
-        .map(|name| async {
-            let scanned = tokio::spawn(scan(store.clone(), name.clone())).await;
-            let scanned = scanned.expect("a scan neither panics nor is cancelled");
-            scanned.map_err(failed(&format!("read `{name}`"))).map(|shard| (name, shard))
-        })
-        .buffered(options.threads.get());
-
-    let mut dataset = Indexed::new(options.ids);
-    while let Some((name, shard)) = scans.try_next().await? {
+    let memory = IndexMemory::new(options, &objects);
+    let shards: Vec<_> =
+        objects.into_iter().filter(|object| Compression::is_shard_name(&object.name)).collect();
+    progress.set_total(shards.len() as u64);
+    let mut reading =
+        stream::iter(&shards).map(|shard| read(options, &memory, shard)).buffered(options.threads.get());
+    let mut dataset = Indexed::new(options.ids, options.skip_damaged);
+    let mut num_recalled = 0;
+    let mut num_read = 0;
+    while let Some((object, read)) = reading.try_next().await? {
         if stop.is_requested() {
-            return Err(IndexError::Stopped { num_shards: dataset.shards.len() });
+            return Err(IndexError::Stopped { num_shards: num_read });
         }
+        num_read += 1;
+        let shard = match read {
+            Read::Recalled(record, index) if dataset.goes_on(&record) => {
+                dataset.add(record, index.as_ref(), &[])?;
+                num_recalled += 1;
+                progress.advance(1, 0);
+                continue;
+            }
+            // A shard before it is another one now, so that its ids are.
+            Read::Recalled(..) => scan_shard(options, object).await?,
+            Read::Scanned(shard) => shard,
+        };
         progress.advance(1, shard.num_bytes);
-        if !dataset.admit(&name, &shard, options.skip_damaged)? {
-            continue;
+        let (record, index) = dataset.index(&object.name, &shard)?;
+        dataset.add(record.clone(), index.as_ref(), &shard.samples)?;
+        if let (Some(entry), Some(index)) = (&record.entry, &index) {
+            let written = store.put(&entry.index, index.encode()).await;
+            written.map_err(failed(store, &format!("write `{}`", entry.index)))?;
         }
-        let (entry, index) = dataset.entry(&name, &shard)?;
-        store.put(&entry.index, index).await.map_err(failed(&format!("write `{}`", entry.index)))?;
-        dataset.shards.push(entry);
+        memory.remember(object, record).await.map_err(failed(store, "write what is done"))?;
     }
+    drop(reading);
     if dataset.shards.is_empty() {
         return Err(IndexError::NoShards { location: store.location().to_owned() });
     }
-    let ids = match options.ids {
-        IdSource::Dense => "dense",
-        IdSource::JsonKey => "json-key",
-    };
-    let manifest = Manifest {
-        format_version: MANIFEST_FORMAT_VERSION,
-        created_by: options.created_by.clone(),
+    let report = IndexReport {
+        location: store.location().to_owned(),
+        num_shards: dataset.shards.len(),
+        num_recalled,
         num_samples: dataset.num_samples,
         num_sample_ids: dataset.num_sample_ids,
-        shards: dataset.shards,
-        source: BTreeMap::from([("ids".to_owned(), ids.into())]),
-    };
-    store
-        .put(MANIFEST_FILE, manifest.to_json())
-        .await
-        .map_err(failed(&format!("write `{MANIFEST_FILE}`")))?;
-    Ok(IndexReport {
-        location: store.location().to_owned(),
-        num_shards: manifest.shards.len(),
-        num_samples: manifest.num_samples,
-        num_sample_ids: manifest.num_sample_ids,
         num_without_image: dataset.num_without_image,
         num_without_text: dataset.num_without_text,
         left_out: dataset.left_out,
-    })
+    };
+    let mut source = earlier_facts(store).await?;
+    source.insert(IDS.to_owned(), options.ids.name().into());
+    source.remove(DAMAGED);
+    if !report.left_out.is_empty() {
+        source.insert(DAMAGED.to_owned(), report.left_out.len().into());
+    }
+    let manifest = Manifest {
+        format_version: MANIFEST_FORMAT_VERSION,
+        created_by: options.created_by.clone(),
+        num_samples: report.num_samples,
+        num_sample_ids: report.num_sample_ids,
+        shards: dataset.shards,
+        source,
+    };
+    let written = store.put(MANIFEST_FILE, manifest.to_json()).await;
+    written.map_err(failed(store, &format!("write `{MANIFEST_FILE}`")))?;
+    memory.forget(&shards).await.map_err(failed(store, "remove what an earlier run left"))?;
+    Ok(report)
 }
 
-/// The dataset so far.
-struct Indexed {
-    ids: IdSource,
-    seen_ids: HashSet<u64>,
-    shards: Vec<ShardEntry>,
-    num_samples: u64,
-    num_sample_ids: u64,
-    num_without_image: u64,
-    num_without_text: u64,
-    left_out: Vec<String>,
+/// What is known of a shard.
+enum Read {
+    /// By what an earlier run left.
+    Recalled(IndexRecord, Option<ShardIndex>),
+    Scanned(ScannedShard),
 }
 
-impl Indexed {
-    fn new(ids: IdSource) -> Self {
-        Self {
-            ids,
-            seen_ids: HashSet::new(),
-            shards: Vec::new(),
-            num_samples: 0,
-            num_sample_ids: 0,
-            num_without_image: 0,
-            num_without_text: 0,
-            left_out: Vec::new(),
-        }
-    }
+async fn read<'a>(
+    options: &IndexOptions,
+    memory: &IndexMemory<'_>,
+    shard: &'a StoredObject,
+) -> Result<(&'a StoredObject, Read), IndexError> {
+    let recalled = memory.recall(shard).await;
+    let recalled = recalled.map_err(failed(&options.location, "read what an earlier run left"))?;
+    Ok((
+        shard,
+        match recalled {
+            Some((record, index)) => Read::Recalled(record, index),
+            None => Read::Scanned(scan_shard(options, shard).await?),
+        },
+    ))
+}
 
-    /// Whether a shard has samples that can be used.
-    fn admit(&mut self, name: &str, shard: &ScannedShard, skip_damaged: bool) -> Result<bool, IndexError> {
-        let num_samples = shard.samples.len();
-        let problem = match &shard.damage {
-            // A file without a single byte is called empty, not cut.
-            Some(damage) if shard.num_bytes > 0 => {
-                let (shard, num_samples) = (name.to_owned(), damage.num_before);
-                IndexError::Damaged { shard, num_samples, source: damage.cause.clone() }
-            }
-            _ if num_samples == 0 => IndexError::Empty { shard: name.to_owned(), num_bytes: shard.num_bytes },
-            _ => return Ok(true),
-        };
-        if !skip_damaged {
-            return Err(problem);
-        }
-        let more = shard.damage.as_ref().map(|Damage { cause, num_after, .. }| match num_after {
-            0 => format!(": {cause}"),
-            _ => format!(": {cause}; {num_after} whole samples follow it"),
-        });
-        self.left_out.push(format!("{problem}{}", more.unwrap_or_default()));
-        Ok(num_samples > 0)
-    }
+async fn scan_shard(options: &IndexOptions, shard: &StoredObject) -> Result<ScannedShard, IndexError> {
+    let json_keys = match options.ids {
+        IdSource::Dense => JsonKeys::Ignore,
+        IdSource::JsonKey => JsonKeys::Read,
+    };
+    let scanned = tokio::spawn(scan(options.location.clone(), shard.name.clone(), json_keys, ())).await;
+    let scanned = scanned.expect("a scan neither panics nor is cancelled");
+    let (scanned, ()) = scanned.map_err(failed(&options.location, &format!("read `{}`", shard.name)))?;
+    Ok(scanned)
+}
 
-    fn entry(&mut self, name: &str, shard: &ScannedShard) -> Result<(ShardEntry, Vec<u8>), IndexError> {
-        let mut index = IndexBuilder::default();
-        let mut first_sample_id = SampleId(u64::MAX);
-        for sample in &shard.samples {
-            let id = self.next_id(name, sample)?;
-            let span = &sample.span;
-            if !index.push(id, &span.key, span.start..span.end) {
-                let (shard, key, offset) = (name.to_owned(), span.key.clone(), span.start);
-                return Err(IndexError::SampleSize { shard, key, offset });
-            }
-            first_sample_id = first_sample_id.min(id);
-            self.num_samples += 1;
-            self.num_sample_ids = self.num_sample_ids.max(id.0 + 1);
-            self.num_without_image += u64::from(!sample.has_image());
-            self.num_without_text += u64::from(!sample.has_text_or_class());
-        }
-        let num_samples = index.len();
-        let index = index.finish(shard.tar_bytes).encode();
-        let entry = ShardEntry {
-            name: name.to_owned(),
-            index: format!("{}.idx", name.strip_suffix(".tar").unwrap_or(name)),
-            num_samples,
-            num_bytes: shard.num_bytes,
-            digest: shard.digest,
-            index_digest: Digest(*blake3::hash(&index).as_bytes()),
-            first_sample_id,
-        };
-        Ok((entry, index))
-    }
+/// What a manifest that is to be replaced says about the source. A better list of shards does not change where they came from.
+async fn earlier_facts(store: &Store) -> Result<BTreeMap<String, Value>, IndexError> {
+    let text = store.get_if_there(MANIFEST_FILE).await;
+    let text = text.map_err(failed(store, &format!("read `{MANIFEST_FILE}`")))?;
+    let manifest = text.and_then(|text| Manifest::from_json(&text).ok());
+    Ok(manifest.map(|manifest| manifest.source).unwrap_or_default())
+}
 
-    fn next_id(&mut self, shard: &str, sample: &ScannedSample) -> Result<SampleId, IndexError> {
-        if self.ids == IdSource::Dense {
-            return Ok(SampleId(self.num_samples));
-        }
-        let (shard, key, offset) = (shard.to_owned(), sample.span.key.clone(), sample.span.start);
-        let id = match &sample.json_key {
-            Some(Ok(u64::MAX)) => Err(format!("its `key` is {}, which leaves no room for another", u64::MAX)),
-            Some(found) => found.clone(),
-            None => Err("it has no JSON member".to_owned()),
-        };
-        let id = match id {
-            Ok(id) => SampleId(id),
-            Err(problem) => return Err(IndexError::JsonKey { shard, key, offset, problem }),
-        };
-        if !self.seen_ids.insert(id.0) {
-            return Err(IndexError::DuplicateId { shard, key, offset, id });
-        }
-        Ok(id)
-    }
+fn failed(store: &Store, action: &str) -> impl FnOnce(StoreError) -> IndexError + use<> {
+    let (location, action) = (store.location().to_owned(), action.to_owned());
+    |source| IndexError::Store { action, location, source }
 }

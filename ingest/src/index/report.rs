@@ -11,6 +11,8 @@ pub struct IndexReport {
     pub location: String,
     /// Shards in the manifest.
     pub num_shards: usize,
+    /// Shards that an earlier run had read.
+    pub num_recalled: usize,
     /// Samples in all of them.
     pub num_samples: u64,
     /// One more than the largest id.
@@ -27,6 +29,9 @@ impl fmt::Display for IndexReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { location, num_shards, num_samples, num_sample_ids, .. } = self;
         write!(f, "indexed {num_samples} samples in {num_shards} shards of `{location}`")?;
+        if self.num_recalled > 0 {
+            write!(f, ", {} of which an earlier run had read", self.num_recalled)?;
+        }
         if self.num_without_image > 0 {
             write!(f, "\n{} samples have no image", self.num_without_image)?;
         }

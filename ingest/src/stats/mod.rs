@@ -5,17 +5,22 @@ mod report;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::Arc;
 
-use fastclip_images::{DecoderError, ImageDecoder};
+use fastclip_images::DecoderError;
 use fastclip_shards::{Compression, Dataset, ReadError, ShardIndex};
 use futures::{StreamExt, TryStreamExt, stream};
+use instant_clip_tokenizer::Tokenizer;
 
 pub use histogram::Histogram;
 pub use report::{SampleStats, StatsReport};
 
+pub(crate) use report::SampleReader;
+
 use crate::progress::Progress;
 use crate::runtime::runtime;
 use crate::stop::Stop;
+use crate::tables::{RowCounter, StoredTable, TableError, find_tables, read_table};
 
 /// Bytes of a shard that are asked for at once; a larger sample is read whole.
 const READ_BYTES: u64 = 32 << 20;
@@ -38,6 +43,9 @@ pub enum StatsError {
     /// A shard cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A table beside a shard cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// No decoder could be set up.
     #[error("could not read images")]
     Decoder(#[from] DecoderError),
@@ -85,11 +93,12 @@ async fn stats_all(
     let shards = &dataset.manifest().shards;
     let chosen = choose(shards.len(), options.num_shards, options.seed);
     progress.set_total(chosen.len() as u64);
+    let tokenizer = Arc::new(Tokenizer::new());
     let mut read = stream::iter(chosen.clone())
         .map(|shard| {
-            let dataset = dataset.clone();
+            let (dataset, tokenizer) = (dataset.clone(), Arc::clone(&tokenizer));
             async move {
-                let read = tokio::spawn(async move { read_shard(&dataset, shard).await }).await;
+                let read = tokio::spawn(async move { read_shard(&dataset, shard, tokenizer).await }).await;
                 read.expect("reading neither panics nor is cancelled")
             }
         })
@@ -104,6 +113,8 @@ async fn stats_all(
             return Err(StatsError::Stopped { num_read, num_shards: chosen.len() });
         }
     }
+    let tables = find_tables(dataset, &chosen).await;
+    let rows = count_rows(tables, options.threads).await?.finish();
     let sampled = (chosen.len() < shards.len())
         .then(|| chosen.iter().map(|shard| shards[*shard].name.clone()).collect());
     Ok(StatsReport {
@@ -111,11 +122,12 @@ async fn stats_all(
         num_shards: shards.len(),
         sampled_shards: sampled,
         samples,
+        rows,
     })
 }
 
 /// Numbers of the shards to read, rising. The same for the same seed, whatever the machine.
-fn choose(num_shards: usize, wanted: Option<NonZeroUsize>, seed: u64) -> Vec<usize> {
+pub(crate) fn choose(num_shards: usize, wanted: Option<NonZeroUsize>, seed: u64) -> Vec<usize> {
     let mut shards: Vec<usize> = (0..num_shards).collect();
     if let Some(wanted) = wanted {
         shards.sort_by_cached_key(|shard| {
@@ -128,12 +140,37 @@ fn choose(num_shards: usize, wanted: Option<NonZeroUsize>, seed: u64) -> Vec<usi
     shards
 }
 
-async fn read_shard(dataset: &Dataset, shard: usize) -> Result<SampleStats, StatsError> {
+/// Counts the rows of tables.
+pub(crate) async fn count_rows(
+    tables: Vec<StoredTable>,
+    threads: NonZeroUsize,
+) -> Result<RowCounter, TableError> {
+    let count = |table: StoredTable| async move {
+        let counted = tokio::spawn(async move {
+            let mut counter = RowCounter::new();
+            counter.begin(&table.name);
+            read_table(&table, |row| counter.add(row)).await.map(|_| counter)
+        });
+        counted.await.expect("counting neither panics nor is cancelled")
+    };
+    let all = stream::iter(tables).map(count).buffered(threads.get());
+    let merge = |mut all: RowCounter, one| async move {
+        all.merge(one);
+        Ok(all)
+    };
+    all.try_fold(RowCounter::new(), merge).await
+}
+
+async fn read_shard(
+    dataset: &Dataset,
+    shard: usize,
+    tokenizer: Arc<Tokenizer>,
+) -> Result<SampleStats, StatsError> {
     let index = dataset.index(shard).await?;
     // Each read of a compressed shard starts at its first byte, so there is one.
     let is_compressed = Compression::of(&dataset.manifest().shards[shard].name).is_some();
     let read_bytes = if is_compressed { u64::MAX } else { READ_BYTES };
-    let mut decoder = ImageDecoder::new()?;
+    let mut reader = SampleReader::new(tokenizer)?;
     let mut stats = SampleStats::new();
     let mut next = 0;
     while next < index.len() {
@@ -142,10 +179,9 @@ async fn read_shard(dataset: &Dataset, shard: usize) -> Result<SampleStats, Stat
         let run = dataset.fetch(shard, &index, piece).await?;
         stats.num_bytes += run.num_bytes() as u64;
         for position in run.samples() {
-            stats.num_samples += 1;
             match run.sample(position) {
-                Ok(sample) => stats.add(&sample, &mut decoder),
-                Err(_) => stats.num_damaged += 1,
+                Ok(sample) => stats.add(&sample, &mut reader),
+                Err(_) => stats.add_damaged(),
             }
         }
     }

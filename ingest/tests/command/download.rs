@@ -221,6 +221,27 @@ fn rows_that_break_a_rule_are_counted_and_never_asked_for() {
 }
 
 #[test]
+fn stats_tell_why_rows_failed_and_verify_compares_tables() {
+    let scratch = Scratch::new();
+    let server = WebServer::start();
+    list(&scratch, &server, 30);
+    scratch.ingest_well(&download("out", &[]));
+    let printed = scratch.ingest_well(&["stats", "out", "--json", "stats.json"]).stdout;
+    assert!(printed.contains("\n26 of 30 rows in 4 tables became samples: 86.7 %\n"), "{printed}");
+    assert!(printed.contains("  http_404\n") && printed.contains(" 86.7 % succeed  127.0.0.1"), "{printed}");
+    let rows = &json(&std::fs::read(scratch.path("stats.json")).unwrap())["rows"];
+    assert_eq!((&rows["num_rows"], &rows["failures"][0][1]), (&30.into(), &4.into()));
+    scratch.ingest_well(&["verify", "out"]);
+
+    let other = std::fs::read(scratch.path("out/00003.parquet")).unwrap();
+    scratch.write("out/00002.parquet", other);
+    let ran = scratch.ingest(&["verify", "out"]);
+    assert_eq!(ran.code, Some(1));
+    let expected = "00002.tar: has 7 samples, its table `00002.parquet` says ";
+    assert!(ran.stdout.starts_with(expected), "{}", ran.stdout);
+}
+
+#[test]
 fn images_are_compared_with_the_hash_of_the_list() {
     let (scratch, server) = (Scratch::new(), WebServer::start());
     let md5 =

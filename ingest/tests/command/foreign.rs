@@ -52,6 +52,69 @@ fn tars_of_others_become_a_dataset_without_being_changed() {
         "error: `foreign` already has a `manifest.json`\nhint: replace the manifest with --overwrite\n"
     );
     scratch.ingest_well(&["index", "foreign", "--overwrite"]);
+    assert!(!scratch.path("foreign/index-state").exists(), "nothing is left but indexes and manifest");
+}
+
+/// Indexes, and kills it when so many shards are remembered. What is left is a dataset that is not finished.
+fn kill_after(scratch: &Scratch, num_remembered: usize) {
+    // The last shard is a hole of a TiB: the command is still reading it when it is killed.
+    let hole = scratch.path("foreign/99999.tar");
+    fs::File::create(&hole).unwrap().set_len(1 << 40).unwrap();
+    let mut child = scratch.command(&["index", "foreign", "--threads", "1"]).spawn().unwrap();
+    let remembered = || fs::read_dir(scratch.path("foreign/index-state")).map_or(0, Iterator::count);
+    while remembered() < num_remembered {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(hole).unwrap();
+    assert!(!scratch.path("foreign/manifest.json").exists());
+}
+
+#[test]
+fn a_killed_run_goes_on_without_reading_a_shard_again() {
+    let scratch = Scratch::new();
+    for shard in 0..6 {
+        scratch.write(&format!("foreign/{shard:05}.tar"), foreign_tar(5 * shard..5 * shard + 5, false));
+    }
+    kill_after(&scratch, 4);
+    let ran = scratch.ingest_well(&["index", "foreign"]);
+    let recalled: usize = ran.stdout.split(", ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!((3..=6).contains(&recalled), "{}", ran.stdout);
+    let resumed = scratch.files("foreign");
+    scratch.ingest_well(&["index", "foreign", "--overwrite"]);
+    assert_eq!(resumed, scratch.files("foreign"), "an interruption does not show in the dataset");
+    scratch.ingest_well(&["verify", "foreign"]);
+}
+
+#[test]
+fn a_shard_that_changed_since_is_read_again_and_so_are_those_whose_ids_move() {
+    let scratch = Scratch::new();
+    for shard in 0..4 {
+        scratch.write(&format!("foreign/{shard:05}.tar"), foreign_tar(5 * shard..5 * shard + 5, false));
+    }
+    kill_after(&scratch, 4);
+    scratch.write("foreign/00001.tar", foreign_tar(5..7, false));
+    let ran = scratch.ingest_well(&["index", "foreign"]);
+    let expected = "indexed 17 samples in 4 shards of `foreign`, 1 of which an earlier run had read\n";
+    assert_eq!(ran.stdout, expected);
+    let first_ids: Vec<_> =
+        manifest(&scratch.path("foreign")).shards.iter().map(|shard| shard.first_sample_id.0).collect();
+    assert_eq!(first_ids, [0, 5, 7, 12]);
+    scratch.ingest_well(&["verify", "foreign"]);
+}
+
+#[test]
+fn replacing_a_manifest_keeps_what_it_says_about_the_source() {
+    let scratch = Scratch::new();
+    scratch.pairs(5);
+    scratch.ingest_well(&["pack", "--input", "pairs/table.jsonl", "--output", "out"]);
+    let before = manifest(&scratch.path("out")).source;
+    scratch.ingest_well(&["index", "out", "--overwrite"]);
+    let after = manifest(&scratch.path("out")).source;
+    assert!(before.contains_key("pack") && before.iter().all(|(name, fact)| after[name] == *fact));
+    assert_eq!(after["ids"], "dense");
 }
 
 #[test]
@@ -109,7 +172,9 @@ fn a_cut_tar_is_refused_at_its_byte_or_kept_up_to_there() {
 
     let ran = scratch.ingest_well(&["index", "foreign", "--skip-damaged"]);
     assert!(
-        ran.stdout.starts_with("indexed 7 samples in 2 shards of `foreign`\nshard `00001.tar` is damaged"),
+        ran.stdout.starts_with(
+            "indexed 7 samples in 2 shards of `foreign`, 1 of which an earlier run had read\nshard `00001.tar` is damaged"
+        ),
         "{}",
         ran.stdout
     );

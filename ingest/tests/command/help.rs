@@ -11,9 +11,19 @@ fn the_help_names_every_command() {
 
 #[test]
 fn the_help_of_each_command_is_complete_and_grouped() {
-    for command in
-        ["download", "finish", "retry", "pack", "reshard", "index", "verify", "stats", "synth", "completions"]
-    {
+    for command in [
+        "download",
+        "finish",
+        "retry",
+        "pack",
+        "reshard",
+        "index",
+        "verify",
+        "stats",
+        "inspect",
+        "synth",
+        "completions",
+    ] {
         insta::assert_snapshot!(format!("help-{command}"), help(&[command]));
     }
 }

@@ -8,6 +8,7 @@ mod foreign;
 mod formats;
 mod help;
 mod inputs;
+mod inspect;
 mod kills;
 mod launchers;
 mod object_store;

@@ -2,8 +2,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use fastclip_ingest::{
-    Columns, DuplicateOptions, IdSource, IndexOptions, Limits, OnExisting, PackError, PackOptions, Progress,
-    RunStateError, Stop, index, pack, verify,
+    Columns, DecodeCheck, DuplicateOptions, IdSource, IndexOptions, Limits, OnExisting, PackError,
+    PackOptions, Progress, RunStateError, Stop, VerifyOptions, index, pack, verify,
 };
 use fastclip_shards::{Dataset, Store};
 use object_store::memory::InMemory;
@@ -50,7 +50,8 @@ fn an_object_store_is_an_output_like_a_folder() {
         "{refused}"
     );
     let dataset = block_on(Dataset::from_store(store.clone(), "manifest.json")).unwrap();
-    let report = verify(&dataset, NonZeroUsize::MIN, &progress, &stop).unwrap();
+    let options = VerifyOptions { decode: DecodeCheck::All, threads: NonZeroUsize::MIN };
+    let report = verify(&dataset, &options, &progress, &stop).unwrap();
     assert!(report.check().is_ok(), "{report}");
 
     // The same tars, indexed as if they were another program's, give the same indexes.

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::figures::{count, escaped, measure, percent, short_count};
+use fastclip_pages::{count, escaped, measure, percent};
+
+use super::figures::short_count;
 
 /// A curve.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use fastclip_pages::{count, duration, escaped, measure, percent};
+
 use super::chart::{Along, Chart, Density, NUM_COLOURS, Series, Unit};
-use super::figures::{count, duration, escaped, measure, percent};
-use super::page::{evals, head, trains};
+use super::page::{self, evals, trains};
 use super::{CONFIG_FILE, ReportError, read_if_there};
 use crate::files;
 use crate::metrics::{EvalRecord, Record, RunInfo, TrainRecord, read_metrics};
@@ -61,8 +62,7 @@ impl Run {
 }
 
 fn page(runs: &[Run]) -> String {
-    let mut html = head("Comparison of runs");
-    html += &format!(
+    let mut html = format!(
         "<header><p class=\"brand\">FastCLIP training report</p><h1>{} runs compared</h1>\
          <p class=\"lead\">Curves run over the samples seen, so that runs with other batches can be compared.</p></header>\n",
         runs.len()
@@ -76,7 +76,7 @@ fn page(runs: &[Run]) -> String {
         }
     }
     html += &differences(runs);
-    html + "</main>\n</body>\n</html>\n"
+    page::page("Comparison of runs", &html)
 }
 
 /// Which of some values is best.

@@ -1,9 +1,9 @@
 //! Held-out images beside what the model says about them.
 
+use fastclip_pages::{count, escaped, measure, percent};
 use fastclip_shards::{Dataset, ReadError};
 
 use super::ReportError;
-use super::figures::{count, escaped, measure, percent};
 use super::thumbnail::MEDIA_TYPES;
 use crate::eval::{ImagePrediction, Predictions};
 

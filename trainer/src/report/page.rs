@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use fastclip_pages::{count, duration, escaped, measure, percent};
+
 use super::chart::{Along, Chart, Density, Series, Unit};
-use super::figures::{count, duration, escaped, measure, percent, times_chance};
+use super::figures::times_chance;
 use super::gallery;
 use crate::eval::{Predictions, Recall, Retrieval};
 use crate::metrics::{EvalRecord, Record, RunInfo, TrainRecord};
@@ -20,17 +22,9 @@ pub(super) struct Page<'a> {
     pub(super) dataset: &'a str,
 }
 
-/// Begins a page, up to where its contents start.
-pub(super) fn head(title: &str) -> String {
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" \
-         content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
-         <title>{title} · FastCLIP</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n",
-        title = escaped(title),
-        style = include_str!("style.css")
-    )
+/// A page of ours with this content.
+pub(super) fn page(title: &str, body: &str) -> String {
+    fastclip_pages::Page { title, style: include_str!("style.css"), body }.to_html()
 }
 
 /// A figure at the top of the page.
@@ -46,8 +40,7 @@ struct Headline {
 impl Page<'_> {
     /// Writes the page.
     pub(super) fn to_html(&self) -> String {
-        let mut html = head(&self.info.name);
-        html += &self.header();
+        let mut html = self.header();
         html += "<section class=\"headlines\">\n";
         html += &self.headlines().iter().map(Headline::to_html).collect::<String>();
         html += "</section>\n";
@@ -65,7 +58,7 @@ impl Page<'_> {
             html += "</section>\n";
         }
         html += &self.facts();
-        html + "</main>\n</body>\n</html>\n"
+        page(&self.info.name, &html)
     }
 
     fn header(&self) -> String {

@@ -1,7 +1,5 @@
 //! Images small enough to be part of a page.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use fastclip_loader::{Augmentation, ImageTransformer, Transform, decode_rgb};
 use fastclip_schemas::SampleId;
 use turbojpeg::{Image, PixelFormat, Subsamp};
@@ -24,8 +22,8 @@ const QUALITY: i32 = 82;
 pub(super) fn data_url(media: &str, bytes: &[u8]) -> String {
     let shrunk = if bytes.len() > MAX_BYTES { shrink(bytes) } else { None };
     match shrunk {
-        Some(Picture { jpeg, .. }) => format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)),
-        None => format!("data:{media};base64,{}", STANDARD.encode(bytes)),
+        Some(Picture { jpeg, .. }) => fastclip_pages::data_url("image/jpeg", &jpeg),
+        None => fastclip_pages::data_url(media, bytes),
     }
 }
 
@@ -49,6 +47,8 @@ pub(super) fn shrink(bytes: &[u8]) -> Option<Picture> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use fastclip_testkit::Pair;
 
     use super::*;
