@@ -44,7 +44,7 @@ pub use download::{
     RetryReport, UrlColumns, download, finish, retry,
 };
 pub use duplicates::DuplicateOptions;
-pub use fetch::{ClientError, FetchOptions, FetchReason};
+pub use fetch::{ClientError, DnsOptions, FetchOptions, FetchReason, Outage};
 pub use filters::{HostList, HostListError, RowFilters};
 pub use hash::{HashColumn, HashKind};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
@@ -54,7 +54,7 @@ pub use inspect::{
 };
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
-pub use progress::Progress;
+pub use progress::{LogFormat, Progress, ProgressError, ProgressOptions, ProgressSnapshot};
 pub use rejection::{Reason, Rejection, RejectionCounts};
 pub use reshard::{ReshardOptions, reshard};
 pub use run_state::{OnExisting, RunStateError};

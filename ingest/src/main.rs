@@ -11,8 +11,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(refused) => return cli::report_arguments(&refused),
     };
+    let format = cli.log_format();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::report(&error),
+        Err(error) => cli::report(&error, format),
     }
 }

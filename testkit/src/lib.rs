@@ -8,6 +8,8 @@
 //! | have a store fail at a chosen request or byte | [`FaultyStore`], [`Gate`] |
 //! | have a real S3 server, sound or faulty | [`S3Server`] |
 //! | have a web server that does everything wrong | [`WebServer`] |
+//! | have one with TLS and HTTP/2 | [`TlsServer`] |
+//! | say what the names of hosts are | [`DnsServer`] |
 //! | run a program of this workspace | [`binary`], [`run`] |
 //! | run it as several ranks | [`Ranks`] |
 //! | ask Python what it makes of our files | [`Python`] |
@@ -17,6 +19,7 @@
 //! none is skipped.
 
 mod dataset;
+mod dns_server;
 mod faulty_store;
 mod gate;
 mod mutation;
@@ -25,9 +28,11 @@ mod process;
 mod python;
 mod ranks;
 mod s3_server;
+mod tls_server;
 mod web_server;
 
 pub use dataset::TinyDataset;
+pub use dns_server::{DnsAnswer, DnsServer};
 pub use faulty_store::{Fault, FaultyStore, Request, RequestKind};
 pub use gate::Gate;
 pub use mutation::Mutation;
@@ -36,4 +41,5 @@ pub use process::{Finished, binary, run};
 pub use python::Python;
 pub use ranks::{Ranks, RunningRanks, free_port};
 pub use s3_server::{S3Fault, S3Request, S3Server};
+pub use tls_server::{Certificate, TlsRequest, TlsServer};
 pub use web_server::{WebAnswer, WebServer};

@@ -59,12 +59,17 @@ impl Python {
     /// Runs a script that may fail.
     #[track_caller]
     pub fn try_run<A: AsRef<OsStr>>(&self, script: &str, arguments: &[A]) -> Finished {
+        run(self.command().arg("-c").arg(script).args(arguments))
+    }
+
+    /// A command that starts it, for a test that follows what it does.
+    pub fn command(&self) -> Command {
         let path =
             std::env::join_paths(&self.packages).expect("folders of packages have no colons in their names");
         // Packages of the user must not decide whether a test passes.
         let mut command = Command::new("python3");
-        command.arg("-s").arg("-c").arg(script).args(arguments).env("PYTHONPATH", path);
-        run(&mut command)
+        command.arg("-s").env("PYTHONPATH", path);
+        command
     }
 }
 

@@ -32,9 +32,9 @@ pub struct Ranks {
 }
 
 impl Ranks {
-    /// So many ranks on a free port, with two minutes for everything.
+    /// So many ranks on a free port, with ten minutes for everything: on a busy machine a process may take one to start.
     pub fn new(world_size: usize) -> Self {
-        Self { world_size, port: free_port(), deadline: Duration::from_secs(120), left_out: Vec::new() }
+        Self { world_size, port: free_port(), deadline: Duration::from_secs(600), left_out: Vec::new() }
     }
 
     /// Lets rank 0 listen on this port.
@@ -98,6 +98,24 @@ impl RunningRanks {
     pub fn kill(&mut self, rank: usize) {
         let process = self.processes.iter_mut().find(|process| process.rank == rank);
         process.expect("the rank was started").kill();
+    }
+
+    /// Sends a rank a signal by its name, as in `TERM`.
+    ///
+    /// # Panics
+    /// If there is no such rank, or the signal cannot be sent.
+    pub fn signal(&self, rank: usize, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.id(rank).to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "could not send {name} to rank {rank}");
+    }
+
+    /// The process of a rank.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn id(&self, rank: usize) -> u32 {
+        let process = self.processes.iter().find(|process| process.rank == rank);
+        process.expect("the rank was started").child.id()
     }
 
     /// Kills all ranks at once.

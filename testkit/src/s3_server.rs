@@ -34,6 +34,8 @@ const SECRET_KEY: &str = "a-secret-key";
 pub enum S3Fault {
     /// The server answers 500 and does nothing.
     InternalError,
+    /// The server answers 403, as for lack of rights, and does nothing.
+    Denied,
     /// After so many bytes of the body the connection breaks.
     CutAfter(usize),
     /// The answer lacks so many bytes at its end, and its header agrees with that.
@@ -216,6 +218,7 @@ async fn answer(
     };
     match fault {
         Some(S3Fault::InternalError) => return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR)),
+        Some(S3Fault::Denied) => return Ok(plain(StatusCode::FORBIDDEN)),
         Some(S3Fault::Silence) => std::future::pending::<()>().await,
         _ => {}
     }
@@ -227,7 +230,7 @@ async fn answer(
         }
     };
     Ok(match fault {
-        None | Some(S3Fault::InternalError | S3Fault::Silence) => response,
+        None | Some(S3Fault::InternalError | S3Fault::Denied | S3Fault::Silence) => response,
         Some(fault) => spoil(response, fault, cut).await,
     })
 }
@@ -277,7 +280,7 @@ async fn spoil(response: Response<Body>, fault: S3Fault, cut: watch::Sender<bool
             });
             Body::http_body_unsync(StreamBody::new(pieces))
         }
-        S3Fault::InternalError | S3Fault::Silence => unreachable!("these have no body"),
+        S3Fault::InternalError | S3Fault::Denied | S3Fault::Silence => unreachable!("these have no body"),
     };
     Response::from_parts(head, body)
 }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,12 +13,16 @@ pub enum WebAnswer {
     Body(Vec<u8>),
     /// This status, these headers, this body. The length is right.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// 200, and a length that is less than the body's.
+    Overlong(Vec<u8>, usize),
     /// 200, a length of so many bytes more than the body has, and the end of the connection behind it.
     Cut(Vec<u8>, usize),
     /// One byte of a long body at a time, with a pause after each.
     Dripping(Duration),
     /// A body without end, as fast as it is read.
     Endless,
+    /// Headers without end, as fast as they are read.
+    EndlessHead,
     /// Nothing, ever. The connection stays open.
     Silence,
     /// Bytes that are no HTTP.
@@ -47,7 +51,15 @@ impl WebServer {
     /// # Panics
     /// When there is no port left.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine is free");
+        Self::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts a server on another address of this machine, all of which begin with 127.
+    ///
+    /// # Panics
+    /// When there is no port left.
+    pub fn start_on(address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a port of this machine is free");
         let address = listener.local_addr().expect("the listener is bound");
         let shared = Arc::<Shared>::default();
         let server = Self { address, shared: Arc::clone(&shared) };
@@ -128,6 +140,17 @@ fn respond(mut connection: TcpStream, answer: WebAnswer, shared: &Shared) -> std
         WebAnswer::Cut(body, missing) => {
             connection.write_all(head(200, body.len() + missing, &[]).as_bytes())?;
             connection.write_all(&body)
+        }
+        WebAnswer::Overlong(body, length) => {
+            connection.write_all(head(200, length, &[]).as_bytes())?;
+            connection.write_all(&body)
+        }
+        WebAnswer::EndlessHead => {
+            connection.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            while is_open() {
+                connection.write_all(b"X-More: and more of the same\r\n")?;
+            }
+            Ok(())
         }
         WebAnswer::Dripping(pause) => {
             connection.write_all(head(200, 5000, &[]).as_bytes())?;

@@ -11,7 +11,7 @@ use crate::config::RunConfig;
 use crate::distributed::Alone;
 use crate::model::ModelCost;
 use crate::run::{Extent, RunError, build};
-use crate::step::{Inputs, StepReport, Trainer};
+use crate::step::{Inputs, Message, StepReport, Trainer};
 
 /// Batches that steps take in turn.
 const NUM_BATCHES: usize = 4;
@@ -102,7 +102,7 @@ struct Bench {
 impl Bench {
     fn step(&mut self) -> Result<StepReport, RunError> {
         let batch = &self.batches[self.trainer.step as usize % self.batches.len()];
-        Ok(self.trainer.step(&batch.inputs(), None, &self.comm)?)
+        Ok(self.trainer.step(&batch.inputs(), Message::default(), &self.comm)?)
     }
 }
 

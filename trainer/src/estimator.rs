@@ -31,6 +31,16 @@ impl Dealing {
         let (rank, world_size) = (self.rank as u64, self.world_size as u64);
         self.num_ids.saturating_sub(rank).div_ceil(world_size)
     }
+
+    /// Returns whether the shard of `rank` among `world_size` can hold rows of this one: an id is of both if it leaves
+    /// the right remainders by both numbers of ranks, which it can if the remainders agree by what the numbers share.
+    pub fn shares_rows_with(&self, rank: usize, world_size: usize) -> bool {
+        let (mut shared, mut rest) = (self.world_size, world_size);
+        while rest != 0 {
+            (shared, rest) = (rest, shared % rest);
+        }
+        self.rank % shared == rank % shared
+    }
 }
 
 /// One rank's shard of a table with some columns for each sample.
@@ -253,14 +263,15 @@ mod tests {
     fn shards_of_one_world_restore_a_world_of_another_size() {
         let ids: Vec<i64> = (0..10).filter(|id| id % 3 != 1).collect();
         let values: Vec<f64> = ids.iter().map(|&id| id as f64 + 0.5).collect();
-        for (from, to) in [(1, 4), (4, 2), (2, 3), (3, 1)] {
+        for (from, to) in [(1, 4), (4, 2), (2, 3), (3, 1), (4, 4), (6, 4)] {
             let mut old = world(10, from);
             for table in &mut old {
                 table.store(&Tensor::from_slice(&ids), &pairs(&values));
             }
             let mut new = world(10, to);
             for table in &mut new {
-                for shard in &old {
+                let dealing = table.dealing();
+                for shard in old.iter().filter(|shard| dealing.shares_rows_with(shard.dealing().rank, from)) {
                     table.adopt(&shard.owned(), shard.dealing()).unwrap();
                 }
             }

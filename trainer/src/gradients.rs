@@ -2,8 +2,8 @@
 //!
 //! Gradients lie in buckets, and each bucket is summed while backward still computes the next ([`Gradients`]). One small
 //! all-reduce follows with what ranks must agree on anyway ([`Contribution`]): the reported values, whose gradients are not
-//! finite, and whether somebody was asked to stop. That is a few bytes, where collectives of their own would cost their
-//! latency in every step.
+//! finite, whether somebody was asked to stop, and whose part of a checkpoint is written. That is a few bytes, where
+//! collectives of their own would cost their latency in every step.
 
 use std::num::NonZeroUsize;
 
@@ -87,7 +87,7 @@ impl Gradients {
     /// # Errors
     /// When ranks cannot reach each other.
     pub fn agree(&self, contribution: Contribution, comm: &dyn Communicator) -> Result<Agreement, CommError> {
-        let Contribution { values, stop } = contribution;
+        let Contribution { values, stop, part } = contribution;
         let largest = self.buckets.largest();
         let options = (largest.kind(), largest.device());
         let values = Tensor::stack(&values.into_array().map(|value| value.to_kind(options.0)), 0);
@@ -96,7 +96,10 @@ impl Gradients {
         if let Some(stop) = stop {
             let _ = marks.get(stop as i64).fill_(1.0);
         }
-        marks.get((NUM_STOPS + comm.rank()) as i64).copy_(&is_finite.logical_not());
+        // No other rank writes here, so that sums of powers of two tell as many things.
+        let mut own = marks.get((NUM_STOPS + comm.rank()) as i64);
+        own.copy_(&is_finite.logical_not());
+        let _ = own.g_add_scalar_(f64::from(part as u8));
         let shared = Tensor::cat(&[values, marks], 0);
         comm.all_reduce_sum(&shared)?;
 
@@ -107,13 +110,20 @@ impl Gradients {
         let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
         let [norm, shared @ ..] = &numbers[..] else { unreachable!("the norm leads") };
         let (values, marks) = shared.split_at(NUM_VALUES);
-        let (stops, bad) = marks.split_at(NUM_STOPS);
+        let (stops, ranks) = marks.split_at(NUM_STOPS);
         let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
         Ok(Agreement {
             values: Values::from_array(values.try_into().expect("as many values come back as were sent")),
             norm: *norm,
-            not_finite_on: (0..comm.world_size()).filter(|&rank| bad[rank] != 0.0).collect(),
-            stop: asked(Stop::Terminate).or(asked(Stop::Interrupt)),
+            not_finite_on: (0..comm.world_size()).filter(|&rank| has(ranks[rank], NOT_FINITE)).collect(),
+            stop: Stop::ALL.into_iter().find_map(asked),
+            parts: Parts {
+                num_reported: ranks
+                    .iter()
+                    .filter(|&&mark| has(mark, Part::Written as u8) || has(mark, Part::Failed as u8))
+                    .count(),
+                first_failed: ranks.iter().position(|&mark| has(mark, Part::Failed as u8)),
+            },
         })
     }
 
@@ -132,13 +142,50 @@ fn is_given(name: &str) -> bool {
 /// A request to stop after the current step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// From the keyboard, SIGINT.
-    Interrupt,
     /// From a scheduler or a launcher, SIGTERM.
     Terminate,
+    /// From the keyboard, SIGINT.
+    Interrupt,
+    /// From a scheduler that warns before the end of a job, SIGUSR1.
+    Warning,
+    /// The session has taken as long as it may.
+    TimeLimit,
 }
 
-pub(crate) const NUM_STOPS: usize = 2;
+impl Stop {
+    /// All, the strongest first: that is the one that ranks agree on.
+    pub const ALL: [Self; NUM_STOPS] = [Self::Terminate, Self::Interrupt, Self::Warning, Self::TimeLimit];
+}
+
+pub(crate) const NUM_STOPS: usize = 4;
+
+/// What a rank says about its part of the checkpoint that is being written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// There is none, or it is not written yet.
+    #[default]
+    Nothing = 0,
+    /// It is written.
+    Written = 2,
+    /// It could not be written.
+    Failed = 4,
+}
+
+const NOT_FINITE: u8 = 1;
+
+/// Whether a rank's mark, a sum of powers of two, has this one.
+fn has(mark: f64, bit: u8) -> bool {
+    mark as u8 & bit != 0
+}
+
+/// What all ranks know about the parts of a checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Ranks whose part is written or failed.
+    pub num_reported: usize,
+    /// The first rank whose part failed.
+    pub first_failed: Option<usize>,
+}
 
 /// What one rank contributes to a step beside gradients.
 #[derive(Debug)]
@@ -147,6 +194,8 @@ pub struct Contribution {
     pub values: Values<Tensor>,
     /// Whether this rank was asked to stop.
     pub stop: Option<Stop>,
+    /// What became of this rank's part of a checkpoint.
+    pub part: Part,
 }
 
 /// What all ranks know after a step's gradients were summed.
@@ -158,8 +207,10 @@ pub struct Agreement {
     pub norm: f64,
     /// Ranks whose own gradients or loss were not finite.
     pub not_finite_on: Vec<usize>,
-    /// Whether a rank was asked to stop; SIGTERM wins.
+    /// Whether a rank was asked to stop; of several requests the strongest.
     pub stop: Option<Stop>,
+    /// What became of all ranks' parts of a checkpoint.
+    pub parts: Parts,
 }
 
 #[cfg(test)]
@@ -178,7 +229,7 @@ mod tests {
     }
 
     /// A step in which the parameters `first` and `last` have these gradients.
-    fn step(first: f32, last: f32, stop: Option<Stop>) -> (Gradients, Agreement) {
+    fn step(first: f32, last: f32, stop: Option<Stop>, part: Part) -> (Gradients, Agreement) {
         let parameters = parameters();
         let mut gradients = Gradients::new(&parameters, NonZeroUsize::new(16).unwrap()).unwrap();
         let comm = Alone::new();
@@ -188,14 +239,14 @@ mod tests {
             || (of("first") * f64::from(first) + of("last") * f64::from(last)).get(0).get(0).backward();
         gradients.sum_during(&comm, &mut backward).unwrap();
         let values = Values::from_array(VALUES.map(|value| Tensor::from(value as f32)));
-        let contribution = Contribution { values, stop };
+        let contribution = Contribution { values, stop, part };
         let agreement = gradients.agree(contribution, &comm).unwrap();
         (gradients, agreement)
     }
 
     #[test]
     fn gradients_and_values_arrive_in_their_shapes() {
-        let (gradients, agreement) = step(4.0, -4.0, None);
+        let (gradients, agreement) = step(4.0, -4.0, None, Part::Nothing);
         let expected = [Tensor::from_slice2(&[[4.0f32, 0.0], [0.0, 0.0]]), Tensor::from(2.0f32)];
         for (found, expected) in gradients.in_order().iter().zip(&expected) {
             assert!(found.equal(expected));
@@ -209,15 +260,28 @@ mod tests {
     #[test]
     fn gradients_that_are_not_finite_name_their_rank_and_parameter() {
         for bad in [f32::NAN, f32::INFINITY] {
-            let (gradients, agreement) = step(0.0, bad, None);
-            assert_eq!((agreement.not_finite_on, gradients.first_not_finite()), (vec![0], Some("last")));
+            for part in [Part::Nothing, Part::Written, Part::Failed] {
+                let (gradients, agreement) = step(0.0, bad, None, part);
+                assert_eq!((agreement.not_finite_on, gradients.first_not_finite()), (vec![0], Some("last")));
+            }
         }
     }
 
     #[test]
     fn a_request_to_stop_reaches_all() {
-        for stop in [Stop::Interrupt, Stop::Terminate] {
-            assert_eq!(step(1.0, 1.0, Some(stop)).1.stop, Some(stop));
+        for stop in Stop::ALL {
+            assert_eq!(step(1.0, 1.0, Some(stop), Part::Nothing).1.stop, Some(stop));
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_part_of_a_checkpoint_reaches_all() {
+        for (part, num_reported, first_failed) in
+            [(Part::Nothing, 0, None), (Part::Written, 1, None), (Part::Failed, 1, Some(0))]
+        {
+            let agreement = step(1.0, 1.0, None, part).1;
+            assert_eq!(agreement.parts, Parts { num_reported, first_failed });
+            assert!(agreement.not_finite_on.is_empty());
         }
     }
 }

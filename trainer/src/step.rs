@@ -11,7 +11,7 @@ use fastclip_schemas::SampleId;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommCounters, CommError, Communicator};
-use crate::gradients::{Contribution, Gradients, Stop};
+use crate::gradients::{Contribution, Gradients, Part as CheckpointPart, Parts, Stop};
 use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
 use crate::optimizer::{Optimizer, OptimizerError};
@@ -50,6 +50,17 @@ pub struct StepReport {
     pub communication: CommCounters,
     /// Whether a rank was asked to stop after this step.
     pub stop: Option<Stop>,
+    /// What became of the parts of the checkpoint that is being written.
+    pub parts: Parts,
+}
+
+/// What a rank tells the others with a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Whether it was asked to stop.
+    pub stop: Option<Stop>,
+    /// What became of its part of the checkpoint that is being written.
+    pub part: CheckpointPart,
 }
 
 /// A step that could not be taken. Parameters and statistics are as they were before it, estimators may not be.
@@ -101,6 +112,8 @@ pub enum StepError {
         samples: Vec<SampleId>,
         /// Whether a rank was asked to stop after this step.
         stop: Option<Stop>,
+        /// What became of the parts of the checkpoint that is being written.
+        parts: Parts,
     },
 }
 
@@ -161,7 +174,7 @@ impl Trainer {
     pub fn step(
         &mut self,
         batch: &Inputs<'_>,
-        stop: Option<Stop>,
+        message: Message,
         comm: &dyn Communicator,
     ) -> Result<StepReport, StepError> {
         let step = self.step;
@@ -199,7 +212,8 @@ impl Trainer {
             .sum_during(comm, &mut || backward(last))
             .map_err(|source| StepError::Sum { step, source })?;
 
-        let contribution = Contribution { values: share.values, stop };
+        let Message { stop, part } = message;
+        let contribution = Contribution { values: share.values, stop, part };
         let agreement =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
         if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
@@ -210,6 +224,7 @@ impl Trainer {
                 first: self.gradients.first_not_finite().map(str::to_owned),
                 samples: features.not_finite(batch.ids),
                 stop: agreement.stop,
+                parts: agreement.parts,
             });
         }
         let rates = self.schedule.at(step);
@@ -228,6 +243,7 @@ impl Trainer {
             rates,
             communication: comm.counters().since(&before),
             stop: agreement.stop,
+            parts: agreement.parts,
         })
     }
 }

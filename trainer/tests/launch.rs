@@ -52,6 +52,9 @@ fn launcher() {
         threads: number("THREADS").and_then(NonZeroUsize::new),
         port: None,
         grace: Duration::from_secs(number("GRACE").unwrap_or(60) as u64),
+        machines: None,
+        num_restarts: 0,
+        visible_devices: None,
     })
     .unwrap();
     std::process::exit(outcome.exit_code().into());

@@ -2,14 +2,18 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use fastclip_ingest::{DownloadOptions, HashColumn, HashKind, OnExisting, Progress, UrlColumns, download};
+use fastclip_ingest::{DownloadOptions, HashColumn, HashKind, OnExisting, UrlColumns, download};
 
 use super::command_line;
 use super::filter_args::{DuplicateArgs, FilterArgs};
 use super::part::PartArgs;
 use super::picture_args::PictureArgs;
+use super::progress::ProgressArgs;
 use super::requests::RequestArgs;
 use super::{CREATED_BY, create_store, inputs, print, stop_on_signals, threads};
+
+/// What a request to stop is answered with.
+const STOPPING: &str = "stopping when the open shard is complete; the same command goes on from there. Ctrl-C again stops at once";
 
 /// Fetches images by a list of URLs and packs them into shards.
 ///
@@ -92,10 +96,15 @@ enum Hash {
 }
 
 impl DownloadArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = download(&self.resolve()?, &Progress::console("fetching", "rows"), &stop)?;
-        print(report)
+        let progress = progress.start("fetching", "rows", &stop)?;
+        progress.watch(&stop, STOPPING);
+        let report = download(&self.resolve()?, &progress, &stop)?;
+        if report.was_complete {
+            return print(report);
+        }
+        print(format_args!("{report}\n{}", progress.snapshot().closing()))
     }
 
     fn resolve(self) -> anyhow::Result<DownloadOptions> {
@@ -128,8 +137,7 @@ impl DownloadArgs {
                 Hash::Sha512 => Some(HashKind::Sha512),
                 Hash::None => None,
             },
-            concurrency: self.requests.thread_count,
-            fetch: self.requests.resolve(),
+            fetch: self.requests.resolve()?,
             threads: threads(self.threads),
             created_by: CREATED_BY.to_owned(),
         })

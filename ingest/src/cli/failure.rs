@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
 use fastclip_ingest::{
-    DownloadError, FindError, IndexError, InspectError, PackError, StatsError, VerifyError,
+    DownloadError, FindError, IndexError, InspectError, LogFormat, PackError, StatsError, VerifyError,
 };
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
+use serde_json::json;
+
+use super::files::TooFewFiles;
 
 use super::part::UnclearPart;
 
@@ -39,19 +42,33 @@ pub(crate) fn report_arguments(refused: &clap::Error) -> ExitCode {
 }
 
 /// Prints an error with its causes and a hint, and gives the exit code that goes with it.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error, format: LogFormat) -> ExitCode {
+    let (is_refusal, hint) = judge(error);
+    let code = if is_refusal { REFUSED } else { BROKEN };
+    let text = match format {
+        LogFormat::Json => {
+            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+            let (event, message) = ("error", error.to_string());
+            json!({"event": event, "message": message, "causes": causes, "hint": hint, "code": code})
+                .to_string()
+        }
+        _ => text(error, hint.as_deref()),
+    };
+    // With standard error closed the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(code)
+}
+
+fn text(error: &anyhow::Error, hint: Option<&str>) -> String {
     let mut text = format!("error: {error}");
     for cause in error.chain().skip(1) {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n  caused by: {cause}");
     }
-    let (is_refusal, hint) = judge(error);
     if let Some(hint) = hint {
         let _ = write!(text, "\nhint: {hint}");
     }
-    // With standard error closed the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "{text}");
-    ExitCode::from(if is_refusal { REFUSED } else { BROKEN })
+    text
 }
 
 fn judge(error: &anyhow::Error) -> (bool, Option<Cow<'static, str>>) {
@@ -98,6 +115,9 @@ fn judge_plain(error: &anyhow::Error) -> (bool, Option<&'static str>) {
     }
     if let Some(error) = error.downcast_ref::<ReadError>() {
         return judge_read(error);
+    }
+    if error.downcast_ref::<TooFewFiles>().is_some() {
+        return (true, Some(TooFewFiles::HINT));
     }
     if let Some(Refused { source }) = error.downcast_ref::<Refused>() {
         return (source.kind() != StoreErrorKind::Other, None);

@@ -1,5 +1,6 @@
-use fastclip_ingest::{Progress, finish};
+use fastclip_ingest::{Stop, finish};
 
+use super::progress::ProgressArgs;
 use super::{CREATED_BY, open_store, print};
 
 /// Makes one dataset of the parts that `ingest download --part` has fetched.
@@ -18,7 +19,8 @@ pub(crate) struct FinishArgs {
 }
 
 impl FinishArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        print(finish(&open_store(&self.output)?, CREATED_BY, &Progress::console("checking", "shards"))?)
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
+        let progress = progress.start("checking", "shards", &Stop::default())?;
+        print(finish(&open_store(&self.output)?, CREATED_BY, &progress)?)
     }
 }

@@ -1,8 +1,9 @@
 use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
-use fastclip_ingest::{IdSource, IndexOptions, Progress, index};
+use fastclip_ingest::{IdSource, IndexOptions, index};
 
+use super::progress::ProgressArgs;
 use super::{CREATED_BY, open_store, print, stop_on_signals, threads};
 
 /// Makes a manifest for tars that other programs wrote.
@@ -44,7 +45,7 @@ enum Ids {
 }
 
 impl IndexArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let options = IndexOptions {
             location: open_store(&self.location)?,
             ids: match self.ids {
@@ -57,6 +58,6 @@ impl IndexArgs {
             created_by: CREATED_BY.to_owned(),
         };
         let stop = stop_on_signals()?;
-        print(index(&options, &Progress::console("indexing", "shards"), &stop)?)
+        print(index(&options, &progress.start("indexing", "shards", &stop)?, &stop)?)
     }
 }

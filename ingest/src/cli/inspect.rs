@@ -2,10 +2,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fastclip_ingest::{InspectOptions, Progress, Wanted, find_sample, inspect};
+use fastclip_ingest::{InspectOptions, Wanted, find_sample, inspect};
 use fastclip_schemas::SampleId;
 use fastclip_shards::Dataset;
 
+use super::progress::ProgressArgs;
 use super::{print, stop_on_signals, threads};
 
 /// Shows what a dataset looks like: some of its samples, what they are like, and what became of the list.
@@ -54,7 +55,7 @@ pub(crate) struct InspectArgs {
 }
 
 impl InspectArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let wanted = self.key.map(Wanted::Key).or(self.id.map(|id| Wanted::Id(SampleId(id))));
@@ -73,7 +74,7 @@ impl InspectArgs {
             threads: threads(self.threads),
         };
         let stop = stop_on_signals()?;
-        let report = inspect(&dataset, &options, &Progress::console("looking at", "shards"), &stop)?;
+        let report = inspect(&dataset, &options, &progress.start("looking at", "shards", &stop)?, &stop)?;
         if let Some(path) = &self.html {
             std::fs::write(path, report.to_html())
                 .with_context(|| format!("could not write `{}`", path.display()))?;

@@ -4,6 +4,7 @@ mod command_line;
 mod completions;
 mod download;
 mod failure;
+mod files;
 mod filter_args;
 mod finish;
 mod index;
@@ -11,6 +12,7 @@ mod inspect;
 mod pack;
 mod part;
 mod picture_args;
+mod progress;
 mod requests;
 mod reshard;
 mod retry;
@@ -23,8 +25,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use fastclip_ingest::{Inputs, Progress, Stop, synth};
+use fastclip_ingest::{Inputs, LogFormat, Stop, synth};
 use fastclip_shards::{Store, StoreOptions};
+use progress::ProgressArgs;
 
 pub(crate) use failure::{report, report_arguments};
 
@@ -45,6 +48,8 @@ const CREATED_BY: &str = concat!("ingest ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, Parser)]
 #[command(name = "ingest", version = VERSION, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,20 +89,26 @@ Examples:
 }
 
 impl Cli {
+    /// How errors are to be told.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.progress.format()
+    }
+
     /// Runs the chosen command to its end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let progress = self.progress;
         match self.command {
-            Command::Download(args) => args.run(),
-            Command::Finish(args) => args.run(),
-            Command::Retry(args) => args.run(),
-            Command::Pack(args) => args.run(),
-            Command::Reshard(args) => args.run(),
-            Command::Index(args) => args.run(),
-            Command::Verify(args) => args.run(),
-            Command::Stats(args) => args.run(),
-            Command::Inspect(args) => args.run(),
+            Command::Download(args) => args.run(&progress),
+            Command::Finish(args) => args.run(&progress),
+            Command::Retry(args) => args.run(&progress),
+            Command::Pack(args) => args.run(&progress),
+            Command::Reshard(args) => args.run(&progress),
+            Command::Index(args) => args.run(&progress),
+            Command::Verify(args) => args.run(&progress),
+            Command::Stats(args) => args.run(&progress),
+            Command::Inspect(args) => args.run(&progress),
             Command::Synth(args) => {
-                let progress = Progress::console("drawing", "pictures");
+                let progress = progress.start("drawing", "pictures", &Stop::default())?;
                 let report = synth::synth(&args.into_options(), &progress);
                 progress.finish();
                 print(report?)
@@ -133,6 +144,13 @@ fn open_store(location: &str) -> Result<Store, failure::Refused> {
 
 fn create_store(location: &str) -> Result<Store, failure::Refused> {
     Store::create(location, &StoreOptions::from_process()).map_err(failure::Refused::location)
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e6 => Ok(seconds),
+        _ => Err("expected a number of seconds above 0".to_owned()),
+    }
 }
 
 /// What is to be read, with the credentials of this process.

@@ -1,9 +1,10 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use fastclip_ingest::{Columns, Limits, OnExisting, PackOptions, Progress, Split, pack};
+use fastclip_ingest::{Columns, Limits, OnExisting, PackOptions, Split, pack};
 
 use super::filter_args::DuplicateArgs;
+use super::progress::ProgressArgs;
 use super::shard_args::ShardArgs;
 use super::{CREATED_BY, create_store, inputs, parse_existing, print, stop_on_signals, threads};
 
@@ -82,9 +83,9 @@ pub(crate) struct PackArgs {
 }
 
 impl PackArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = pack(&self.resolve()?, &Progress::console("packing", "rows"), &stop)?;
+        let report = pack(&self.resolve()?, &progress.start("packing", "rows", &stop)?, &stop)?;
         print(report)
     }
 

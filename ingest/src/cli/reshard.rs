@@ -1,10 +1,11 @@
 use std::num::NonZeroUsize;
 
-use fastclip_ingest::{OnExisting, Progress, ReshardOptions, reshard};
+use fastclip_ingest::{OnExisting, ReshardOptions, reshard};
 use fastclip_shards::StoreOptions;
 
 use super::filter_args::{DuplicateArgs, FilterArgs};
 use super::picture_args::PictureArgs;
+use super::progress::ProgressArgs;
 use super::shard_args::ShardArgs;
 use super::{CREATED_BY, create_store, print, stop_on_signals, threads};
 
@@ -56,9 +57,9 @@ pub(crate) struct ReshardArgs {
 }
 
 impl ReshardArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
-        let report = reshard(&self.resolve()?, &Progress::console("resharding", "samples"), &stop)?;
+        let report = reshard(&self.resolve()?, &progress.start("resharding", "samples", &stop)?, &stop)?;
         print(report)
     }
 

@@ -1,7 +1,8 @@
 use std::num::NonZeroUsize;
 
-use fastclip_ingest::{Progress, RetryOptions, retry};
+use fastclip_ingest::{RetryOptions, retry};
 
+use super::progress::ProgressArgs;
 use super::requests::RequestArgs;
 use super::{open_store, print, stop_on_signals, threads};
 
@@ -35,15 +36,14 @@ pub(crate) struct RetryArgs {
 }
 
 impl RetryArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let stop = stop_on_signals()?;
         let options = RetryOptions {
             output: open_store(&self.output)?,
             only: self.only,
-            concurrency: self.requests.thread_count,
-            fetch: self.requests.resolve(),
+            fetch: self.requests.resolve()?,
             threads: threads(self.threads),
         };
-        print(retry(&options, &Progress::console("fetching", "rows"), &stop)?)
+        print(retry(&options, &progress.start("fetching", "rows", &stop)?, &stop)?)
     }
 }

@@ -2,9 +2,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use fastclip_ingest::{Progress, StatsOptions, stats};
+use fastclip_ingest::{StatsOptions, stats};
 use fastclip_shards::Dataset;
 
+use super::progress::ProgressArgs;
 use super::{print, stop_on_signals, threads};
 
 /// Tells what a dataset is like: samples, bytes, sizes of images and captions.
@@ -36,13 +37,13 @@ pub(crate) struct StatsArgs {
 }
 
 impl StatsArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let options =
             StatsOptions { num_shards: self.sample, seed: self.seed, threads: threads(self.threads) };
         let stop = stop_on_signals()?;
-        let report = stats(&dataset, &options, &Progress::console("reading", "shards"), &stop)?;
+        let report = stats(&dataset, &options, &progress.start("reading", "shards", &stop)?, &stop)?;
         if let Some(path) = &self.json {
             std::fs::write(path, report.to_json())
                 .with_context(|| format!("could not write `{}`", path.display()))?;

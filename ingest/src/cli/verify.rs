@@ -2,9 +2,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use fastclip_ingest::{DecodeCheck, Progress, VerifyOptions, verify};
+use fastclip_ingest::{DecodeCheck, VerifyOptions, verify};
 use fastclip_shards::Dataset;
 
+use super::progress::ProgressArgs;
 use super::{print, stop_on_signals, threads};
 
 /// Compares a dataset with its manifest and names the shards to rebuild, with the command that does it.
@@ -36,12 +37,12 @@ pub(crate) struct VerifyArgs {
 }
 
 impl VerifyArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, progress: &ProgressArgs) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let stop = stop_on_signals()?;
         let options = VerifyOptions { decode: self.decode, threads: threads(self.threads) };
-        let report = verify(&dataset, &options, &Progress::console("verifying", "shards"), &stop)?;
+        let report = verify(&dataset, &options, &progress.start("verifying", "shards", &stop)?, &stop)?;
         if let Some(path) = &self.json {
             std::fs::write(path, report.to_json())
                 .with_context(|| format!("could not write `{}`", path.display()))?;

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use fastclip_images::DecoderError;
 use fastclip_shards::WriteError;
 
-use crate::fetch::ClientError;
+use crate::fetch::{ClientError, Outage};
 use crate::run_state::RunStateError;
 use crate::source::SourceError;
 
@@ -26,9 +26,9 @@ pub enum DownloadError {
     /// No runtime could be started.
     #[error("could not start a runtime")]
     Runtime(#[source] std::io::Error),
-    /// No HTTP client could be set up.
-    #[error("could not set up the HTTP client")]
-    Client(#[source] ClientError),
+    /// No client could be set up.
+    #[error(transparent)]
+    Client(ClientError),
     /// No decoder could be set up.
     #[error(transparent)]
     Decoder(DecoderError),
@@ -125,6 +125,11 @@ pub enum DownloadError {
         /// What makes them.
         remedy: String,
     },
+    /// Nothing can be reached.
+    #[error(
+        "stopped, for the network is down; complete shards are kept, and no row of this time counts as failed"
+    )]
+    Offline(#[source] Outage),
     /// Somebody asked to stop.
     #[error("stopped after {num_rows} rows; complete shards are kept")]
     Stopped {
@@ -168,6 +173,10 @@ impl DownloadError {
             Self::Spool(_) => "set TMPDIR to a folder on a disk with more room",
             Self::NoSamples { .. } => {
                 "the tables beside the shards, `*.parquet`, say what every row failed of"
+            }
+            Self::Offline(_) => {
+                "run the same command to continue when the network is back. If the hosts of this list are really gone, --max-outage off \
+                 counts such rows as failed"
             }
             Self::Stopped { .. } => "run the same command to continue",
             Self::OverwritePart { .. } => "empty the output before the first part begins, or choose another",

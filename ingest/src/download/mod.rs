@@ -106,8 +106,6 @@ pub struct DownloadOptions {
     pub compute_hash: Option<HashKind>,
     /// How images are asked for.
     pub fetch: FetchOptions,
-    /// Requests at a time.
-    pub concurrency: NonZeroUsize,
     /// Threads that decode, resize and encode. Their number has no influence on the dataset.
     pub threads: NonZeroUsize,
     /// Program and version, for the manifest.
@@ -173,7 +171,6 @@ pub fn download(
         duplicates: options.duplicates,
         hash: options.compute_hash,
         fetch: options.fetch.clone(),
-        concurrency: options.concurrency,
         threads: options.threads,
     };
     progress.set_total(num_rows);
@@ -238,15 +235,16 @@ fn fill(
     progress: &Progress,
     stop: &Stop,
 ) -> Result<ShardRecords, DownloadError> {
-    progress.advance(sequence.num_rows(), 0);
-    let ended = pipeline::run(work, runtime, rows, stop, |outcome| {
-        let num_bytes = outcome.image.len() as u64;
-        runtime.block_on(sequence.take(outcome))?;
-        progress.advance(1, num_bytes);
-        Ok(())
+    progress.resume_at(sequence.num_rows());
+    let ended = pipeline::run(work, runtime, rows, (progress, stop), |outcome| {
+        runtime.block_on(sequence.take(outcome))
     });
     progress.finish();
     let found = sequence.num_rows();
+    let ended = match ended {
+        Err(DownloadError::Offline(_)) if stop.is_requested() => Ok(()),
+        ended => ended,
+    };
     let ended = ended.and_then(|()| match num_rows() {
         Some(expected) if found == expected => Ok(()),
         _ if stop.is_requested() => Err(DownloadError::Stopped { num_rows: found }),

@@ -1,11 +1,12 @@
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fastclip_images::DecoderError;
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::DownloadError;
@@ -13,14 +14,18 @@ use super::outcome::{Failure, ImageFacts, Outcome, Report, Status};
 use super::rows::UrlRow;
 use super::spool::Spool;
 use crate::duplicates::{DuplicateOptions, FingerprintMaker};
-use crate::fetch::{FetchFailure, FetchOptions, Fetched, Fetcher};
+use crate::fetch::{FetchFailure, FetchOptions, Fetched, Fetcher, Unfetched};
 use crate::hash::HashKind;
 use crate::picture::{PictureFailure, PictureMaker, PictureOptions};
+use crate::progress::{Progress, SUCCESS};
 use crate::stop::Stop;
 
 /// Rows between the slowest one and the newest. What is ready among them waits on the disk; some twenty bytes of each stay in
 /// memory.
 const WINDOW_ROWS: usize = 1 << 16;
+
+/// Rows that wait for their hosts, at most. A slow host holds back its own rows only, as long as others are among so many.
+const WAITING_ROWS: usize = 1 << 13;
 
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
@@ -34,8 +39,6 @@ pub(super) struct Work {
     /// Which hash of the bytes is kept.
     pub(super) hash: Option<HashKind>,
     pub(super) fetch: FetchOptions,
-    /// Requests at a time.
-    pub(super) concurrency: NonZeroUsize,
     /// Threads that make pictures.
     pub(super) threads: NonZeroUsize,
 }
@@ -58,48 +61,52 @@ struct Place {
     shard: u64,
 }
 
-/// A row with what its host said. The permit is held until the image has been made, so that there
-/// are never more images than requests are allowed.
+/// A row with what its host said.
 struct Answered {
     place: Place,
     row: UrlRow,
     answer: Result<Fetched, Failure>,
-    _permit: OwnedSemaphorePermit,
 }
 
 type Outcomes = Sender<Result<Outcome, DownloadError>>;
 
 /// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows.
 ///
-/// Asked to stop, it ends with the shard that the newest row belongs to.
+/// Asked to stop, it ends when the shard is complete that is being written.
 pub(super) fn run(
     work: &Work,
     runtime: &Runtime,
     rows: ShardRows<'_>,
-    stop: &Stop,
+    (progress, stop): (&Progress, &Stop),
     mut consume: impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
-    let fetcher = Fetcher::new(work.fetch.clone()).map_err(DownloadError::Client)?;
+    let fetcher = Fetcher::new(work.fetch.clone(), progress.clone(), stop.clone());
+    let fetcher = fetcher.map_err(DownloadError::Client)?;
     let threads = work.threads.get();
     let makers = (0..threads).map(|_| Maker::new(work));
     let makers = makers.collect::<Result<Vec<_>, _>>().map_err(DownloadError::Decoder)?;
     let (tickets, returned) = bounded::<()>(WINDOW_ROWS);
-    // Bounded by the permits in it.
+    // Bounded by the tickets, and what is large in it by the requests.
     let (fetched, to_make) = unbounded::<Answered>();
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
-    let (to_fetch, admitted) = mpsc::channel(work.concurrency.get());
+    let (to_fetch, admitted) = mpsc::channel(work.fetch.max_requests.get());
     let (alive, ended) = oneshot::channel::<()>();
     thread::scope(move |scope| {
         for maker in makers {
             let (to_make, outcomes) = (to_make.clone(), outcomes.clone());
-            scope.spawn(move || make_pictures(maker, &to_make, &outcomes));
+            scope.spawn(move || make_pictures(maker, progress, &to_make, &outcomes));
         }
         drop(to_make);
         scope.spawn(move || admit_rows(rows, stop, &tickets, &to_fetch));
-        let concurrency = work.concurrency.get();
-        scope.spawn(move || {
-            runtime.block_on(fetch_rows(admitted, fetcher, concurrency, fetched, outcomes, alive))
-        });
+        scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, fetched, outcomes, alive)));
+        let mut open = None;
+        let mut consume = |outcome: Outcome| -> Result<ControlFlow<()>, DownloadError> {
+            let starts_shard = open.replace(outcome.shard) != Some(outcome.shard);
+            if starts_shard && stop.is_requested() {
+                return Ok(ControlFlow::Break(()));
+            }
+            consume(outcome).map(ControlFlow::Continue)
+        };
         // By value: once it returns, the channels are closed, and no thread waits for them.
         deliver(done, returned, ended, &mut consume)
     })
@@ -129,13 +136,12 @@ fn admit_rows(
 async fn fetch_rows(
     mut rows: mpsc::Receiver<Result<ShardRow, DownloadError>>,
     fetcher: Fetcher,
-    concurrency: usize,
     fetched: Sender<Answered>,
     outcomes: Outcomes,
     mut alive: oneshot::Sender<()>,
 ) {
     let fetcher = Arc::new(fetcher);
-    let permits = Arc::new(Semaphore::new(concurrency));
+    let places = Arc::new(Semaphore::new(WAITING_ROWS));
     let mut requests = JoinSet::new();
     let all = async {
         let mut ordinal = 0;
@@ -150,19 +156,28 @@ async fn fetch_rows(
             };
             let place = Place { ordinal, shard };
             ordinal += 1;
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            let permit = permit.expect("the semaphore is never closed");
-            let (fetcher, fetched) = (Arc::clone(&fetcher), fetched.clone());
+            let waiting = Arc::clone(&places).acquire_owned().await;
+            let waiting = waiting.expect("the semaphore is never closed");
+            let (fetcher, fetched, outcomes) = (Arc::clone(&fetcher), fetched.clone(), outcomes.clone());
+            let on_its_way = fetcher.row();
             requests.spawn(async move {
-                let mut row = row;
+                let (mut row, _held) = (row, (waiting, on_its_way));
                 let answer = match row.fault.take() {
                     Some(fault) => Err(fault),
-                    None => fetcher.fetch(&row.url).await.map_err(Failure::from),
+                    None => match fetcher.fetch(&row.url).await {
+                        Ok(body) => Ok(body),
+                        Err(Unfetched::Failed(failure)) => Err(failure.into()),
+                        Err(Unfetched::Offline(outage)) => {
+                            let _ = outcomes.send(Err(DownloadError::Offline(outage)));
+                            return;
+                        }
+                    },
                 };
-                let _ = fetched.send(Answered { place, row, answer, _permit: permit });
+                let _ = fetched.send(Answered { place, row, answer });
             });
             while requests.try_join_next().is_some() {}
         }
+        fetcher.end_rows();
         while requests.join_next().await.is_some() {}
     };
     tokio::select! {
@@ -190,9 +205,13 @@ impl Maker {
     }
 }
 
-fn make_pictures(mut maker: Maker, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
-    for Answered { place, row, answer, _permit } in fetched {
-        if outcomes.send(Ok(outcome(&mut maker, place, row, answer))).is_err() {
+fn make_pictures(mut maker: Maker, progress: &Progress, fetched: &Receiver<Answered>, outcomes: &Outcomes) {
+    for Answered { place, row, answer } in fetched {
+        let outcome = outcome(&mut maker, place, row, answer);
+        // Here and not when they are in order again: one slow row must not look as if nothing went on.
+        progress.advance(1, 0);
+        progress.count(outcome.report.failure.as_ref().map_or(SUCCESS, |(reason, _)| reason));
+        if outcomes.send(Ok(outcome)).is_err() {
             return;
         }
     }
@@ -257,13 +276,15 @@ fn deliver(
     done: Receiver<Result<Outcome, DownloadError>>,
     tickets: Receiver<()>,
     _ended: oneshot::Receiver<()>,
-    consume: &mut impl FnMut(Outcome) -> Result<(), DownloadError>,
+    consume: &mut impl FnMut(Outcome) -> Result<ControlFlow<()>, DownloadError>,
 ) -> Result<(), DownloadError> {
     let mut spool = Spool::new();
     for outcome in done {
         let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
         while let Some(outcome) = next {
-            consume(outcome)?;
+            if consume(outcome)?.is_break() {
+                return Ok(());
+            }
             tickets.recv().expect("a ticket was taken for each row");
             next = spool.pop().map_err(DownloadError::Spool)?;
         }

@@ -39,9 +39,16 @@ impl DownloadCounts {
 
     /// One line: `12 http_404, 3 dns_failure`, the most frequent first.
     pub fn summary(&self) -> String {
-        let mut failures: Vec<_> = self.failures.iter().collect();
-        failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        failures.iter().map(|(failure, count)| format!("{count} {failure}")).collect::<Vec<_>>().join(", ")
+        let failures = self.by_frequency().map(|(failure, count)| format!("{count} {failure}"));
+        failures.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Failures, the most frequent first.
+    fn by_frequency(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut failures: Vec<_> =
+            self.failures.iter().map(|(failure, count)| (failure.as_str(), *count)).collect();
+        failures.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        failures.into_iter()
     }
 
     pub(super) fn add_row(&mut self, report: &Report) {
@@ -161,15 +168,21 @@ impl fmt::Display for DownloadReport {
             counts.successes
         )?;
         if !counts.failures.is_empty() {
+            write!(f, "\n\n  {:<22} {:>12} {:>9}", "outcome", "rows", "share")?;
+            let outcomes = std::iter::once(("success", counts.successes)).chain(counts.by_frequency());
+            for (outcome, count) in outcomes {
+                let percent = count as f64 * 100.0 / num_rows.max(1) as f64;
+                write!(f, "\n  {outcome:<22} {count:>12} {percent:>7.1} %")?;
+            }
             write!(
                 f,
-                "\n{} failed to download, {} to be resized, {} filtered",
+                "\n\n{} failed to download, {} to be resized, {} filtered",
                 counts.failed_to_download, counts.failed_to_resize, counts.filtered,
             )?;
             if counts.duplicates > 0 {
                 write!(f, ", {} duplicates", counts.duplicates)?;
             }
-            write!(f, ": {}", counts.summary())?;
+            write!(f, "; the tables beside the shards have every row")?;
         }
         if part.is_some() {
             write!(f, "\nwhen all parts are done: ingest finish {location}")?;

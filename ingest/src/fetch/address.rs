@@ -1,79 +1,40 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{FetchFailure, FetchReason};
 
-/// Why a host is not asked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
-    /// Its name has no address.
-    #[error("`{host}` has no address: {source}")]
-    Unknown { host: String, source: std::io::Error },
-    /// All its addresses are private.
-    #[error("`{host}` is {address}, which is private")]
-    Private { host: String, address: IpAddr },
-}
-
-impl Refused {
-    pub(super) fn reason(&self) -> FetchReason {
-        match self {
-            Self::Unknown { .. } => FetchReason::DnsFailure,
-            Self::Private { .. } => FetchReason::PrivateAddress,
-        }
-    }
-}
-
-/// Resolves names, and leaves private addresses out. The client connects to what this returns and asks nobody else, so that
-/// a name cannot mean one address when it is checked and another when it is used.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PublicResolver {
+/// Which addresses are asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AddressRule {
     allow_private: bool,
+    allowed: Vec<IpNet>,
 }
 
-impl PublicResolver {
-    pub(super) fn new(allow_private: bool) -> Self {
-        Self { allow_private }
+impl AddressRule {
+    /// Those of everybody, and of some networks besides.
+    pub(super) fn new(allow_private: bool, allowed: Vec<IpNet>) -> Self {
+        Self { allow_private, allowed }
     }
-}
 
-impl Resolve for PublicResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-            let found = match found.map(Iterator::collect::<Vec<SocketAddr>>) {
-                Ok(found) => found,
-                Err(source) => return Err(Refused::Unknown { host, source }.into()),
-            };
-            let (public, private): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|address| allow_private || is_public(address.ip()));
-            match (public.is_empty(), private.first()) {
-                (true, Some(address)) => Err(Refused::Private { host, address: address.ip() }.into()),
-                (true, None) => {
-                    let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-                    Err(Refused::Unknown { host, source }.into())
-                }
-                _ => Ok(Box::new(public.into_iter()) as Addrs),
-            }
-        })
+    pub(super) fn allows(&self, address: IpAddr) -> bool {
+        self.allow_private || is_public(address) || self.allowed.iter().any(|net| net.contains(&address))
     }
-}
 
-/// Refuses a private address that stands in the URL itself, which is never resolved.
-pub(super) fn check_literal(url: &Url) -> Result<(), FetchFailure> {
-    let address: IpAddr = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.into(),
-        Some(url::Host::Ipv6(address)) => address.into(),
-        Some(url::Host::Domain(_)) => return Ok(()),
-        None => return Err(FetchFailure::new(FetchReason::InvalidUrl, "it names no host")),
-    };
-    if is_public(address) {
-        return Ok(());
+    /// Refuses an address that stands in the URL itself, which is never resolved.
+    pub(super) fn check_literal(&self, url: &Url) -> Result<(), FetchFailure> {
+        let address: IpAddr = match url.host() {
+            Some(url::Host::Ipv4(address)) => address.into(),
+            Some(url::Host::Ipv6(address)) => address.into(),
+            Some(url::Host::Domain(_)) => return Ok(()),
+            None => return Err(FetchFailure::new(FetchReason::InvalidUrl, "it names no host")),
+        };
+        if self.allows(address) {
+            return Ok(());
+        }
+        Err(FetchFailure::new(FetchReason::PrivateAddress, format!("{address} is private")))
     }
-    Err(FetchFailure::new(FetchReason::PrivateAddress, format!("{address} is private")))
 }
 
 /// Whether an address is one that anybody on the Internet may reach (the registries of RFC 6890).
@@ -183,10 +144,20 @@ mod tests {
         for url in
             ["http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://[::1]:80/", "http://0/"]
         {
-            let failure = check_literal(&Url::parse(url).unwrap()).unwrap_err();
+            let failure = AddressRule::default().check_literal(&Url::parse(url).unwrap()).unwrap_err();
             assert_eq!(failure.reason, FetchReason::PrivateAddress, "{url}");
         }
-        check_literal(&Url::parse("http://example.org/").unwrap()).unwrap();
-        check_literal(&Url::parse("http://1.1.1.1/").unwrap()).unwrap();
+        for url in ["http://example.org/", "http://1.1.1.1/"] {
+            AddressRule::default().check_literal(&Url::parse(url).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_network_may_be_allowed_without_its_neighbours() {
+        let rule = AddressRule::new(false, vec!["10.1.0.0/16".parse().unwrap()]);
+        assert!(rule.allows("10.1.2.3".parse().unwrap()));
+        assert!(rule.allows("1.1.1.1".parse().unwrap()));
+        assert!(!rule.allows("10.2.0.1".parse().unwrap()));
+        assert!(!rule.allows("::ffff:10.1.2.3".parse().unwrap()), "it is another address to the system");
     }
 }

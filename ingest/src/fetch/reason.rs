@@ -1,8 +1,4 @@
-use std::error::Error;
 use std::fmt;
-
-use super::FetchFailure;
-use super::address::Refused;
 
 /// Why a URL gave nothing. As text, an identifier that tables and reports keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,15 +10,31 @@ pub enum FetchReason {
     SchemeRefused,
     /// The host is this machine or in a private network.
     PrivateAddress,
-    /// The name of the host has no address.
+    /// There is no host of that name, or it has no address.
+    DnsUnknown,
+    /// The DNS servers failed to find the name's address.
     DnsFailure,
+    /// No DNS server answered.
+    DnsTimeout,
     /// Nobody accepts connections there.
     ConnectFailure,
-    /// No connection, or no further bytes, within the limit.
+    /// No connection within the limit.
+    ConnectTimeout,
+    /// No further bytes within the limit.
     Timeout,
     /// The whole took longer than allowed.
     TotalTimeout,
-    /// The host cannot prove who it is.
+    /// Bytes came, but fewer a second than wanted.
+    TooSlow,
+    /// The host's certificate has expired, or is not valid yet.
+    TlsExpired,
+    /// The host's certificate is for another host.
+    TlsWrongHost,
+    /// Nobody who is trusted vouches for the host's certificate.
+    TlsUnknownIssuer,
+    /// The host's certificate cannot be used for another reason.
+    TlsBadCertificate,
+    /// What came is no TLS, or none that can be spoken.
     TlsFailure,
     /// An answer without the image: its code.
     HttpStatus(u16),
@@ -38,45 +50,59 @@ pub enum FetchReason {
     BodyCut,
     /// There is no body.
     EmptyBody,
+    /// More headers than anybody needs.
+    HeadersTooLarge,
     /// What came is no HTTP.
     Protocol,
+    /// This machine has run out of something that a connection needs.
+    LocalFailure,
 }
 
 impl FetchReason {
-    /// Those after which another attempt may end otherwise; `http_5xx` stands for all codes from 500 on.
-    pub(crate) const TRANSIENT: [&str; 9] = [
+    /// Those that may have passed by another day; `http_5xx` stands for all codes from 500 on.
+    pub(crate) const TRANSIENT: [&str; 13] = [
         "body_cut",
         "connect_failure",
+        "connect_timeout",
         "dns_failure",
+        "dns_timeout",
         "http_408",
         "http_425",
         "http_429",
         "http_5xx",
+        "local_failure",
         "timeout",
+        "too_slow",
         "total_timeout",
     ];
 
-    /// Whether another attempt may end otherwise.
+    /// Whether another attempt may end otherwise. The resolver has tried again itself.
     pub(super) fn is_retryable(self) -> bool {
-        match self {
-            Self::DnsFailure
-            | Self::ConnectFailure
-            | Self::Timeout
-            | Self::TotalTimeout
-            | Self::BodyCut
-            | Self::HttpStatus(408 | 425 | 429 | 500..=599) => true,
-            Self::InvalidUrl
-            | Self::SchemeRefused
-            | Self::PrivateAddress
-            | Self::TlsFailure
-            | Self::HttpStatus(_)
-            | Self::TooManyRedirects
-            | Self::OptedOut
-            | Self::Encoded
-            | Self::BodyTooLarge
-            | Self::EmptyBody
-            | Self::Protocol => false,
-        }
+        matches!(
+            self,
+            Self::ConnectFailure
+                | Self::ConnectTimeout
+                | Self::Timeout
+                | Self::TotalTimeout
+                | Self::BodyCut
+                | Self::LocalFailure
+                | Self::HttpStatus(408 | 425 | 429 | 500..=599)
+        )
+    }
+
+    /// Whether it looks the same when our own network is down.
+    pub(super) fn may_be_ours(self) -> bool {
+        matches!(
+            self,
+            Self::DnsUnknown
+                | Self::DnsFailure
+                | Self::DnsTimeout
+                | Self::ConnectFailure
+                | Self::ConnectTimeout
+                | Self::Timeout
+                | Self::TotalTimeout
+                | Self::LocalFailure
+        )
     }
 }
 
@@ -86,10 +112,18 @@ impl fmt::Display for FetchReason {
             Self::InvalidUrl => "invalid_url",
             Self::SchemeRefused => "scheme_refused",
             Self::PrivateAddress => "private_address",
+            Self::DnsUnknown => "dns_unknown",
             Self::DnsFailure => "dns_failure",
+            Self::DnsTimeout => "dns_timeout",
             Self::ConnectFailure => "connect_failure",
+            Self::ConnectTimeout => "connect_timeout",
             Self::Timeout => "timeout",
             Self::TotalTimeout => "total_timeout",
+            Self::TooSlow => "too_slow",
+            Self::TlsExpired => "tls_expired",
+            Self::TlsWrongHost => "tls_wrong_host",
+            Self::TlsUnknownIssuer => "tls_unknown_issuer",
+            Self::TlsBadCertificate => "tls_bad_certificate",
             Self::TlsFailure => "tls_failure",
             Self::HttpStatus(code) => return write!(f, "http_{code}"),
             Self::TooManyRedirects => "too_many_redirects",
@@ -98,30 +132,11 @@ impl fmt::Display for FetchReason {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyCut => "body_cut",
             Self::EmptyBody => "empty_body",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::Protocol => "protocol",
+            Self::LocalFailure => "local_failure",
         })
     }
-}
-
-/// What an error of the client means.
-pub(super) fn of(error: &reqwest::Error) -> FetchFailure {
-    let causes = || std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
-    let message = causes().last().map_or_else(|| error.to_string(), ToString::to_string);
-    let says = |word: &str| causes().any(|cause| cause.to_string().contains(word));
-    let reason = if let Some(refused) = causes().find_map(|cause| cause.downcast_ref::<Refused>()) {
-        refused.reason()
-    } else if error.is_timeout() {
-        FetchReason::Timeout
-    } else if says("certificate") || says("tls") || says("TLS") || says("corrupt message") {
-        FetchReason::TlsFailure
-    } else if error.is_connect() {
-        FetchReason::ConnectFailure
-    } else if error.is_body() || error.is_decode() {
-        FetchReason::BodyCut
-    } else {
-        FetchReason::Protocol
-    };
-    FetchFailure::new(reason, message)
 }
 
 #[cfg(test)]
@@ -129,29 +144,20 @@ mod tests {
     use super::FetchReason;
 
     #[test]
-    fn what_is_transient_is_tried_again() {
+    fn what_is_tried_again_at_once_is_tried_again_later() {
         let codes = (100..=599).map(FetchReason::HttpStatus);
         let others = [
-            FetchReason::InvalidUrl,
-            FetchReason::SchemeRefused,
-            FetchReason::PrivateAddress,
-            FetchReason::DnsFailure,
+            FetchReason::BodyCut,
             FetchReason::ConnectFailure,
+            FetchReason::ConnectTimeout,
+            FetchReason::LocalFailure,
             FetchReason::Timeout,
             FetchReason::TotalTimeout,
-            FetchReason::TlsFailure,
-            FetchReason::TooManyRedirects,
-            FetchReason::OptedOut,
-            FetchReason::Encoded,
-            FetchReason::BodyTooLarge,
-            FetchReason::BodyCut,
-            FetchReason::EmptyBody,
-            FetchReason::Protocol,
         ];
-        for reason in codes.chain(others) {
+        for reason in codes.chain(others).filter(|reason| reason.is_retryable()) {
             let name = reason.to_string();
             let name = if name.starts_with("http_5") { "http_5xx" } else { &name };
-            assert_eq!(FetchReason::TRANSIENT.contains(&name), reason.is_retryable(), "{reason}");
+            assert!(FetchReason::TRANSIENT.contains(&name), "{reason}");
         }
     }
 }

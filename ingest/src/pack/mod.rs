@@ -138,7 +138,7 @@ pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<P
     };
     let mut packer = Packer::new(job, state, writer, records, seen);
     progress.set_total(source.num_rows());
-    progress.advance(packer.next_row(), 0);
+    progress.resume_at(packer.next_row());
 
     let rows = source.rows(packer.next_row()).map(|row| row.map_err(PackError::from));
     let start_worker = || Preparer::new(options);

@@ -115,7 +115,7 @@ pub fn reshard(options: &ReshardOptions, progress: &Progress, stop: &Stop) -> Re
     if let Some(num_samples) = shards.num_samples() {
         progress.set_total(num_samples);
     }
-    progress.advance(packer.next_row(), 0);
+    progress.resume_at(packer.next_row());
     let samples = shards.samples(packer.next_row());
     let consume = |outcome| {
         if stop.is_requested() {

@@ -7,6 +7,7 @@ mod download;
 mod foreign;
 mod formats;
 mod help;
+mod hostile;
 mod inputs;
 mod inspect;
 mod kills;

@@ -33,7 +33,7 @@ fn any_number_of_parts_gives_the_dataset_of_one_run() {
         for ran in fetch_parts(&scratch, &output, num_parts) {
             assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
             assert!(
-                ran.stdout.ends_with(&format!("when all parts are done: ingest finish {output}\n")),
+                ran.stdout.contains(&format!("\nwhen all parts are done: ingest finish {output}\n")),
                 "{}",
                 ran.stdout
             );

@@ -140,3 +140,15 @@ pub(crate) fn kill(child: &Child, signal: i32) -> i32 {
     // SAFETY: no memory is involved, and the child has not been waited for, so its id is still its own.
     unsafe { libc::kill(child.id() as libc::pid_t, signal) }
 }
+
+/// Waits for a process to end. Gives its exit code and the most memory that it held, in bytes.
+#[expect(unsafe_code, reason = "the standard library does not tell what a process has used")]
+pub(crate) fn wait_for_peak(child: Child) -> (Option<i32>, u64) {
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers are to live variables, and nobody else has waited for the child.
+    let waited = unsafe { libc::wait4(child.id() as libc::pid_t, &mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!(waited, child.id() as libc::pid_t);
+    // SAFETY: a structure of numbers is valid when it is all zeros, and the call has filled it in.
+    let usage = unsafe { usage.assume_init() };
+    (libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)), usage.ru_maxrss as u64 * 1024)
+}

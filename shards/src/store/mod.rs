@@ -117,6 +117,11 @@ impl Store {
         &self.location
     }
 
+    /// Where a local store lies; nothing for a remote one.
+    pub fn local_folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_deref()
+    }
+
     fn path(&self, name: &str) -> Result<Path, StoreError> {
         // `parse` refuses `..`, so a name from a manifest cannot leave the folder.
         let name = Path::parse(name).map_err(|error| StoreError::location(error.to_string()))?;

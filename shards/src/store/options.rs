@@ -1,5 +1,9 @@
 use std::fmt;
 
+use object_store::RetryConfig;
+
+use super::StoreError;
+
 /// Credentials and client settings, as the environment variables of the stores' own tools name them.
 #[derive(Clone, Default)]
 pub struct StoreOptions {
@@ -8,7 +12,9 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     /// Takes `AWS_*`, `GOOGLE_*` and `AZURE_*` of this process as they are, and `OBJECT_STORE_*` without that prefix as
-    /// client settings (`OBJECT_STORE_TIMEOUT=60s`). This is the only place where this crate reads the environment.
+    /// client settings (`OBJECT_STORE_TIMEOUT=60s`), among them how often a request is repeated that failed for a reason that
+    /// may pass, and for how long (`OBJECT_STORE_MAX_RETRIES=10`, `OBJECT_STORE_RETRY_TIMEOUT=180s`). This is the only place
+    /// where this crate reads the environment.
     pub fn from_process() -> Self {
         let pairs = std::env::vars().filter_map(|(name, value)| {
             if let Some(setting) = name.strip_prefix("OBJECT_STORE_") {
@@ -18,6 +24,27 @@ impl StoreOptions {
             is_ours.then_some((name, value))
         });
         Self { pairs: pairs.collect() }
+    }
+
+    /// How often and how long requests are repeated.
+    pub(super) fn retries(&self) -> Result<RetryConfig, StoreError> {
+        let mut retries = RetryConfig::default();
+        for (name, value) in &self.pairs {
+            let malformed = |expected: &str| {
+                StoreError::location(format!("the store setting `{name}` is `{value}`, not {expected}"))
+            };
+            match name.to_ascii_lowercase().as_str() {
+                "max_retries" => {
+                    retries.max_retries = value.parse().map_err(|_| malformed("a number of retries"))?;
+                }
+                "retry_timeout" => {
+                    retries.retry_timeout =
+                        humantime::parse_duration(value).map_err(|_| malformed("a time, as in 180s"))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(retries)
     }
 
     /// Adds one setting; it wins over earlier ones of that name.
@@ -32,5 +59,21 @@ impl StoreOptions {
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn retries_are_set_like_other_settings_and_malformed_ones_are_named() {
+        let options = StoreOptions::default().with("max_retries", "2").with("RETRY_TIMEOUT", "90s");
+        let retries = options.retries().unwrap();
+        assert_eq!((retries.max_retries, retries.retry_timeout), (2, Duration::from_secs(90)));
+        let error = StoreOptions::default().with("max_retries", "few").retries().unwrap_err();
+        assert_eq!(error.to_string(), "the store setting `max_retries` is `few`, not a number of retries");
     }
 }

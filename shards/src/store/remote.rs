@@ -30,18 +30,19 @@ static EVENT_LOOP: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
-/// Makes a builder know the URL, our event loop, and those of the options that it understands.
+/// Makes a builder know the URL, our event loop, when to try again, and those of the options that it understands.
 macro_rules! described {
-    ($builder:ty, $url:expr, $options:expr, $connector:expr) => {
+    ($builder:ty, $url:expr, $options:expr, $connector:expr) => {{
+        let retries = $options.retries()?;
         $options.pairs.into_iter().fold(
-            <$builder>::new().with_url($url).with_http_connector($connector),
+            <$builder>::new().with_url($url).with_http_connector($connector).with_retry(retries),
             |builder, (name, value)| match name.to_ascii_lowercase().parse() {
                 Ok(key) => builder.with_config(key, value),
                 // Meant for another store.
                 Err(_) => builder,
             },
         )
-    };
+    }};
 }
 
 /// A client for a URL, and the path within its store. Nothing is asked of the store.

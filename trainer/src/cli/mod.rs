@@ -22,8 +22,8 @@ pub(crate) use failure::{Failure, report_arguments};
 
 /// Trains CLIP models with the FastCLIP objectives.
 ///
-/// Exit codes: 0 done, 1 the input was refused, 2 something broke, 130 or 143 a run was asked to stop (by SIGINT or
-/// SIGTERM), wrote a checkpoint and can be continued by the same command.
+/// Exit codes: 0 done; 1 the input was refused; 2 something broke; 75 a run was asked to stop (by SIGINT, SIGTERM, SIGUSR1,
+/// --time-limit or --stop-after), wrote a checkpoint, and is continued by the same command.
 #[derive(Debug, Parser)]
 #[command(name = "train", version = version::long(), max_term_width = 110, after_help = EXAMPLES)]
 pub(crate) struct Cli {

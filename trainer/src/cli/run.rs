@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use fastclip_torch_ext::CudaDevice;
 use fastclip_trainer::config::{ConfigError, DeviceChoice, Machine, RunConfig, RunOptions};
 use fastclip_trainer::distributed::{Agreement, ConnectOptions, Environment, connect};
 use fastclip_trainer::gradients::Stop;
+use fastclip_trainer::launch::STOPPED;
 use fastclip_trainer::metrics::serve_prometheus;
 use fastclip_trainer::progress::Progress;
 use fastclip_trainer::run::{self, LOG_FILE, Outcome, Surroundings};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use tch::{Cuda, Device};
 use tracing::Level;
 
@@ -30,7 +32,7 @@ pub(crate) struct RunArgs {
 }
 
 /// What `run` and `launch` have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SharedArgs {
     /// TOML file with settings; flags win over it
     #[arg(long, value_name = "FILE")]
@@ -47,7 +49,7 @@ Examples:
   train run --config configs/demo.toml
   train run --train-data data/train --val-data data/held-out --model toy --batch-size 128 --epochs 10
   train run --config configs/demo.toml --lr 1e-3 --print-config
-  torchrun --no-python --nproc-per-node 2 train run --config configs/demo.toml
+  torchrun --no-python --nproc-per-node 2 -- train run --config configs/demo.toml
 
 Every setting can also stand in the file of --config: `batch_size = 128` for `--batch-size 128`.";
 
@@ -90,13 +92,17 @@ pub(super) fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, 
     }
 }
 
-/// Notices SIGINT and SIGTERM. The second of a kind ends the process at once, for those who cannot wait for the step.
-struct Signals {
+/// What can end a session: SIGINT, SIGTERM, SIGUSR1 and the time limit. The second SIGINT or SIGTERM ends the process at
+/// once, for those who cannot wait for the step.
+struct Ends {
     received: Arc<AtomicUsize>,
+    started: Instant,
+    time_limit: Option<Duration>,
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
+impl Ends {
+    /// Begins to listen; the time limit counts from `started`.
+    fn watch(started: Instant, time_limit: Option<Duration>) -> std::io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
             let has_come = Arc::new(AtomicBool::new(false));
@@ -105,20 +111,24 @@ impl Signals {
             signal_hook::flag::register(signal, has_come)?;
             signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
         }
-        Ok(Self { received })
+        // A scheduler may repeat its warning.
+        signal_hook::flag::register_usize(SIGUSR1, Arc::clone(&received), SIGUSR1 as usize)?;
+        Ok(Self { received, started, time_limit })
     }
 
     fn stop(&self) -> Option<Stop> {
         match i32::try_from(self.received.load(Ordering::Relaxed)) {
             Ok(SIGINT) => Some(Stop::Interrupt),
             Ok(SIGTERM) => Some(Stop::Terminate),
-            _ => None,
+            Ok(SIGUSR1) => Some(Stop::Warning),
+            _ => self.time_limit.filter(|&limit| self.started.elapsed() >= limit).map(|_| Stop::TimeLimit),
         }
     }
 }
 
 impl RunArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let started = Instant::now();
         let environment = Environment::detect(variable).map_err(Failure::refused)?;
         let num_local_ranks =
             variable("LOCAL_WORLD_SIZE").and_then(|number| number.parse().ok()).unwrap_or(1);
@@ -134,7 +144,8 @@ impl RunArgs {
         if let Some(address) = config.settings.prometheus {
             serve_figures(address, &environment)?;
         }
-        let signals = Signals::listen().map_err(Failure::broken)?;
+        let time_limit = config.settings.time_limit.map(|limit| limit.0);
+        let ends = Ends::watch(started, time_limit).map_err(Failure::broken)?;
 
         let options = ConnectOptions { timeout: config.timeout(), agreement: agreement(&config), device };
         let comm = connect(&environment, &options)?;
@@ -142,7 +153,8 @@ impl RunArgs {
             comm: &*comm,
             device,
             progress,
-            stop: &|| signals.stop(),
+            stop: &|| ends.stop(),
+            is_restart: environment.num_restarts > 0,
             command: command(),
             version: version::program(),
         };
@@ -207,15 +219,18 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
         }
         Outcome::Stopped { stop, steps, checkpoint } => {
             if is_first {
-                let path = checkpoint.display();
+                let reason = match stop {
+                    Some(Stop::Interrupt) => "SIGINT",
+                    Some(Stop::Terminate) => "SIGTERM",
+                    Some(Stop::Warning) => "SIGUSR1",
+                    Some(Stop::TimeLimit) => "--time-limit",
+                    None => "--stop-after",
+                };
                 tracing::warn!(
-                    "stopped after step {steps}, as asked; the same command continues from {path}"
+                    "stopped after step {steps}, as {reason} asked; the same command continues from {checkpoint}"
                 );
             }
-            ExitCode::from(match stop {
-                Stop::Interrupt => 130,
-                Stop::Terminate => 143,
-            })
+            ExitCode::from(STOPPED)
         }
     }
 }

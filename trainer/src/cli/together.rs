@@ -48,11 +48,14 @@ impl TogetherArgs {
         }
         let options = LaunchOptions {
             num_ranks,
+            machines: None,
             program: None,
             args: std::env::args_os().skip(1).collect::<Vec<OsString>>(),
             threads: self.threads,
             port: None,
             grace: Duration::from_secs(10),
+            num_restarts: 0,
+            visible_devices: None,
         };
         let outcome = launch(&options).map_err(Failure::broken)?;
         Ok(Some(ExitCode::from(outcome.exit_code())))

@@ -1,7 +1,6 @@
 //! Values that are chosen by name.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -177,8 +176,8 @@ pub enum Resume {
     Latest,
     /// From the start; earlier checkpoints of the run are removed.
     Never,
-    /// From this checkpoint.
-    From(PathBuf),
+    /// From this checkpoint, a folder or a URL.
+    From(String),
 }
 
 impl From<String> for Resume {
@@ -186,8 +185,8 @@ impl From<String> for Resume {
         match text.as_str() {
             "auto" => Self::Auto,
             "latest" => Self::Latest,
-            "never" => Self::Never,
-            _ => Self::From(PathBuf::from(text)),
+            "never" | "none" => Self::Never,
+            _ => Self::From(text),
         }
     }
 }
@@ -206,7 +205,7 @@ impl From<Resume> for String {
             Resume::Auto => "auto".to_owned(),
             Resume::Latest => "latest".to_owned(),
             Resume::Never => "never".to_owned(),
-            Resume::From(path) => path.to_string_lossy().into_owned(),
+            Resume::From(location) => location,
         }
     }
 }

@@ -11,6 +11,7 @@ mod model;
 mod objective;
 mod optimization;
 mod options;
+mod span;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use choices::{
 pub use data::DataConfig;
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
+pub use span::{Epochs, Span, TimeSpan};
 
 use crate::model::{Locks, MAX_LOGIT_SCALE, ModelConfig, ModelConfigError};
 use crate::objective::INITIAL_BIAS;
@@ -58,8 +60,10 @@ pub struct RunConfig {
     pub bucket_bytes: NonZeroUsize,
     /// Folder of the run.
     pub run_dir: PathBuf,
-    /// When checkpoints are written.
+    /// When checkpoints are written, and where.
     pub checkpoints: CheckpointConfig,
+    /// Multiples at which a session ends.
+    pub stop_after: Option<Span>,
     /// When the model is evaluated, and on what.
     pub evaluation: Option<EvaluationConfig>,
 }
@@ -91,17 +95,21 @@ pub struct RatesConfig {
     pub tau_threshold: TauThreshold,
 }
 
-/// When checkpoints are written.
+/// When checkpoints are written, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckpointConfig {
+    /// Folder or URL of this run's checkpoints.
+    pub location: String,
     /// Where the run continues from.
     pub resume: Resume,
     /// Epochs between checkpoints; 0 for none of this kind.
     pub every_epochs: u64,
     /// Steps between checkpoints; 0 for none of this kind.
     pub every_steps: u64,
-    /// How many are kept.
-    pub keep: NonZeroUsize,
+    /// How many of the newest are kept.
+    pub keep_last: NonZeroUsize,
+    /// Which are kept for good.
+    pub keep_every: Option<Span>,
 }
 
 /// When the model is evaluated, and on what.
@@ -206,6 +214,31 @@ fn refuse(key: &'static str, value: impl ToString, rule: impl Into<String>) -> C
     ConfigError::Value { key, value: value.to_string(), rule: rule.into() }
 }
 
+impl Settings {
+    /// Deals the same global batch out to another number of ranks, in micro-batches no larger than those of now.
+    ///
+    /// Returns nothing if it cannot be dealt out evenly.
+    pub fn on_ranks(&self, num_ranks: NonZeroUsize, new_num_ranks: NonZeroUsize) -> Option<Self> {
+        let global_batch = self.batch_size.get() * self.accum_freq.get() * num_ranks.get();
+        if num_ranks == new_num_ranks {
+            return Some(self.clone());
+        }
+        if !global_batch.is_multiple_of(new_num_ranks.get()) {
+            return None;
+        }
+        let local_batch = global_batch / new_num_ranks;
+        let fits = |number: &usize| {
+            local_batch.is_multiple_of(*number) && local_batch / number <= self.batch_size.get()
+        };
+        let accum_freq = (1..=local_batch).find(fits)?;
+        Some(Self {
+            batch_size: NonZeroUsize::new(local_batch / accum_freq)?,
+            accum_freq: NonZeroUsize::new(accum_freq)?,
+            ..self.clone()
+        })
+    }
+}
+
 impl RunConfig {
     /// Checks options and fills in what follows from others.
     ///
@@ -233,6 +266,13 @@ impl RunConfig {
             return Err(refuse("name", format!("`{name}`"), "it must be usable as the name of a folder"));
         }
         let run_dir = settings.logs.join(&name);
+        let checkpoint_location = match &settings.checkpoint_dir {
+            Some(location) if location.is_empty() => {
+                return Err(refuse("checkpoint_dir", "``", "it must be a folder or a URL"));
+            }
+            Some(location) => format!("{}/{name}", location.trim_end_matches('/')),
+            None => run_dir.join("checkpoints").to_string_lossy().into_owned(),
+        };
         settings.threads = Some(threads);
         settings.name = Some(name);
 
@@ -267,8 +307,11 @@ impl RunConfig {
                 resume: settings.resume.clone(),
                 every_epochs: settings.save_frequency,
                 every_steps: settings.save_every_steps,
-                keep: settings.keep_checkpoints,
+                keep_last: settings.keep_last,
+                keep_every: settings.keep_every,
+                location: checkpoint_location,
             },
+            stop_after: settings.stop_after,
             evaluation: settings.val_data.clone().map(|location| EvaluationConfig {
                 location,
                 every_epochs: settings.val_frequency,
@@ -306,17 +349,19 @@ impl RunConfig {
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
 /// known. A run that is continued has its weights from the checkpoint, so the first ones need not be there any more.
-const FREE_TO_CHANGE: [&str; 28] = [
+const FREE_TO_CHANGE: [&str; 32] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
+    "checkpoint_dir",
     "data_cache",
     "data_cache_gib",
     "device",
     "dist_timeout",
     "estimator_memory",
     "grad_checkpointing",
-    "keep_checkpoints",
+    "keep_every",
+    "keep_last",
     "log_every_n_steps",
     "logs",
     "loss_block_mib",
@@ -327,7 +372,9 @@ const FREE_TO_CHANGE: [&str; 28] = [
     "resume",
     "save_every_steps",
     "save_frequency",
+    "stop_after",
     "threads",
+    "time_limit",
     "train_data",
     "val_data",
     "val_every_steps",

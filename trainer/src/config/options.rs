@@ -14,6 +14,7 @@ use super::choices::{
     CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice, OptimizerChoice,
     Precision, Resume,
 };
+use super::span::{Span, TimeSpan};
 use crate::objective::{FeaturePrecision, GammaDecay, GradientRule};
 use crate::schedule::{ModelSchedule, TemperatureSchedule};
 
@@ -215,18 +216,18 @@ options! {
         /// Decides initial weights, order of data and crops [default: 0]
         #[arg(help_heading = "Run")]
         seed: u64 = 0,
-        /// Where to continue: auto (from the newest checkpoint if there is one), latest (which must exist), never (starts over and removes the run's checkpoints), or a checkpoint's folder [default: auto]
-        #[arg(help_heading = "Run", value_name = "auto|latest|never|FOLDER")]
+        /// Where to continue: auto (from the newest checkpoint if there is one), latest (which must exist), none (starts over and removes the run's checkpoints), or the folder or URL of a checkpoint or of a run's checkpoints [default: auto]
+        #[arg(help_heading = "Checkpoints", value_name = "auto|latest|none|LOCATION")]
         resume: Resume = Resume::Auto,
         /// Epochs between checkpoints; 0 for one at the end only [default: 1]
-        #[arg(help_heading = "Run", value_name = "EPOCHS", alias = "save_frequency")]
+        #[arg(help_heading = "Checkpoints", value_name = "EPOCHS", alias = "save_frequency")]
         save_frequency: u64 = 1,
         /// Steps between checkpoints, besides those of epochs; 0 for none [default: 0]
-        #[arg(help_heading = "Run", value_name = "STEPS")]
+        #[arg(help_heading = "Checkpoints", value_name = "STEPS")]
         save_every_steps: u64 = 0,
-        /// Newest checkpoints to keep [default: 2]
-        #[arg(help_heading = "Run", value_name = "N")]
-        keep_checkpoints: NonZeroUsize = non_zero(2),
+        /// Newest checkpoints to keep; an older one goes when a newer one is complete [default: 2]
+        #[arg(help_heading = "Checkpoints", value_name = "N")]
+        keep_last: NonZeroUsize = non_zero(2),
         /// Epochs between evaluations; 0 for one at the end only [default: 1]
         #[arg(help_heading = "Run", value_name = "EPOCHS", alias = "val_frequency")]
         val_frequency: u64 = 1,
@@ -310,5 +311,17 @@ options! {
         /// Threads that each rank computes with on the CPU; results can differ in the last bit between numbers of threads [default: the rank's share of the machine]
         #[arg(help_heading = "Run", value_name = "N")]
         threads: NonZeroUsize,
+        /// Folder or URL (s3://bucket/path) that holds checkpoints, each run's below its name [default: `checkpoints` in the run's folder]
+        #[arg(help_heading = "Checkpoints", value_name = "LOCATION", display_order = 0)]
+        checkpoint_dir: String,
+        /// Checkpoints to keep for good: those after a multiple of so many steps, or of epochs, as in 1epoch [default: none]
+        #[arg(help_heading = "Checkpoints", value_name = "STEPS|EPOCHS")]
+        keep_every: Span,
+        /// Ends the session, with a checkpoint and exit code 75, whenever the run has taken a multiple of so many steps, or of epochs, as in 2epochs [default: none]
+        #[arg(help_heading = "Run", value_name = "STEPS|EPOCHS")]
+        stop_after: Span,
+        /// Ends the session, with a checkpoint and exit code 75, after so long, as in 3h50m or 03:50:00; leave time for the checkpoint [default: none]
+        #[arg(help_heading = "Run", value_name = "TIME")]
+        time_limit: TimeSpan,
     }
 }

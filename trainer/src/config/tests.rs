@@ -293,3 +293,18 @@ fn identity_tells_what_is_trained_and_not_where() {
         assert_ne!(identity(""), identity(text), "{text}");
     }
 }
+
+#[test]
+fn fewer_ranks_share_the_same_global_batch_in_the_same_memory() {
+    let number = |number| NonZeroUsize::new(number).unwrap();
+    let settings = resolve("batch_size = 8\naccum_freq = 3").unwrap().settings;
+    let on = |ranks| {
+        let settings = settings.on_ranks(number(4), number(ranks))?;
+        Some((settings.batch_size.get(), settings.accum_freq.get()))
+    };
+    assert_eq!(on(4), Some((8, 3)));
+    assert_eq!(on(3), Some((8, 4)));
+    assert_eq!(on(2), Some((8, 6)));
+    assert_eq!(on(1), Some((8, 12)));
+    assert_eq!(on(5), None);
+}

@@ -18,6 +18,9 @@ use std::str::FromStr;
 /// Variable through which `train launch` tells its ranks whom not to outlive.
 pub const LAUNCHER_PID_VARIABLE: &str = "FASTCLIP_LAUNCHER_PID";
 
+/// Variable through which torchrun and `train launch` tell how often they have started the ranks again.
+pub const RESTARTS_VARIABLE: &str = "TORCHELASTIC_RESTART_COUNT";
+
 /// Where ports for Slurm jobs start, and how many there are: below the range that Linux hands out by itself.
 const SLURM_PORTS: (u16, u64) = (15_000, 17_000);
 
@@ -74,6 +77,8 @@ pub struct Environment {
     pub meeting: Option<Meeting>,
     /// The network interface to talk on (`GLOO_SOCKET_IFNAME`); by default the one that leads to the meeting.
     pub interface: Option<String>,
+    /// How often the launcher has started the ranks again: torchrun and `train launch` count.
+    pub num_restarts: u64,
     /// The process of `train launch` that this one must not outlive.
     pub launcher_pid: Option<u32>,
     /// Whether libtorch may write its own log to the terminal, as `TORCH_CPP_LOG_LEVEL` asks for.
@@ -154,6 +159,7 @@ impl Environment {
             local_rank: place.local_rank,
             meeting,
             interface: variables.get("GLOO_SOCKET_IFNAME"),
+            num_restarts: variables.number(RESTARTS_VARIABLE, "a number of restarts")?.unwrap_or(0),
             launcher_pid: variables.number(LAUNCHER_PID_VARIABLE, "the id of a process")?,
             keeps_torch_log: variables.get("TORCH_CPP_LOG_LEVEL").is_some(),
         })
@@ -236,7 +242,7 @@ impl Variables<'_> {
             && self
                 .get("TORCHELASTIC_USE_AGENT_STORE")
                 .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let attempt = self.get("TORCHELASTIC_RESTART_COUNT").unwrap_or_else(|| "0".to_owned());
+        let attempt = self.get(RESTARTS_VARIABLE).unwrap_or_else(|| "0".to_owned());
         let host = match self.get("MASTER_ADDR").or_else(|| self.derived_host(launcher, place)) {
             Some(host) => host,
             None => return Err(self.missing("MASTER_ADDR", place.size_variable)),
@@ -359,7 +365,9 @@ mod tests {
     fn torchruns_own_store_and_its_restarts_are_seen() {
         let mut variables = TORCHRUN.to_vec();
         variables.extend([("TORCHELASTIC_USE_AGENT_STORE", "True"), ("TORCHELASTIC_RESTART_COUNT", "2")]);
-        let meeting = detect(&variables).unwrap().meeting.unwrap();
+        let environment = detect(&variables).unwrap();
+        assert_eq!(environment.num_restarts, 2);
+        let meeting = environment.meeting.unwrap();
         assert!(meeting.is_served_by_launcher);
         assert_eq!(meeting.attempt, "2");
     }

@@ -28,7 +28,9 @@ use tch::Tensor;
 
 pub use alone::Alone;
 pub use counters::{CommCounters, Traffic};
-pub use environment::{Environment, EnvironmentError, LAUNCHER_PID_VARIABLE, Launcher, Meeting};
+pub use environment::{
+    Environment, EnvironmentError, LAUNCHER_PID_VARIABLE, Launcher, Meeting, RESTARTS_VARIABLE,
+};
 pub use error::CommError;
 pub use group::Group;
 pub use rendezvous::{Agreement, ConnectOptions, connect};

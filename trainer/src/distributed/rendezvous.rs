@@ -25,6 +25,9 @@ use crate::launch;
 /// How often a rank looks who has come.
 const POLL: Duration = Duration::from_millis(50);
 
+/// How long a name may take to be known.
+const NAMING: Duration = Duration::from_secs(30);
+
 /// How long the server of the store stays, within the time-out, for the others to read why the run ends. Ranks that were
 /// started together come within this time, even from a slow disk; those that come later find nobody.
 const FAREWELL: Duration = Duration::from_secs(30);
@@ -159,10 +162,22 @@ fn backend(environment: &Environment, meeting: &Meeting, device: Device) -> Resu
         _ => Ok(Backend::Gloo(match &environment.interface {
             Some(interface) => Listen::Interface(interface.clone()),
             None => Listen::Address(
-                address_towards(&meeting.host, meeting.port)
+                address_in_time(&meeting.host, meeting.port)
                     .map_err(|source| CommError::Route { host: meeting.host.clone(), source })?,
             ),
         })),
+    }
+}
+
+/// Returns the address of this machine that packets to `host` leave from, once the name of the host is known: a cluster
+/// may name its machines while they start.
+fn address_in_time(host: &str, port: u16) -> io::Result<IpAddr> {
+    let deadline = Instant::now() + NAMING;
+    loop {
+        match address_towards(host, port) {
+            Err(_) if Instant::now() < deadline => thread::sleep(POLL),
+            found => return found,
+        }
     }
 }
 

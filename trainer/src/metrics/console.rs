@@ -117,6 +117,7 @@ mod tests {
             step_seconds: 137.606,
             data_seconds: 90.938,
             images_per_second: 119.065,
+            checkpoints: None,
         };
         let record = TrainRecord {
             step: 196,

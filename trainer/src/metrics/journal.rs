@@ -28,6 +28,7 @@ pub fn read_metrics(run_dir: &Path) -> Result<Vec<Record>, MetricsError> {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    num_bytes: u64,
 }
 
 impl Journal {
@@ -47,19 +48,26 @@ impl Journal {
             }
         };
         file.set_len(kept).map_err(|source| failed("truncate", source))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, num_bytes: kept })
     }
 
-    /// Appends one line in a single write, so that a killed process leaves at most its last line incomplete.
+    /// Appends one line in a single write, so that a killed process leaves at most its last line incomplete. A disk that
+    /// is full leaves none: what it took of the line is cut off again.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), MetricsError> {
         let mut line = serde_json::to_vec(record).expect("records have string keys and plain values");
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|source| self.failed("write to", source))
+        if let Err(source) = self.file.write_all(&line) {
+            // Needs no room. If it fails, too, the disk is gone, and nothing can be kept readable on it.
+            let _ = self.file.set_len(self.num_bytes);
+            return Err(self.failed("write to", source));
+        }
+        self.num_bytes += line.len() as u64;
+        Ok(())
     }
 
-    /// Waits until all lines are on the disk.
-    pub(super) fn sync(&mut self) -> Result<(), MetricsError> {
-        self.file.sync_data().map_err(|source| self.failed("sync", source))
+    /// Returns another handle on the file, for waiting until all lines are on the disk.
+    pub(super) fn handle(&self) -> Result<File, MetricsError> {
+        self.file.try_clone().map_err(|source| self.failed("open", source))
     }
 
     fn failed(&self, action: &'static str, source: std::io::Error) -> MetricsError {
@@ -111,7 +119,13 @@ mod tests {
             grad_norm: None,
             communication_bytes: 4096,
             collectives: CommCounters::default(),
-            timing: TrainTiming { seconds, step_seconds: 0.1, data_seconds: 0.01, images_per_second: 640.0 },
+            timing: TrainTiming {
+                seconds,
+                step_seconds: 0.1,
+                data_seconds: 0.01,
+                images_per_second: 640.0,
+                checkpoints: None,
+            },
         })
     }
 
@@ -130,7 +144,7 @@ mod tests {
     fn write(folder: &Path, resumed_at: Option<u64>, records: &[Record]) {
         let mut journal = Journal::open(folder, resumed_at).unwrap();
         records.iter().for_each(|record| journal.append(record).unwrap());
-        journal.sync().unwrap();
+        journal.handle().unwrap().sync_data().unwrap();
     }
 
     #[test]

@@ -84,6 +84,26 @@ pub struct TrainTiming {
     pub data_seconds: f64,
     /// Samples of all ranks per second, a mean since the last record.
     pub images_per_second: f64,
+    /// What has come of checkpoints, once one was due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<CheckpointTiming>,
+}
+
+/// What has come of the checkpoints of a session, on rank 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointTiming {
+    /// Complete ones.
+    #[serde(rename = "written")]
+    pub num_written: u64,
+    /// Those that could not be written.
+    #[serde(rename = "failed")]
+    pub num_failed: u64,
+    /// Seconds that training stood still to copy the last one's state.
+    pub copy_seconds: f64,
+    /// Seconds that training stood still, the last time it did, because the one before was still being written.
+    pub wait_seconds: f64,
+    /// Seconds in which the last one's part was written, while training went on.
+    pub write_seconds: f64,
 }
 
 /// One evaluation.

@@ -27,6 +27,7 @@ use super::{Histogram, Picture};
 pub(super) struct EventWriter {
     path: PathBuf,
     file: File,
+    num_bytes: u64,
 }
 
 impl EventWriter {
@@ -40,7 +41,7 @@ impl EventWriter {
         let second = newest.map_or(since_epoch.as_secs(), |newest| since_epoch.as_secs().max(newest + 1));
         let path = folder.join(format!("{FILE_PREFIX}{second:010}.fastclip"));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        let mut writer = Self { path, file };
+        let mut writer = Self { path, file, num_bytes: 0 };
         writer.event(since_epoch, 0, |event| event.bytes(3, b"brain.Event:2"))?;
         writer.event(since_epoch, first_step, |event| {
             event.message(7, |session| session.varint(1, 1));
@@ -148,7 +149,14 @@ impl EventWriter {
         event.double(1, time.as_secs_f64());
         event.varint(2, step);
         fill(&mut event);
-        self.file.write_all(&framed(&event.bytes))
+        let record = framed(&event.bytes);
+        let written = self.file.write_all(&record);
+        match written {
+            Ok(()) => self.num_bytes += record.len() as u64,
+            // A part of a record would hide all that come after it.
+            Err(_) => drop(self.file.set_len(self.num_bytes)),
+        }
+        written
     }
 }
 

@@ -1,5 +1,6 @@
 //! One call per record, three places that it goes to.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -31,7 +32,7 @@ pub struct MetricsOptions {
 ///
 /// Rank 0 has one, the others have none. Records must come in the order of their steps; an evaluation follows the
 /// training record of its step. When a call returns, the operating system has the line, so that a killed process loses
-/// nothing; a checkpoint that must not outlive its lines calls [`sync`](Self::sync) first. Console lines go through
+/// nothing; a checkpoint that must not outlive its lines waits for [`journal`](Self::journal) first. Console lines go through
 /// `tracing`, at level info. Dropping it takes the bar away.
 #[derive(Debug)]
 pub struct MetricsWriter {
@@ -131,6 +132,14 @@ impl MetricsWriter {
             ("train/gamma", record.gamma),
             ("train/grad_norm", record.grad_norm),
         ];
+        if let Some(checkpoints) = &timing.checkpoints {
+            scalars.extend([
+                ("checkpoint/failed", checkpoints.num_failed as f64),
+                ("checkpoint/copy_seconds", checkpoints.copy_seconds),
+                ("checkpoint/wait_seconds", checkpoints.wait_seconds),
+                ("checkpoint/write_seconds", checkpoints.write_seconds),
+            ]);
+        }
         scalars.extend(optional.into_iter().filter_map(|(tag, value)| Some((tag, value?))));
         let received = |of: fn(CommCounters) -> Traffic| of(record.collectives).num_bytes as f64;
         scalars.extend([
@@ -175,14 +184,15 @@ impl MetricsWriter {
         self.write(Record::Eval(record), &scalars)
     }
 
-    /// Waits until all lines of `metrics.jsonl` are on the disk.
+    /// Returns another handle on `metrics.jsonl`, for waiting until its lines are on the disk.
     ///
-    /// Called before a checkpoint is made visible, so that no power cut leaves a checkpoint without its metrics.
+    /// That is done before a checkpoint is made visible, so that no power cut leaves a checkpoint without its metrics, and
+    /// on the thread that writes the checkpoint, so that no step waits for the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&mut self) -> Result<(), MetricsError> {
-        self.journal.sync()
+    /// When the system has no more handles.
+    pub fn journal(&self) -> Result<File, MetricsError> {
+        self.journal.handle()
     }
 
     fn write(&mut self, record: Record, scalars: &[(&'static str, f64)]) -> Result<(), MetricsError> {
@@ -287,11 +297,12 @@ mod tests {
                         step_seconds: 0.1,
                         data_seconds: 0.0,
                         images_per_second: 640.0,
+                        checkpoints: None,
                     },
                 })
                 .unwrap();
         }
-        writer.sync().unwrap();
+        writer.journal().unwrap().sync_data().unwrap();
         writer
             .eval(EvalRecord {
                 step: 10,

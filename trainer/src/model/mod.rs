@@ -36,7 +36,6 @@ pub use parameters::{Format, Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
 pub use pretrained::Pretrained;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
-pub(crate) use weights::{read_tensors, write_tensors};
 
 use text::TextTower;
 use vision::VisionTower;

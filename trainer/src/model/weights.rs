@@ -158,6 +158,22 @@ impl Clip {
     /// # Errors
     /// When the file system refuses.
     pub fn write_folder(&self, folder: &Path) -> Result<(), WeightsError> {
+        let path = folder.join(CONFIG_FILE);
+        files::replace(&path, &self.config_file()).map_err(|source| WeightsError::Io {
+            action: "write",
+            path,
+            source,
+        })?;
+        let named: Vec<(&str, Tensor)> = self
+            .parameters
+            .state()
+            .map(|parameter| (parameter.name.as_str(), parameter.tensor.detach().to_device(Device::Cpu)))
+            .collect();
+        write_tensors(&folder.join(WEIGHTS_FILE), &named)
+    }
+
+    /// Returns what [`CONFIG_FILE`] holds.
+    pub(crate) fn config_file(&self) -> Vec<u8> {
         let described = Described {
             model_cfg: serde_json::to_value(&self.config)
                 .expect("a model config is a struct of plain values"),
@@ -170,14 +186,7 @@ impl Clip {
         };
         let mut text = serde_json::to_vec_pretty(&described).expect("the config is made of plain values");
         text.push(b'\n');
-        let path = folder.join(CONFIG_FILE);
-        files::replace(&path, &text).map_err(|source| WeightsError::Io { action: "write", path, source })?;
-        let named: Vec<(&str, Tensor)> = self
-            .parameters
-            .state()
-            .map(|parameter| (parameter.name.as_str(), parameter.tensor.detach().to_device(Device::Cpu)))
-            .collect();
-        write_tensors(&folder.join(WEIGHTS_FILE), &named)
+        text
     }
 
     /// Takes over the weights of a safetensors file, with or without the names of wrappers before the parameters'.
@@ -185,7 +194,12 @@ impl Clip {
     /// # Errors
     /// When it cannot be read, lacks a parameter, has one too many, or one of another shape; the model is as it was then.
     pub fn read_weights(&self, path: &Path) -> Result<(), WeightsError> {
-        fit::take_over(fit::renamed(read_tensors(path)?), &self.parameters)
+        self.take_weights(path, read_tensors(path)?)
+    }
+
+    /// Does the same with what was read; `path` is for messages.
+    pub(crate) fn take_weights(&self, path: &Path, named: Vec<(String, Tensor)>) -> Result<(), WeightsError> {
+        fit::take_over(fit::renamed(named), &self.parameters)
             .map_err(|mismatch| WeightsError::Mismatch { path: path.to_owned(), mismatch })
     }
 }
@@ -207,7 +221,7 @@ pub(super) fn read_config(path: &Path, text: &[u8]) -> Result<ModelConfig, Weigh
 }
 
 /// Writes a safetensors file and waits until the disk has it.
-pub(crate) fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) -> Result<(), WeightsError> {
+fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) -> Result<(), WeightsError> {
     Tensor::write_safetensors(named, path).map_err(|source| WeightsError::Tensors {
         action: "write",
         path: path.to_owned(),
@@ -221,7 +235,7 @@ pub(crate) fn write_tensors(path: &Path, named: &[(impl AsRef<str>, Tensor)]) ->
 }
 
 /// Reads all tensors of a safetensors file.
-pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
+pub(super) fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
     Tensor::read_safetensors(path).map_err(|source| WeightsError::Tensors {
         action: "read",
         path: path.to_owned(),

@@ -12,6 +12,7 @@ pub(super) struct Due<'a> {
     log_every: NonZeroU64,
     checkpoints: &'a CheckpointConfig,
     evaluation: Option<&'a EvaluationConfig>,
+    stop_after: Option<NonZeroU64>,
     end: Position,
     total_steps: u64,
 }
@@ -22,6 +23,7 @@ impl<'a> Due<'a> {
             log_every: config.settings.log_every_n_steps,
             checkpoints: &config.checkpoints,
             evaluation: config.evaluation.as_ref(),
+            stop_after: config.stop_after.map(|span| span.steps(steps_per_epoch)),
             end,
             total_steps: end.epoch * steps_per_epoch,
         }
@@ -47,6 +49,12 @@ impl<'a> Due<'a> {
 
     fn is_due(&self, state: &RunState, every_epochs: u64, every_steps: u64) -> bool {
         self.ends_epoch(state, every_epochs) || (every_steps > 0 && state.steps.is_multiple_of(every_steps))
+    }
+
+    /// Multiples of so many steps, and not of a session's: a session that began in between, or again after a failure, ends
+    /// where any other would.
+    pub(super) fn stop(&self, state: &RunState) -> bool {
+        self.stop_after.is_some_and(|steps| state.steps.is_multiple_of(steps.get()))
     }
 
     fn ends_epoch(&self, state: &RunState, every_epochs: u64) -> bool {

@@ -50,17 +50,6 @@ pub enum RunError {
     /// The weights to begin with cannot be used.
     #[error("could not begin with the weights of `--pretrained`")]
     Pretrained(#[source] WeightsError),
-    /// Ranks see different checkpoints.
-    #[error(
-        "this rank sees a checkpoint after {own} steps, rank 0 one after {agreed} (-1 is none): all ranks must share the \
-         folder of the run"
-    )]
-    OtherCheckpoint {
-        /// Steps of the checkpoint that this rank sees.
-        own: i64,
-        /// Steps of that of rank 0.
-        agreed: i64,
-    },
     /// Metrics could not be written.
     #[error("could not record the run")]
     Metrics(#[from] MetricsError),
@@ -128,7 +117,16 @@ impl RunError {
                 _ => false,
             },
             Self::Checkpoint(error) => {
-                matches!(error, CheckpointError::OtherRun { .. } | CheckpointError::Nothing { .. })
+                matches!(
+                    error,
+                    CheckpointError::OtherRun { .. }
+                        | CheckpointError::Nothing { .. }
+                        | CheckpointError::Location { .. }
+                        | CheckpointError::Incomplete { .. }
+                        | CheckpointError::Damaged { .. }
+                        | CheckpointError::Json { .. }
+                        | CheckpointError::Version { .. }
+                )
             }
             Self::Evaluate(error) => lies_in_the_request(error),
             _ => false,
@@ -139,9 +137,18 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Checkpoint(CheckpointError::OtherRun { .. }) => {
-                "choose another `--name`, or start this one over with `--resume never`"
+                "choose another `--name`, or start this one over with `--resume none`"
             }
             Self::Checkpoint(CheckpointError::Nothing { .. }) => "`--resume auto` starts a run that has none",
+            Self::Checkpoint(CheckpointError::Damaged { .. } | CheckpointError::Json { .. }) => {
+                "`--resume LOCATION` continues from an earlier checkpoint; `--keep-last` says how many there are"
+            }
+            Self::Checkpoint(CheckpointError::Incomplete { .. }) => {
+                "all ranks must see the same folder or bucket; `--resume` takes a checkpoint or the folder that holds them"
+            }
+            Self::Checkpoint(CheckpointError::Last { .. }) => {
+                "make room or repair the storage; the same command then continues from the newest checkpoint"
+            }
             Self::Load(LoadError::TooFewSamples { .. }) => {
                 "the global batch is `--batch-size` times `--accum-freq` times the number of ranks"
             }

@@ -6,8 +6,6 @@ mod error;
 mod recorder;
 mod start;
 
-use std::path::PathBuf;
-
 use fastclip_loader::Batch;
 use fastclip_schemas::{Position, RunSummary};
 use tch::Device;
@@ -20,6 +18,7 @@ use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
 pub(crate) use self::start::{Extent, build};
 use self::start::{Start, start};
+use crate::checkpoint::{CheckpointError, Saver};
 use crate::config::{EvaluationConfig, NonFinite, RunConfig};
 use crate::distributed::Communicator;
 use crate::eval::{self, EncodeOptions, EvalOptions, EvalReport};
@@ -28,7 +27,7 @@ use crate::metrics::Picture;
 use crate::model::Clip;
 use crate::progress::Progress;
 use crate::report::pictures;
-use crate::step::StepError;
+use crate::step::{Message, StepError};
 
 /// Result of a finished run, inside its folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -58,6 +57,8 @@ pub struct Surroundings<'a> {
     pub progress: Progress,
     /// Asks whether this process was told to stop.
     pub stop: &'a dyn Fn() -> Option<Stop>,
+    /// Whether a launcher has started this run before: then what an earlier attempt saved comes before what `resume` says.
+    pub is_restart: bool,
     /// The command that started the run, as a person would type it.
     pub command: String,
     /// Program and version, with commit and libtorch.
@@ -80,14 +81,14 @@ pub enum Outcome {
     },
     /// The run had been complete before; nothing was done.
     AlreadyFinished,
-    /// A rank was asked to stop, and all did, after a checkpoint.
+    /// The session was to end before the run did, and all ranks stopped, after a checkpoint.
     Stopped {
-        /// What asked.
-        stop: Stop,
+        /// What asked for it; nothing if it was the number of steps.
+        stop: Option<Stop>,
         /// Steps taken.
         steps: u64,
         /// Where the run continues from.
-        checkpoint: PathBuf,
+        checkpoint: String,
     },
 }
 
@@ -108,43 +109,48 @@ pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, Run
 fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
     let comm = around.comm;
     let data = TrainingData::open(&config.data, comm, around.device)?;
-    let Start { mut trainer, mut state, checkpoints, is_finished } = start(config, &data, around)?;
-    if is_finished {
-        return Ok(Outcome::AlreadyFinished);
-    }
+    let Start { mut trainer, mut state, saver } = start(config, &data, around)?;
+    let Some(mut saver) = saver else { return Ok(Outcome::AlreadyFinished) };
     let end = Position::start_of(config.rates.epochs);
     let due = Due::new(config, data.loader.steps_per_epoch(), end);
     let mut recorder = Recorder::open(config, &data, &state, around)?;
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
+    let first = state.steps;
     let may_skip = config.settings.on_non_finite == NonFinite::Skip;
     let mut num_skipped = 0;
 
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
-        let taken = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm));
+        let message = Message { stop: (around.stop)(), part: saver.part() };
+        let taken = watch.step(|| trainer.step(&data.inputs(&batch), message, comm));
         let skipped = match &taken {
-            Err(error @ StepError::NotFinite { stop, .. }) => {
+            Err(error @ StepError::NotFinite { stop, parts, .. }) => {
                 name_samples(error, &batch);
                 num_skipped += 1;
-                (may_skip && num_skipped < MAX_SKIPPED).then_some(*stop)
+                (may_skip && num_skipped < MAX_SKIPPED).then_some((*stop, *parts))
             }
             _ => {
                 num_skipped = 0;
                 None
             }
         };
-        let (report, stop) = match (taken, skipped) {
-            (Err(error), Some(stop)) => {
+        let (report, stop, parts) = match (taken, skipped) {
+            (Err(error), Some((stop, parts))) => {
                 tracing::warn!("the step is left out: {error}");
                 trainer.skip();
-                (None, stop)
+                (None, stop, parts)
+            }
+            (Err(error @ StepError::NotFinite { .. }), None) => {
+                // All ranks end here. What is being written may be what a person will go back to.
+                saver.finish(comm)?;
+                return Err(error.into());
             }
             (taken, _) => {
                 let report = taken?;
-                let stop = report.stop;
-                (Some(report), stop)
+                let (stop, parts) = (report.stop, report.parts);
+                (Some(report), stop, parts)
             }
         };
         state.steps += 1;
@@ -153,30 +159,31 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         state.seconds = watch.seconds();
         drop(batch); // Its memory goes back to the loader before anything slow happens.
 
+        saver.settle(&parts, comm)?;
         if let Some(report) = &report {
             let is_logged = due.log(&state);
-            recorder.step(&state, report, is_logged, &mut watch)?;
+            recorder.step(&state, report, is_logged, &mut watch, saver.figures());
             if let (true, Some(estimators)) = (is_logged, trainer.objective.estimators()) {
                 recorder.estimates(&state, estimators, comm)?;
             }
         }
         let evaluation = due.evaluation(&state);
-        let saves = due.checkpoint(&state) || stop.is_some();
+        let stops = (stop.is_some() || due.stop(&state)) && state.position < end;
+        let saves = due.checkpoint(&state) || stops;
         if evaluation.is_some() || saves {
             trainer.average_statistics(comm).map_err(RunError::Statistics)?;
         }
         if let Some(evaluation) = evaluation {
             let found = evaluate(&trainer.model, evaluation, config, around)?;
-            recorder.evaluation(&state, &found)?;
+            recorder.evaluation(&state, &found);
             evaluated = Some(found);
         }
         if saves {
-            recorder.sync()?;
-            let checkpoint = checkpoints.save(&trainer, &state, comm)?;
-            tracing::info!("checkpoint of step {} is in {}", state.steps, checkpoint.display());
-            if let (Some(stop), true) = (stop, state.position < end) {
-                return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
-            }
+            saver.save(&trainer, &state, recorder.journal(), comm)?;
+        }
+        if stops {
+            let checkpoint = last_checkpoint(&mut saver, state.steps, comm)?;
+            return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
         }
         watch.resume();
     }
@@ -184,12 +191,26 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     if stats.num_bad() > 0 {
         tracing::warn!("{} samples of this rank could not be used: {stats}", stats.num_bad());
     }
+    if state.steps == first && saver.last_complete() != Some(first) {
+        // Another run's last checkpoint: this one must have its own.
+        saver.save(&trainer, &state, recorder.journal(), comm)?;
+    }
+    last_checkpoint(&mut saver, state.steps, comm)?;
     // A session that died between the last checkpoint and the summary left the evaluation to this one.
     let found = match (evaluated, &config.evaluation) {
         (None, Some(evaluation)) => Some(evaluate(&trainer.model, evaluation, config, around)?.report),
         (found, _) => found.map(|found| found.report),
     };
     Ok(Outcome::Finished { summary: recorder.finish(&state, found)? })
+}
+
+/// Waits for the checkpoint of the last step and returns where it is. Without it a session has not done its work.
+fn last_checkpoint(saver: &mut Saver, steps: u64, comm: &dyn Communicator) -> Result<String, RunError> {
+    let last = saver.finish(comm)?;
+    if last != Some(steps) {
+        return Err(CheckpointError::Last { steps, last }.into());
+    }
+    Ok(saver.location_of(steps))
 }
 
 /// Says by their keys which samples of a batch made a step not finite, so that people find them.

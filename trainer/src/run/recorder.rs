@@ -1,5 +1,6 @@
 //! What a run writes about itself, and its clock.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use crate::estimator::EstimatorTable;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
-    EvalRecord, EvalTiming, Histogram, MetricsOptions, MetricsWriter, RunInfo, TrainRecord, TrainTiming,
+    CheckpointTiming, EvalRecord, EvalTiming, Histogram, MetricsOptions, MetricsWriter, RunInfo, TrainRecord,
+    TrainTiming,
 };
 use crate::step::StepReport;
 
@@ -73,7 +75,7 @@ impl Stopwatch {
         self.seconds
     }
 
-    fn take_timing(&mut self, global_batch: u64) -> TrainTiming {
+    fn take_timing(&mut self, global_batch: u64, checkpoints: Option<CheckpointTiming>) -> TrainTiming {
         let Interval { steps, seconds, data_seconds } = std::mem::take(&mut self.since_log);
         let steps = steps.max(1) as f64;
         TrainTiming {
@@ -81,6 +83,7 @@ impl Stopwatch {
             step_seconds: seconds / steps,
             data_seconds: data_seconds / steps,
             images_per_second: steps * global_batch as f64 / seconds.max(f64::MIN_POSITIVE),
+            checkpoints,
         }
     }
 }
@@ -93,6 +96,8 @@ pub(super) struct Recorder {
     objective: &'static str,
     global_batch: u64,
     run_dir: PathBuf,
+    /// Whether the last record could not be written.
+    is_failing: bool,
 }
 
 impl Recorder {
@@ -126,6 +131,7 @@ impl Recorder {
             objective,
             global_batch: data.global_batch,
             run_dir: config.run_dir.clone(),
+            is_failing: false,
         })
     }
 
@@ -135,13 +141,14 @@ impl Recorder {
         report: &StepReport,
         is_logged: bool,
         watch: &mut Stopwatch,
-    ) -> Result<(), RunError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+        checkpoints: Option<CheckpointTiming>,
+    ) {
+        let Some(writer) = &mut self.writer else { return };
         if !is_logged {
             writer.advance(state.steps);
-            return Ok(());
+            return;
         }
-        writer.train(TrainRecord {
+        let written = writer.train(TrainRecord {
             step: state.steps,
             epoch: report.epoch,
             samples_seen: state.samples_seen,
@@ -155,27 +162,30 @@ impl Recorder {
             grad_norm: Some(report.grad_norm),
             communication_bytes: report.communication.total().num_bytes,
             collectives: report.communication,
-            timing: watch.take_timing(self.global_batch),
-        })?;
-        Ok(())
+            timing: watch.take_timing(self.global_batch, checkpoints),
+        });
+        self.note(written.map_err(RunError::from));
     }
 
-    pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) -> Result<(), RunError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+    pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) {
+        let Some(writer) = &mut self.writer else { return };
         let Evaluated { report, pictures, seconds } = found;
-        if let Some(predictions) = &report.predictions {
-            predictions.save(&self.run_dir)?;
-            writer.predictions(state.steps, &predictions.images, pictures)?;
-        }
-        writer.eval(EvalRecord {
+        let saved = match &report.predictions {
+            Some(predictions) => predictions
+                .save(&self.run_dir)
+                .map_err(RunError::from)
+                .and_then(|_| Ok(writer.predictions(state.steps, &predictions.images, pictures)?)),
+            None => Ok(()),
+        };
+        let written = writer.eval(EvalRecord {
             step: state.steps,
             epoch: state.position.epoch,
             samples_seen: state.samples_seen,
             zero_shot: report.zero_shot,
             retrieval: Some(report.retrieval),
             timing: EvalTiming { seconds: *seconds },
-        })?;
-        Ok(())
+        });
+        self.note(saved.and(written.map_err(RunError::from)));
     }
 
     /// Shows how the estimates of all samples are distributed. Collective.
@@ -190,17 +200,29 @@ impl Recorder {
             // On all ranks, as all of them count.
             let histogram = Histogram::of(&log_u.select(1, column), comm)?;
             if let (Some(writer), Some(histogram)) = (&mut self.writer, histogram) {
-                writer.histogram(state.steps, tag, &histogram)?;
+                let written = writer.histogram(state.steps, tag, &histogram);
+                self.note(written.map_err(RunError::from));
             }
         }
         Ok(())
     }
 
-    pub(super) fn sync(&mut self) -> Result<(), RunError> {
-        if let Some(writer) = &mut self.writer {
-            writer.sync()?;
+    /// Goes on without what could not be recorded: a full disk must not end a run that can still train. Says so, once
+    /// until it works again.
+    fn note(&mut self, written: Result<(), RunError>) {
+        match written {
+            Ok(()) => self.is_failing = false,
+            Err(error) if self.is_failing => tracing::debug!("{}", error.with_causes()),
+            Err(error) => {
+                tracing::warn!("the run goes on, although it can not be recorded: {}", error.with_causes());
+                self.is_failing = true;
+            }
         }
-        Ok(())
+    }
+
+    /// The file of metrics, for whoever must wait until the disk has its lines.
+    pub(super) fn journal(&self) -> Option<File> {
+        self.writer.as_ref()?.journal().ok()
     }
 
     /// Writes the result of a complete run, and returns it on all ranks.

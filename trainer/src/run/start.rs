@@ -1,14 +1,12 @@
 //! Where a session begins: with new parameters or with those of a checkpoint.
 
-use std::path::Path;
-
 use fastclip_schemas::Position;
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
-use crate::checkpoint::{CheckpointError, Checkpoints, RunState, restore};
+use crate::checkpoint::{CheckpointError, Checkpoints, Keep, RunState, Saved, Saver};
 use crate::config::{EstimatorMemory, Precision, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
@@ -21,9 +19,8 @@ use crate::step::Trainer;
 pub(super) struct Start {
     pub(super) trainer: Trainer,
     pub(super) state: RunState,
-    pub(super) checkpoints: Checkpoints,
-    /// Whether there is nothing left to do.
-    pub(super) is_finished: bool,
+    /// Writes checkpoints; nothing if there is nothing left to do.
+    pub(super) saver: Option<Saver>,
 }
 
 pub(super) fn start(
@@ -35,36 +32,46 @@ pub(super) fn start(
     let threads = config.settings.threads.expect("resolving fills in the number of threads");
     fastclip_torch_ext::set_num_threads(threads)?;
     fastclip_torch_ext::set_tf32(config.settings.tf32)?;
-    let checkpoints = Checkpoints::new(config.run_dir.join("checkpoints"), config.checkpoints.keep);
-    let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let extent = Extent {
-        num_sample_ids: data.loader.dataset().manifest().num_sample_ids,
-        steps_per_epoch: data.loader.steps_per_epoch(),
+    let steps_per_epoch = data.loader.steps_per_epoch();
+    let keep = Keep {
+        last: config.checkpoints.keep_last,
+        every_steps: config.checkpoints.keep_every.map(|span| span.steps(steps_per_epoch)),
     };
+    let checkpoints = Checkpoints::open(&config.checkpoints.location, keep)?;
+    let mut state = RunState::start(around.version.clone(), identity(config, data));
+    let extent =
+        Extent { num_sample_ids: data.loader.dataset().manifest().num_sample_ids, steps_per_epoch };
     let mut trainer = build(config, extent, around.device, comm)?;
-    let mut is_finished = false;
+    let mut last_complete = None;
 
-    prepare_folder(config, &checkpoints, comm)?;
-    if let Some(path) = choose(&config.checkpoints.resume, &checkpoints, comm)? {
-        let mut saved = RunState::read(&path)?;
-        state.check_same_run(&saved, &path)?;
-        let is_complete = saved.position >= Position::start_of(config.rates.epochs);
+    prepare_folders(config, &checkpoints, around)?;
+    if let Some((saved, is_own)) = choose(&config.checkpoints.resume, &checkpoints, around)? {
+        let location = saved.location();
+        state.check_same_run(saved.state(), &location)?;
+        let is_complete = saved.state().position >= Position::start_of(config.rates.epochs);
         let has_result = config.evaluation.is_none() || config.run_dir.join(SUMMARY_FILE).exists();
-        is_finished = agree(i64::from(is_complete && has_result), comm)? != 0;
-        if !is_finished {
-            restore(&path, &saved, &mut trainer)?;
-            tracing::info!("continuing after step {} from {}", saved.steps, path.display());
+        let is_finished = is_complete && has_result && is_own;
+        if agree(i64::from(is_finished), around)? != 0 {
+            return Ok(Start { trainer, state, saver: None });
         }
-        saved.written_by = state.written_by;
-        state = saved;
+        saved.restore(&mut trainer)?;
+        let RunState { steps, num_ranks, .. } = *saved.state();
+        tracing::info!("continuing after step {steps} from {location}");
+        if num_ranks != comm.world_size() {
+            let now = comm.world_size();
+            tracing::info!("that was written by {num_ranks} ranks, and this session has {now}");
+        }
+        last_complete = is_own.then_some(steps);
+        state = RunState { written_by: state.written_by, ..saved.state().clone() };
     } else if let Some(source) = &config.pretrained {
         begin_with(source, config, &trainer.model, comm)?;
     }
-    if !is_finished && comm.rank() == 0 {
+    if comm.rank() == 0 {
         write_settings(config)?;
         warn_of_long_warm_up(&config.rates, data);
     }
-    Ok(Start { trainer, state, checkpoints, is_finished })
+    let saver = Saver::start(checkpoints, config.to_toml(), around.device, last_complete)?;
+    Ok(Start { trainer, state, saver: Some(saver) })
 }
 
 /// Everything that must be the same for a run to be continued.
@@ -145,15 +152,16 @@ fn begin_with(
     Ok(())
 }
 
-/// Makes the run's folder; for a run that starts over, without what an earlier one left.
-fn prepare_folder(
+/// Makes the run's folder and that of its checkpoints; for a run that starts over, without what an earlier one left.
+fn prepare_folders(
     config: &RunConfig,
     checkpoints: &Checkpoints,
-    comm: &dyn Communicator,
+    around: &Surroundings<'_>,
 ) -> Result<(), RunError> {
-    if comm.rank() == 0 {
+    if around.comm.rank() == 0 {
         std::fs::create_dir_all(&config.run_dir).map_err(RunError::file("create", &config.run_dir))?;
-        if config.checkpoints.resume == Resume::Never {
+        checkpoints.prepare()?;
+        if config.checkpoints.resume == Resume::Never && !around.is_restart {
             checkpoints.remove_all()?;
             let summary = config.run_dir.join(SUMMARY_FILE);
             if summary.exists() {
@@ -161,36 +169,48 @@ fn prepare_folder(
             }
         }
     }
-    comm.barrier()?;
+    around.comm.barrier()?;
     Ok(())
 }
 
-/// Finds the checkpoint to continue from. Rank 0 looks, and all take what it found: on a network's file system another
-/// rank may see an older state of the folder.
+/// Finds the checkpoint to continue from, and whether it is one of this run. Rank 0 looks, and all take what it found: on a
+/// network's file system another rank may see an older state of the folder.
+///
+/// A launcher that starts the run again does so with the words of the first time, which may name another run's
+/// checkpoint: what this run has saved since then comes first.
 fn choose(
     resume: &Resume,
     checkpoints: &Checkpoints,
-    comm: &dyn Communicator,
-) -> Result<Option<std::path::PathBuf>, RunError> {
-    let found = match resume {
-        Resume::Never => None,
-        Resume::Auto => checkpoints.newest()?,
-        Resume::Latest => Some(checkpoints.latest()?),
-        Resume::From(path) => Some(path.clone()),
-    };
-    let steps = |path: &Path| RunState::read(path).map(|state| state.steps as i64);
-    let own = found.as_deref().map(steps).transpose()?.unwrap_or(-1);
-    let agreed = agree(own, comm)?;
-    if own != agreed {
-        return Err(RunError::OtherCheckpoint { own, agreed });
+    around: &Surroundings<'_>,
+) -> Result<Option<(Saved, bool)>, RunError> {
+    let mut own = None;
+    if around.comm.rank() == 0 {
+        own = match resume {
+            Resume::Auto => checkpoints.newest()?,
+            Resume::Latest if !around.is_restart => Some(checkpoints.latest()?),
+            _ if around.is_restart => checkpoints.newest()?,
+            _ => None,
+        };
+        // The one that the words name may be gone by now, if it was an old one of this run.
+        if let (Some(_), Resume::From(location)) = (own, resume)
+            && let Ok(named) = Saved::open(location)
+        {
+            own = own.filter(|&steps| steps > named.state().steps);
+        }
     }
-    Ok(found)
+    if let Ok(steps) = u64::try_from(agree(own.map_or(-1, |steps| steps as i64), around)?) {
+        return Ok(Some((checkpoints.saved(steps)?, true)));
+    }
+    let Resume::From(location) = resume else { return Ok(None) };
+    let named = Saved::open(location)?;
+    let is_own = named.location() == checkpoints.location_of(named.state().steps);
+    Ok(Some((named, is_own)))
 }
 
 /// Returns the number that rank 0 has.
-fn agree(number: i64, comm: &dyn Communicator) -> Result<i64, CheckpointError> {
-    let number = Tensor::from_slice(&[number]);
-    comm.broadcast(&number, 0)?;
+fn agree(number: i64, around: &Surroundings<'_>) -> Result<i64, CheckpointError> {
+    let number = Tensor::from_slice(&[number]).to_device(around.device);
+    around.comm.broadcast(&number, 0)?;
     Ok(number.int64_value(&[0]))
 }
 

@@ -18,7 +18,7 @@ use fastclip_trainer::model::{Clip, ModelConfig, ModelCost, Pass};
 use fastclip_trainer::objective::OpenClip;
 use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::schedule::{LearningRate, Schedule};
-use fastclip_trainer::step::{Inputs, Trainer};
+use fastclip_trainer::step::{Inputs, Message, Trainer};
 use tch::{Device, Kind, Tensor};
 
 const REFERENCE: &str = include_str!("reference.py");
@@ -215,7 +215,7 @@ fn learns_the_same(json: &'static str) {
     let ids: Vec<SampleId> = (0..8).map(SampleId).collect();
     for step in 0..STEPS {
         let inputs = Inputs { images: images.get(step), tokens: tokens.get(step), ids: &ids, epoch: 0 };
-        trainer.step(&inputs, None, &Alone::new()).unwrap();
+        trainer.step(&inputs, Message::default(), &Alone::new()).unwrap();
     }
     for parameter in trainer.model.parameters() {
         assert_close(&parameter.name, &parameter.tensor.detach(), &expected[&parameter.name], 1e-9);

@@ -10,7 +10,7 @@ use fastclip_trainer::distributed::{
     Agreement, Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
-use fastclip_trainer::gradients::{Contribution, Gradients};
+use fastclip_trainer::gradients::{Contribution, Gradients, Part};
 use fastclip_trainer::model::{Clip, Layers, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
@@ -18,7 +18,7 @@ use fastclip_trainer::objective::{
 };
 use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::schedule::{Decay, LearningRate, Schedule, TauThreshold};
-use fastclip_trainer::step::{Inputs, Trainer};
+use fastclip_trainer::step::{Inputs, Message, Trainer};
 use tch::{Device, Kind, Tensor};
 
 const NUM_SAMPLES: i64 = 48;
@@ -167,7 +167,7 @@ pub(crate) fn train_prepared(
             ids: &ids,
             epoch: epoch as u64,
         };
-        let report = trainer.step(&inputs, None, comm).unwrap();
+        let report = trainer.step(&inputs, Message::default(), comm).unwrap();
         losses.push(report.values.loss);
         traffic = report.communication;
     }
@@ -278,7 +278,7 @@ fn gradients_that_are_not_finite_name_the_rank_whose_they_are() {
         let parameter = model.parameters().get("ln_final.bias").unwrap();
         gradients.sum_during(comm, &mut || (parameter * factor).sum(Kind::Double).backward()).unwrap();
         let values = Values::from_array(std::array::from_fn(|_| Tensor::from(0.0)));
-        let contribution = Contribution { values, stop: None };
+        let contribution = Contribution { values, stop: None, part: Part::Nothing };
         let agreement = gradients.agree(contribution, comm).unwrap();
         (agreement.not_finite_on, gradients.first_not_finite().map(str::to_owned))
     });

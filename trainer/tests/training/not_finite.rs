@@ -2,7 +2,7 @@
 
 use fastclip_schemas::SampleId;
 use fastclip_trainer::distributed::Alone;
-use fastclip_trainer::step::{Inputs, StepError, Trainer};
+use fastclip_trainer::step::{Inputs, Message, StepError, Trainer};
 use tch::{Kind, Tensor};
 
 use crate::invariance::{image_of, tokens, trainer, v3};
@@ -28,7 +28,7 @@ fn step(trainer: &mut Trainer, first: i64, broken: Option<i64>) -> Result<f64, S
         ids: &ids,
         epoch: 1,
     };
-    Ok(trainer.step(&inputs, None, &Alone::new())?.values.loss)
+    Ok(trainer.step(&inputs, Message::default(), &Alone::new())?.values.loss)
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn a_run_in_bf16_is_resumed_exactly_and_saves_fp32() {
         command.args(["--precision", "amp_bf16"]).args(more);
         succeed(command);
     };
-    train("whole", &["--save-every-steps", "7", "--keep-checkpoints", "9"]);
+    train("whole", &["--save-every-steps", "7", "--keep-last", "9"]);
     let middle = setting.of_run("whole", "checkpoints/step_00000007");
     train("resumed", &["--resume", middle.to_str().unwrap()]);
     for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {

@@ -10,7 +10,7 @@ use fastclip_trainer::model::{Clip, ImageLock, Locks, ModelConfig};
 use fastclip_trainer::objective::OpenClip;
 use fastclip_trainer::optimizer::{Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::schedule::{LearningRate, Schedule};
-use fastclip_trainer::step::{Inputs, Trainer};
+use fastclip_trainer::step::{Inputs, Message, Trainer};
 use tch::{Device, Kind, Tensor};
 
 use crate::invariance::{Result, assert_same, on_ranks, train_prepared, v3};
@@ -100,7 +100,7 @@ fn peak_of_a_step(recomputes: bool) -> u64 {
         ids: &ids,
         epoch: 0,
     };
-    let (report, peak) = peak_memory(|| trainer.step(&inputs, None, &Alone::new())).unwrap();
+    let (report, peak) = peak_memory(|| trainer.step(&inputs, Message::default(), &Alone::new())).unwrap();
     report.unwrap();
     peak
 }

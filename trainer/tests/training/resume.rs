@@ -1,22 +1,17 @@
 //! Runs that are killed, stopped and continued.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use fastclip_testkit::{Ranks, run};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::setting::{Setting, assert_same_run, succeed};
 
-/// Waits for a file that a process is expected to write; the time bounds a test that has failed.
-fn wait_for(setting: &Setting, name: &str, file: &str) {
-    let started = Instant::now();
-    while !setting.of_run(name, file).exists() {
-        assert!(started.elapsed() < Duration::from_secs(120), "`{file}` was not written");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+/// Kills in the test of random moments.
+const NUM_KILLS: usize = 30;
 
 /// A rank of a run on two, as a launcher would start it.
 fn rank(setting: &Setting, name: &str) -> Command {
@@ -45,6 +40,71 @@ fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
         );
     }
     for finished in Ranks::new(2).start(|_| rank(&setting, "killed")).wait() {
+        finished.assert_code(0);
+    }
+    assert_same_run(&setting, "whole", "killed");
+}
+
+/// Everything that lies in the folder of a run, and how large: it changes with each line of metrics, and several times
+/// while a checkpoint is written.
+fn traces(setting: &Setting, name: &str) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut folders = vec![setting.of_run(name, "")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => found.push((entry.path(), metadata.len())),
+                // It was renamed in between.
+                Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn is_being_written(traces: &[(PathBuf, u64)]) -> bool {
+    traces.iter().any(|(path, _)| path.to_string_lossy().contains(".partial"))
+}
+
+#[test]
+fn thirty_kills_at_random_moments_change_no_bit_of_the_result() {
+    let setting = Setting::new();
+    // More steps than kills can let pass.
+    let long = |mut command: Command| {
+        command.args(["--epochs", "40", "--val-frequency", "0", "--keep-last", "1"]);
+        command
+    };
+    succeed(long(setting.launched("whole", 2)));
+
+    let seed = 20_261_126;
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut num_while_writing = 0;
+    for kill in 0..NUM_KILLS {
+        let mut ranks = Ranks::new(2).start(|_| long(rank(&setting, "killed")));
+        // Moments are counted in changes of the folder, and not in time; every second kill waits for a checkpoint that is
+        // half written.
+        let mut num_changes = random.random_range(1..60);
+        let mut last = traces(&setting, "killed");
+        ranks.wait_until("a random moment", || {
+            let now = traces(&setting, "killed");
+            num_changes -= i32::from(now != last);
+            last = now;
+            num_changes <= 0 && (kill % 2 == 0 || is_being_written(&last))
+        });
+        if kill % 5 == 4 {
+            ranks.kill(kill % 2);
+        } else {
+            ranks.kill_all();
+        }
+        ranks.wait();
+        num_while_writing += usize::from(is_being_written(&traces(&setting, "killed")));
+        let is_done = setting.of_run("killed", "summary.json").exists();
+        assert!(!is_done, "seed {seed}: the run must not end before kill {kill}");
+    }
+    assert!(num_while_writing >= NUM_KILLS / 4, "{num_while_writing} kills left a checkpoint half written");
+    for finished in Ranks::new(2).start(|_| long(rank(&setting, "killed"))).wait() {
         finished.assert_code(0);
     }
     assert_same_run(&setting, "whole", "killed");
@@ -96,26 +156,6 @@ fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
         finished.assert_code(0);
     }
     assert_same_run(&setting, "whole", "orphaned");
-}
-
-#[test]
-fn a_run_asked_to_stop_writes_a_checkpoint_and_continues_to_the_same_result() {
-    let setting = Setting::new();
-    succeed(setting.launched("whole", 2));
-
-    let mut stopped = setting.launched("stopped", 2);
-    let child = stopped.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    wait_for(&setting, "stopped", "metrics.jsonl");
-    let mut kill = Command::new("kill");
-    assert!(kill.args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(143), "{text}");
-    assert!(text.contains("the same command continues from"), "{text}");
-    assert!(setting.of_run("stopped", "checkpoints/latest").exists());
-
-    succeed(setting.launched("stopped", 2));
-    assert_same_run(&setting, "whole", "stopped");
 }
 
 #[test]
@@ -177,7 +217,7 @@ fn every_optimizer_and_schedule_continues_from_a_checkpoint_bit_by_bit() {
             command.args(flags.split(' ')).args(more);
             succeed(command);
         };
-        run(name, ["--keep-checkpoints", "9"]);
+        run(name, ["--keep-last", "9"]);
         let resumed = format!("{name}-resumed");
         let checkpoint = setting.of_run(name, "checkpoints/step_00000005");
         run(&resumed, ["--resume", &checkpoint.to_string_lossy()]);
@@ -196,7 +236,7 @@ fn a_run_with_other_settings_does_not_continue_this_one() {
         let mut command = setting.alone("run");
         run(command.args(flags)).assert_code(1).assert_says(texts);
     };
-    refused(&["--lr", "0.02"], &["`lr` = 0.01, this run has 0.02", "hint: ", "--resume never"]);
+    refused(&["--lr", "0.02"], &["`lr` = 0.01, this run has 0.02", "hint: ", "--resume none"]);
     refused(&["--batch-size", "4"], &["`global_batch` = 8, this run has 4"]);
     refused(&["--seed", "4"], &["was trained with `"]);
     refused(
@@ -209,7 +249,7 @@ fn a_run_with_other_settings_does_not_continue_this_one() {
 fn old_checkpoints_are_removed_and_a_run_can_start_over() {
     let setting = Setting::new();
     let mut command = setting.alone("run");
-    command.args(["--save-every-steps", "2", "--keep-checkpoints", "3"]);
+    command.args(["--save-every-steps", "2", "--keep-last", "3"]);
     succeed(command);
     let names = || {
         let entries = fs::read_dir(setting.of_run("run", "checkpoints")).unwrap();
@@ -220,7 +260,7 @@ fn old_checkpoints_are_removed_and_a_run_can_start_over() {
     };
     assert_eq!(names(), ["latest", "step_00000012", "step_00000014", "step_00000015"]);
     let mut command = setting.alone("run");
-    command.args(["--resume", "never", "--save-frequency", "0", "--lr", "0.02"]);
+    command.args(["--resume", "none", "--save-frequency", "0", "--lr", "0.02"]);
     succeed(command);
     assert_eq!(names(), ["latest", "step_00000015"]);
     assert_eq!(setting.curve("run", "loss").len(), 15);

@@ -9,8 +9,8 @@ use crate::invariance::{EMBED_DIM, GLOBAL_BATCH, MakeObjective, Result, on_ranks
 
 const NUMBER_BYTES: u64 = 8;
 
-/// SIGINT and SIGTERM.
-const NUM_STOPS: u64 = 2;
+/// SIGINT, SIGTERM, SIGUSR1 and the time limit.
+const NUM_STOPS: u64 = 4;
 /// Of an all-reduce of estimators: old and new for both modalities.
 const NUM_ESTIMATES: u64 = 4;
 /// Estimate, temperature and both running means of Adam for both modalities.

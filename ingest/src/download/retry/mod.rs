@@ -54,8 +54,6 @@ pub struct RetryOptions {
     pub only: Vec<String>,
     /// How images are asked for.
     pub fetch: FetchOptions,
-    /// Requests at a time.
-    pub concurrency: NonZeroUsize,
     /// Threads that decode, resize and encode.
     pub threads: NonZeroUsize,
 }
@@ -122,7 +120,6 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
         duplicates: DuplicateOptions::default(),
         hash: downloaded.hash,
         fetch: options.fetch.clone(),
-        concurrency: options.concurrency,
         threads: options.threads,
     };
     let expected = || lock(&chosen).all();
