@@ -39,8 +39,7 @@ pub(super) fn start(
     };
     let checkpoints = Checkpoints::open(&config.checkpoints.location, keep)?;
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let extent =
-        Extent { num_sample_ids: data.loader.dataset().manifest().num_sample_ids, steps_per_epoch };
+    let extent = Extent { num_sample_ids: data.loader.dataset().manifest().num_sample_ids, steps_per_epoch };
     let mut trainer = build(config, extent, around.device, comm)?;
     let mut last_complete = None;
 
