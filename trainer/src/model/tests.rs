@@ -100,7 +100,7 @@ fn every_parameter_but_the_scale_receives_a_gradient() {
         .cumsum(1, Kind::Double)
         .sum(None);
     sum.backward();
-    for Parameter { name, tensor } in model.parameters() {
+    for Parameter { name, tensor, .. } in model.parameters() {
         assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");
     }
 }
