@@ -1,6 +1,7 @@
 // Operations on lists of tensors, which tch's generated bindings leave out, and settings of the process.
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include <ATen/Context.h>
@@ -9,15 +10,17 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_addcmul.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_div.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sign.h>
 #include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
-#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
@@ -37,6 +40,10 @@ std::vector<at::Tensor> tensor_list(fc_tensor* const* tensors, size_t num_tensor
     list.push_back(*static_cast<at::Tensor*>(tensors[i]));
   }
   return list;
+}
+
+std::optional<at::Tensor> optional(fc_tensor* handle) {
+  return handle == nullptr ? std::nullopt : std::optional<at::Tensor>(*static_cast<at::Tensor*>(handle));
 }
 
 // 1 − beta^step for each step count.
@@ -61,7 +68,8 @@ std::vector<at::Tensor> trust_ratios(const std::vector<at::Tensor>& params, cons
 
 fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
-                         double beta1, double beta2, double weight_decay, double eps, char** message) {
+                         double beta1, double beta2, double weight_decay, double eps, fc_tensor* rate, fc_tensor* skip,
+                         char** message) {
   return guarded(message, [&] {
     at::NoGradGuard no_grad;
     auto param_list = tensor_list(params, num_tensors);
@@ -69,9 +77,20 @@ fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_t
     auto exp_avg_sq_list = tensor_list(exp_avg_sqs, num_tensors);
     auto step_list = tensor_list(steps, num_tensors);
     const auto grad_list = tensor_list(grads, num_tensors);
+    const auto is_skipped = optional(skip);
     at::_foreach_add_(step_list, 1);
-    at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr,
-                      beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    if (rate != nullptr) {
+      at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list,
+                        *optional(rate), beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+                        /*grad_scale=*/{}, is_skipped);
+    } else {
+      at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr,
+                        beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{},
+                        is_skipped);
+    }
+    if (is_skipped.has_value()) {
+      at::_foreach_sub_(step_list, std::vector<at::Tensor>(num_tensors, *is_skipped));
+    }
   });
 }
 
@@ -126,23 +145,27 @@ fc_status fc_foreach_lion(fc_tensor* const* params, fc_tensor* const* grads, fc_
 
 fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* momentum_buffers,
                        size_t num_tensors, double lr, double momentum, double weight_decay, int32_t is_nesterov,
-                       char** message) {
+                       fc_tensor* rate, fc_tensor* skip, char** message) {
   return guarded(message, [&] {
     at::NoGradGuard no_grad;
     auto param_list = tensor_list(params, num_tensors);
     const auto grad_list = tensor_list(grads, num_tensors);
     auto buffer_list = tensor_list(momentum_buffers, momentum == 0 ? 0 : num_tensors);
     // Buffers that begin at 0 need no special first step: there is no dampening.
-    at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, lr, /*dampening=*/0, is_nesterov != 0,
-                    /*maximize=*/false, /*is_first_step=*/false);
+    if (rate != nullptr) {
+      at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, *optional(rate), /*dampening=*/0,
+                      is_nesterov != 0, /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, optional(skip));
+    } else {
+      at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, lr, /*dampening=*/0, is_nesterov != 0,
+                      /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, optional(skip));
+    }
   });
 }
 
-fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message) {
+fc_status fc_foreach_norms(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norms, char** message) {
   return guarded(message, [&] {
     at::NoGradGuard no_grad;
-    const auto norms = at::_foreach_norm(tensor_list(tensors, num_tensors), 2);
-    *norm = new at::Tensor(at::linalg_vector_norm(at::stack(norms)));
+    *norms = new at::Tensor(at::stack(at::_foreach_norm(tensor_list(tensors, num_tensors), 2)));
   });
 }
 
@@ -151,6 +174,32 @@ fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tenso
     at::NoGradGuard no_grad;
     auto list = tensor_list(tensors, num_tensors);
     at::_foreach_mul_(list, *static_cast<at::Tensor*>(factor));
+  });
+}
+
+fc_status fc_foreach_copy(fc_tensor* const* dsts, fc_tensor* const* srcs, size_t num_tensors, char** message) {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    auto dst_list = tensor_list(dsts, num_tensors);
+    at::_foreach_copy_(dst_list, tensor_list(srcs, num_tensors));
+  });
+}
+
+fc_status fc_copy_async(fc_tensor* dst, fc_tensor* src, char** message) {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    static_cast<at::Tensor*>(dst)->copy_(*static_cast<at::Tensor*>(src), /*non_blocking=*/true);
+  });
+}
+
+fc_status fc_copy_bytes_async(fc_tensor* dst, const uint8_t* bytes, size_t num_bytes, char** message) {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    auto& to = *static_cast<at::Tensor*>(dst);
+    TORCH_CHECK(to.is_contiguous() && to.nbytes() == num_bytes, num_bytes, " bytes do not fill a tensor of ", to.nbytes());
+    // Only read, whatever the type says.
+    const auto from = at::from_blob(const_cast<uint8_t*>(bytes), to.sizes(), to.options().device(at::kCPU));
+    to.copy_(from, /*non_blocking=*/true);
   });
 }
 
@@ -165,6 +214,13 @@ int32_t fc_num_threads(void) {
 fc_status fc_set_deterministic(int32_t enabled, char** message) {
   return guarded(message, [&] {
     at::globalContext().setDeterministicAlgorithms(enabled != 0, /*warn_only=*/false);
+  });
+}
+
+fc_status fc_set_tf32(int32_t enabled, char** message) {
+  return guarded(message, [&] {
+    at::globalContext().setAllowTF32CuBLAS(enabled != 0);
+    at::globalContext().setAllowTF32CuDNN(enabled != 0);
   });
 }
 

@@ -33,28 +33,24 @@ pub(crate) struct Work {
 }
 
 #[repr(C)]
+pub(crate) struct Stream {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Event {
+    _opaque: [u8; 0],
+}
+#[cfg(feature = "cuda")]
+#[repr(C)]
+pub(crate) struct Graph {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
 pub(crate) struct Buckets {
     _opaque: [u8; 0],
 }
 
 pub(crate) type Message = *mut *mut c_char;
-
-/// The steps of AdamW and LAMB: parameters, gradients, both running means and step counts; how many there are; learning
-/// rate, β1, β2, weight decay and ε.
-pub(crate) type AdamStepCall = unsafe extern "C" fn(
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    usize,
-    f64,
-    f64,
-    f64,
-    f64,
-    f64,
-    Message,
-) -> Status;
 
 unsafe extern "C" {
     fn fc_message_free(message: *mut c_char);
@@ -227,6 +223,8 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        rate: *const C_tensor,
+        skip: *const C_tensor,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_lamb(
@@ -263,12 +261,14 @@ unsafe extern "C" {
         momentum: f64,
         weight_decay: f64,
         is_nesterov: i32,
+        rate: *const C_tensor,
+        skip: *const C_tensor,
         message: Message,
     ) -> Status;
-    pub(crate) fn fc_foreach_norm(
+    pub(crate) fn fc_foreach_norms(
         tensors: *const *const C_tensor,
         num_tensors: usize,
-        norm: *mut *mut C_tensor,
+        norms: *mut *mut C_tensor,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_mul(
@@ -278,9 +278,65 @@ unsafe extern "C" {
         message: Message,
     ) -> Status;
 
+    pub(crate) fn fc_copy_async(dst: *const C_tensor, src: *const C_tensor, message: Message) -> Status;
+    pub(crate) fn fc_copy_bytes_async(
+        dst: *const C_tensor,
+        bytes: *const u8,
+        num_bytes: usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_copy(
+        dsts: *const *const C_tensor,
+        srcs: *const *const C_tensor,
+        num_tensors: usize,
+        message: Message,
+    ) -> Status;
+
+    pub(crate) fn fc_stream_new(device_index: i32, stream: *mut *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_stream_current(device_index: i32, stream: *mut *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_stream_free(stream: *mut Stream);
+    pub(crate) fn fc_stream_enter(
+        stream: *mut Stream,
+        previous: *mut *mut Stream,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_stream_synchronize(stream: *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_event_new(event: *mut *mut Event, message: Message) -> Status;
+    pub(crate) fn fc_event_free(event: *mut Event);
+    pub(crate) fn fc_event_record(event: *mut Event, stream: *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_event_block(event: *mut Event, stream: *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_event_query(event: *mut Event, has_passed: *mut i32, message: Message) -> Status;
+    pub(crate) fn fc_event_synchronize(event: *mut Event, message: Message) -> Status;
+    pub(crate) fn fc_memory_peak(
+        device_index: i32,
+        allocated: *mut i64,
+        reserved: *mut i64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_memory_reset_peak(device_index: i32, message: Message) -> Status;
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_cuda_describe(
+        device_index: i32,
+        text: *mut *mut u8,
+        text_len: *mut usize,
+        message: Message,
+    ) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_cuda_set_sync_debug(mode: i32, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_begin(pool: *mut Graph, graph: *mut *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_end(graph: *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_replay(graph: *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_free(graph: *mut Graph);
+
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;
     pub(crate) fn fc_set_deterministic(enabled: i32, message: Message) -> Status;
+    pub(crate) fn fc_set_tf32(enabled: i32, message: Message) -> Status;
     pub(crate) fn fc_silence_log();
     pub(crate) fn fc_torch_version() -> *const c_char;
 }

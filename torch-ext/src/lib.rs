@@ -10,13 +10,17 @@
 //! | `store` | [`TcpStore`], where ranks find each other |
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
-//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norms`], [`foreach_copy`] |
+//! | `stream` | [`Stream`] and [`Event`], queues of a device and marks in them; peaks of memory |
+//! | `transfer` | [`Transfer`], memory of the host while a device copies from it |
+//! | `cuda` | [`CudaDevice`], [`CudaGraph`], [`set_host_waits`] |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
 //! # Features
 //!
-//! `cuda` adds NCCL groups. It needs the header wheels that `scripts/setup --cuda` installs, and a GPU only to run.
+//! `cuda` adds NCCL groups, graphs, and links the CUDA part of libtorch. It needs the header wheels that
+//! `scripts/setup --cuda` installs, and a GPU only to run.
 //!
 //! # Building
 //!
@@ -24,19 +28,25 @@
 //! `DEP_FASTCLIP_TORCH_EXT_LIB_DIR`, for their binaries to find it at run time.
 
 mod buckets;
+mod cuda;
 mod error;
 mod ffi;
 mod group;
 mod ops;
 mod settings;
 mod store;
+mod stream;
+mod transfer;
 
 pub use buckets::{BucketEntry, GradientBuckets};
+pub use cuda::{CudaDevice, CudaGraph, HAS_CUDA, HostWaits, set_host_waits};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
 pub use ops::{
-    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
-    fused_sgd,
+    AdamStep, LionStep, OnDevice, SgdStep, copy_async, foreach_copy, foreach_lamb, foreach_lion, foreach_mul,
+    foreach_norms, fused_adamw, fused_sgd,
 };
-pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
+pub use settings::{num_threads, set_deterministic, set_num_threads, set_tf32, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};
+pub use stream::{Event, MemoryPeak, Stream, memory_peak, reset_memory_peak};
+pub use transfer::Transfer;

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use fastclip_torch_ext::{
-    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
-    fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
+    AdamStep, LionStep, OnDevice, SgdStep, copy_async, foreach_copy, foreach_lamb, foreach_lion, foreach_mul,
+    foreach_norms, fused_adamw, fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -34,18 +34,21 @@ fn the_fused_step_agrees_with_the_formula_of_adamw() {
     let (mut means, mut squares) = (doubles(&zeros()), doubles(&zeros()));
     for step in 1..=5 {
         let grads = random(100 + step);
-        fused_adamw(&AdamStep {
-            params: &params,
-            grads: &grads,
-            exp_avgs: &exp_avgs,
-            exp_avg_sqs: &exp_avg_sqs,
-            steps: &steps,
-            lr,
-            beta1,
-            beta2,
-            weight_decay,
-            eps,
-        })
+        fused_adamw(
+            &AdamStep {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                exp_avg_sqs: &exp_avg_sqs,
+                steps: &steps,
+                lr,
+                beta1,
+                beta2,
+                weight_decay,
+                eps,
+            },
+            OnDevice::default(),
+        )
         .unwrap();
 
         for (i, grad) in doubles(&grads).iter().enumerate() {
@@ -67,18 +70,21 @@ fn the_fused_step_moves_parameters_that_require_gradients() {
     let param = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     (&param * &param).sum(Kind::Float).backward();
     let state = || vec![Tensor::zeros([4], (Kind::Float, Device::Cpu))];
-    fused_adamw(&AdamStep {
-        params: std::slice::from_ref(&param),
-        grads: &[param.grad()],
-        exp_avgs: &state(),
-        exp_avg_sqs: &state(),
-        steps: &[Tensor::from(0f32)],
-        lr: 0.5,
-        beta1: 0.9,
-        beta2: 0.999,
-        weight_decay: 0.0,
-        eps: 0.0,
-    })
+    fused_adamw(
+        &AdamStep {
+            params: std::slice::from_ref(&param),
+            grads: &[param.grad()],
+            exp_avgs: &state(),
+            exp_avg_sqs: &state(),
+            steps: &[Tensor::from(0f32)],
+            lr: 0.5,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            eps: 0.0,
+        },
+        OnDevice::default(),
+    )
     .unwrap();
     assert!(param.requires_grad() && param.is_leaf());
     assert!((param.double_value(&[0]) - 0.5).abs() < 1e-6);
@@ -220,7 +226,7 @@ fn steps_of_sgd_agree_with_its_formula() {
                 weight_decay,
                 is_nesterov,
             };
-            fused_sgd(&step).unwrap();
+            fused_sgd(&step, OnDevice::default()).unwrap();
             for (i, grad) in grads.iter().enumerate() {
                 let grad = grad + &plain[i] * weight_decay;
                 buffers[i] = &buffers[i] * momentum + &grad;
@@ -236,15 +242,18 @@ fn steps_of_sgd_agree_with_its_formula() {
 fn sgd_needs_no_buffers_without_momentum_and_one_each_with_it() {
     let params = random(1);
     let with = |momentum| {
-        fused_sgd(&SgdStep {
-            params: &params,
-            grads: &params,
-            momentum_buffers: &[],
-            lr: 0.0,
-            momentum,
-            weight_decay: 0.0,
-            is_nesterov: false,
-        })
+        fused_sgd(
+            &SgdStep {
+                params: &params,
+                grads: &params,
+                momentum_buffers: &[],
+                lr: 0.0,
+                momentum,
+                weight_decay: 0.0,
+                is_nesterov: false,
+            },
+            OnDevice::default(),
+        )
     };
     with(0.0).unwrap();
     assert_eq!(with(0.5).unwrap_err().to_string(), "4 params but 0 momentum_buffers");
@@ -253,18 +262,21 @@ fn sgd_needs_no_buffers_without_momentum_and_one_each_with_it() {
 #[test]
 fn a_step_over_lists_of_different_lengths_is_refused() {
     let params = random(1);
-    let error = fused_adamw(&AdamStep {
-        params: &params,
-        grads: &params[..2],
-        exp_avgs: &params,
-        exp_avg_sqs: &params,
-        steps: &params,
-        lr: 0.0,
-        beta1: 0.0,
-        beta2: 0.0,
-        weight_decay: 0.0,
-        eps: 0.0,
-    })
+    let error = fused_adamw(
+        &AdamStep {
+            params: &params,
+            grads: &params[..2],
+            exp_avgs: &params,
+            exp_avg_sqs: &params,
+            steps: &params,
+            lr: 0.0,
+            beta1: 0.0,
+            beta2: 0.0,
+            weight_decay: 0.0,
+            eps: 0.0,
+        },
+        OnDevice::default(),
+    )
     .unwrap_err();
     assert_eq!(error.to_string(), "4 params but 2 grads");
 }
@@ -274,14 +286,14 @@ fn the_norm_is_that_of_all_elements_of_all_tensors() {
     let tensors = random(2);
     let expected: f64 =
         doubles(&tensors).iter().map(|tensor| tensor.square().sum(Kind::Double).double_value(&[])).sum();
-    let norm = foreach_norm(&tensors).unwrap();
+    let norm = foreach_norms(&tensors).unwrap();
     assert_eq!(norm.size(), [] as [i64; 0]);
     assert!((norm.double_value(&[]) - expected.sqrt()).abs() < 1e-5);
 }
 
 #[test]
 fn the_norm_of_nothing_is_refused() {
-    let error = foreach_norm(&[]).unwrap_err();
+    let error = foreach_norms(&[]).unwrap_err();
     assert!(!error.message().contains('\n'), "{error}");
 }
 
@@ -301,4 +313,77 @@ fn settings_of_the_process_are_taken() {
     assert_eq!(num_threads(), 1);
     set_deterministic(true).unwrap();
     assert!(torch_version().starts_with("2.11."), "{}", torch_version());
+}
+
+/// A parameter with its state and a gradient, and the step that AdamW takes with it.
+fn with_step(check: impl FnOnce(&AdamStep<'_>)) {
+    let (params, grads) = (random(1), random(2));
+    let (exp_avgs, exp_avg_sqs) = (random(3), random(4).iter().map(Tensor::abs).collect::<Vec<_>>());
+    let steps: Vec<Tensor> = SHAPES.iter().map(|_| Tensor::from(3f32)).collect();
+    check(&AdamStep {
+        params: &params,
+        grads: &grads,
+        exp_avgs: &exp_avgs,
+        exp_avg_sqs: &exp_avg_sqs,
+        steps: &steps,
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.98,
+        weight_decay: 0.2,
+        eps: 1e-6,
+    });
+}
+
+/// What a step changes, as it is now.
+fn copies(step: &AdamStep<'_>) -> Vec<Tensor> {
+    let lists = [step.params, step.exp_avgs, step.exp_avg_sqs, step.steps];
+    lists.iter().flat_map(|list| list.iter().map(Tensor::copy)).collect()
+}
+
+fn all_equal(left: &[Tensor], right: &[Tensor]) -> bool {
+    left.iter().zip(right).all(|(left, right)| left.equal(right))
+}
+
+#[test]
+fn a_step_that_is_skipped_on_the_device_changes_nothing() {
+    with_step(|step| {
+        let before = copies(step);
+        let skip = Tensor::from(1f32);
+        fused_adamw(step, OnDevice { skip: Some(&skip), ..OnDevice::default() }).unwrap();
+        assert!(all_equal(&copies(step), &before));
+        let skip = Tensor::from(0f32);
+        fused_adamw(step, OnDevice { skip: Some(&skip), ..OnDevice::default() }).unwrap();
+        let skipped_nothing = copies(step);
+        with_step(|step| {
+            fused_adamw(step, OnDevice::default()).unwrap();
+            assert!(all_equal(&copies(step), &skipped_nothing));
+        });
+    });
+}
+
+#[test]
+fn a_rate_on_the_device_counts_like_one_of_the_host() {
+    let mut found = Vec::new();
+    for (lr, rate) in [(0.25, None), (0.5, Some(Tensor::from(0.25f32)))] {
+        with_step(|step| {
+            let step = AdamStep { lr, ..*step };
+            fused_adamw(&step, OnDevice { lr: rate.as_ref(), ..OnDevice::default() }).unwrap();
+            found.push(copies(&step));
+        });
+    }
+    assert!(all_equal(&found[0], &found[1]));
+}
+
+#[test]
+fn copies_round_to_the_kind_of_their_target() {
+    let from = random(5);
+    let to: Vec<Tensor> = from.iter().map(|tensor| tensor.zeros_like().to_kind(Kind::BFloat16)).collect();
+    foreach_copy(&to, &from).unwrap();
+    let rounded: Vec<Tensor> = from.iter().map(|tensor| tensor.to_kind(Kind::BFloat16)).collect();
+    assert!(all_equal(&to, &rounded));
+    let one = to[0].zeros_like();
+    copy_async(&one, &from[0]).unwrap();
+    assert!(one.equal(&rounded[0]));
+    let error = foreach_copy(&to[1..], &from).unwrap_err();
+    assert_eq!(error.to_string(), "4 tensors cannot be copied into 3");
 }

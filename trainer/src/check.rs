@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::config::{ObjectiveChoice, OptimizerChoice, RunConfig};
+use crate::config::{ObjectiveChoice, OptimizerChoice, Precision, RunConfig};
 use crate::gradients::NUM_STOPS;
 use crate::model::ModelCost;
 use crate::objective::{FeaturePrecision, Global, NUM_VALUES};
 
-/// Bytes of a number in fp32, which parameters, gradients, estimators and activations are.
+/// Bytes of a number in fp32, which parameters, gradients, estimators and, unless rounded, activations are.
 const NUMBER_BYTES: u64 = 4;
 
 /// Bytes of an id.
@@ -57,7 +57,7 @@ pub struct StepTraffic {
 /// Memory of a rank, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The parameters.
+    /// The parameters, and what towers compute with where that is rounded.
     pub parameters: u64,
     /// Their gradients.
     pub gradients: u64,
@@ -90,6 +90,10 @@ impl Check {
         let samples_seen = total_steps * global_batch;
         let cost = ModelCost::of(&config.model);
         let bytes = cost.parameters * NUMBER_BYTES;
+        let (rounded_bytes, activation_bytes) = match config.settings.precision {
+            Precision::Fp32 => (0, NUMBER_BYTES),
+            Precision::AmpBf16 => (NUMBER_BYTES / 2, NUMBER_BYTES / 2),
+        };
         let similarities = 2 * local_batch * global_batch * NUMBER_BYTES;
         Self {
             num_ranks,
@@ -102,13 +106,13 @@ impl Check {
             samples_seen,
             flops_per_sample: cost.training_flops(),
             memory: Memory {
-                parameters: bytes,
+                parameters: bytes + cost.parameters * rounded_bytes,
                 gradients: bytes,
                 optimizer: bytes * optimizer_moments(config),
                 estimators: num_samples.div_ceil(num_ranks)
                     * config.objective.numbers_per_sample() as u64
                     * NUMBER_BYTES,
-                activations: micro_batch * (cost.image.kept + cost.text.kept) * NUMBER_BYTES,
+                activations: micro_batch * (cost.image.kept + cost.text.kept) * activation_bytes,
                 similarities: similarities.min((2 * config.settings.loss_block_mib.get() as u64) << 20),
             },
             traffic: traffic(config, num_ranks, local_batch, cost.parameters),

@@ -4,15 +4,21 @@
 //! all-reduce follows with what ranks must agree on anyway ([`Contribution`]): the reported values, whose gradients are not
 //! finite, and whether somebody was asked to stop. That is a few bytes, where collectives of their own would cost their
 //! latency in every step.
+//!
+//! What comes of it stays on the device ([`Reckoning`]): the norm that gradients are clipped by, and whether the step may
+//! change anything. The host gets a copy when it comes ([`Agreement`]). Once gradients were not finite, no later step
+//! changes anything either, so that the parameters are still those of the last good step whenever the host finds out.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_norm};
+use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_norms};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
-use crate::model::{LOG_SCALE, LOGIT_BIAS, Parameter, Parameters};
+use crate::model::{LOG_SCALE, LOGIT_BIAS, Parameters};
 use crate::objective::{NUM_VALUES, Values};
+use crate::optimizer::Gradient;
 
 /// Parameters whose gradient the objective returns; all others get theirs from backward through the encoders.
 const GIVEN: [&str; 2] = [LOG_SCALE, LOGIT_BIAS];
@@ -22,7 +28,32 @@ const GIVEN: [&str; 2] = [LOG_SCALE, LOGIT_BIAS];
 pub struct Gradients {
     buckets: GradientBuckets,
     /// Names of the parameters, in their order.
-    names: Vec<String>,
+    names: Arc<[String]>,
+    /// 1 once gradients were not finite, `[]`.
+    is_over: Tensor,
+}
+
+/// What is known on the device after gradients were summed.
+#[derive(Debug)]
+pub struct Reckoning {
+    /// Euclidean norm over all gradients, `[]`.
+    norm: Tensor,
+    /// 1 if this step and those after it must change nothing, `[]` in fp32.
+    is_over: Tensor,
+    /// All that the host wants to know, in one vector.
+    numbers: Tensor,
+}
+
+impl Reckoning {
+    /// Returns the vector that [`Agreement::of`] reads.
+    pub fn numbers(&self) -> &Tensor {
+        &self.numbers
+    }
+
+    /// Returns what the optimizer follows.
+    pub fn gradient<'a>(&'a self, gradients: &'a Gradients) -> Gradient<'a> {
+        Gradient { in_order: gradients.in_order(), norm: &self.norm, skip: Some(&self.is_over) }
+    }
 }
 
 impl Gradients {
@@ -33,12 +64,28 @@ impl Gradients {
     pub fn new(parameters: &Parameters, bucket_bytes: NonZeroUsize) -> Result<Self, TorchError> {
         let entries: Vec<BucketEntry<'_>> = parameters
             .iter()
-            .map(|Parameter { name, tensor }| BucketEntry { parameter: tensor, is_given: is_given(name) })
+            .map(|parameter| BucketEntry {
+                parameter: &parameter.tensor,
+                leaf: (!is_given(&parameter.name)).then(|| parameter.leaf()),
+            })
             .collect();
+        let buckets = GradientBuckets::new(&entries, bucket_bytes)?;
+        let device = buckets.largest().device();
         Ok(Self {
-            buckets: GradientBuckets::new(&entries, bucket_bytes)?,
+            buckets,
             names: parameters.iter().map(|parameter| parameter.name.clone()).collect(),
+            is_over: Tensor::zeros([] as [i64; 0], (Kind::Float, device)),
         })
+    }
+
+    /// Returns the names of the parameters, in their order.
+    pub fn names(&self) -> &Arc<[String]> {
+        &self.names
+    }
+
+    /// Returns how many numbers a step sends to the host.
+    pub fn num_numbers(world_size: usize) -> usize {
+        2 + NUM_VALUES + NUM_STOPS + world_size
     }
 
     /// Returns the gradients in the order of the model's parameters.
@@ -79,11 +126,16 @@ impl Gradients {
         comm.all_reduce_during(&mut self.buckets, backward)
     }
 
-    /// Tells all ranks what this one contributes beside gradients, after those were summed. Collective.
+    /// Tells all ranks what this one contributes beside gradients, after those were summed. Collective. The host waits for
+    /// nothing.
     ///
     /// # Errors
     /// When ranks cannot reach each other.
-    pub fn agree(&self, contribution: Contribution, comm: &dyn Communicator) -> Result<Agreement, CommError> {
+    pub fn agree(
+        &mut self,
+        contribution: Contribution,
+        comm: &dyn Communicator,
+    ) -> Result<Reckoning, CommError> {
         let Contribution { values, stop } = contribution;
         let largest = self.buckets.largest();
         let options = (largest.kind(), largest.device());
@@ -93,32 +145,27 @@ impl Gradients {
         if let Some(stop) = stop {
             let _ = marks.get(stop as i64).fill_(1.0);
         }
-        marks.get((NUM_STOPS + comm.rank()) as i64).copy_(&is_finite.logical_not());
+        let own = marks.get((NUM_STOPS + comm.rank()) as i64);
+        own.shallow_clone().copy_(&is_finite.logical_not());
         let shared = Tensor::cat(&[values, marks], 0);
         comm.all_reduce_sum(&shared)?;
 
-        let norm =
-            foreach_norm(self.buckets.flats()).expect("buckets have one kind, and there is at least one");
-        // Host–device sync: the only one of a step. Everything the host wants to know comes with it.
-        let numbers = Tensor::cat(&[norm.reshape([1]), shared], 0).to_kind(Kind::Double);
-        let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
-        let [norm, shared @ ..] = &numbers[..] else { unreachable!("the norm leads") };
-        let (values, marks) = shared.split_at(NUM_VALUES);
-        let (stops, bad) = marks.split_at(NUM_STOPS);
-        let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
-        Ok(Agreement {
-            values: Values::from_array(values.try_into().expect("as many values come back as were sent")),
-            norm: *norm,
-            not_finite_on: (0..comm.world_size()).filter(|&rank| bad[rank] != 0.0).collect(),
-            stop: asked(Stop::Terminate).or(asked(Stop::Interrupt)),
+        let norms =
+            foreach_norms(self.in_order()).expect("gradients have one kind, and there is at least one");
+        let norm = norms.norm();
+        let are_bad = norms.isfinite().logical_not();
+        // The first of the largest: of zeros and ones, the first one.
+        let first = are_bad.to_kind(Kind::Int64).argmax(0, false).to_kind(options.0);
+        let first = first.where_self(&are_bad.any(), &first.full_like(-1.0));
+        let num_ranks = comm.world_size() as i64;
+        let is_bad_anywhere = shared.narrow(0, shared.size()[0] - num_ranks, num_ranks).any();
+        let is_bad = is_bad_anywhere.logical_or(&norm.isfinite().logical_not());
+        no_grad(|| self.is_over.copy_(&self.is_over.maximum(&is_bad.to_kind(Kind::Float))));
+        Ok(Reckoning {
+            numbers: Tensor::cat(&[norm.reshape([1]), first.reshape([1]), shared], 0),
+            norm,
+            is_over: self.is_over.shallow_clone(),
         })
-    }
-
-    /// Returns the name of the first parameter whose gradient is not finite. Waits for the device.
-    pub fn first_not_finite(&self) -> Option<&str> {
-        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-        let mut named = self.names.iter().zip(self.in_order());
-        named.find(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str())
     }
 }
 
@@ -155,8 +202,35 @@ pub struct Agreement {
     pub norm: f64,
     /// Ranks whose own gradients or loss were not finite.
     pub not_finite_on: Vec<usize>,
+    /// Place of the first parameter whose gradient, summed over ranks, is not finite.
+    pub first_not_finite: Option<usize>,
     /// Whether a rank was asked to stop; SIGTERM wins.
     pub stop: Option<Stop>,
+}
+
+impl Agreement {
+    /// Reads the numbers of a [`Reckoning`].
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn of(numbers: &[f64]) -> Self {
+        let [norm, first, shared @ ..] = numbers else { panic!("a reckoning has norm and place") };
+        let (values, marks) = shared.split_at(NUM_VALUES);
+        let (stops, bad) = marks.split_at(NUM_STOPS);
+        let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
+        Self {
+            values: Values::from_array(values.try_into().expect("as many values come back as were sent")),
+            norm: *norm,
+            not_finite_on: (0..bad.len()).filter(|&rank| bad[rank] != 0.0).collect(),
+            first_not_finite: (*first >= 0.0).then_some(*first as usize),
+            stop: asked(Stop::Terminate).or(asked(Stop::Interrupt)),
+        }
+    }
+
+    /// Whether the step may change parameters.
+    pub fn is_finite(&self) -> bool {
+        self.not_finite_on.is_empty() && self.norm.is_finite()
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +260,10 @@ mod tests {
         gradients.sum_during(&comm, &mut backward).unwrap();
         let values = Values::from_array(VALUES.map(|value| Tensor::from(value as f32)));
         let contribution = Contribution { values, stop };
-        let agreement = gradients.agree(contribution, &comm).unwrap();
+        let reckoning = gradients.agree(contribution, &comm).unwrap();
+        let numbers = reckoning.numbers().to_kind(Kind::Double);
+        let agreement = Agreement::of(&Vec::<f64>::try_from(numbers).unwrap());
+        assert_eq!(reckoning.is_over.double_value(&[]) == 0.0, agreement.is_finite());
         (gradients, agreement)
     }
 
@@ -200,14 +277,15 @@ mod tests {
         assert_eq!(agreement.norm, 6.0);
         assert_eq!(agreement.values.into_array(), VALUES);
         assert_eq!((agreement.not_finite_on, agreement.stop), (vec![], None));
-        assert_eq!(gradients.first_not_finite(), None);
+        assert_eq!(agreement.first_not_finite, None);
     }
 
     #[test]
     fn gradients_that_are_not_finite_name_their_rank_and_parameter() {
         for bad in [f32::NAN, f32::INFINITY] {
             let (gradients, agreement) = step(0.0, bad, None);
-            assert_eq!((agreement.not_finite_on, gradients.first_not_finite()), (vec![0], Some("last")));
+            let name = agreement.first_not_finite.map(|place| gradients.names()[place].as_str());
+            assert_eq!((agreement.not_finite_on, name), (vec![0], Some("last")));
         }
     }
 

@@ -13,13 +13,16 @@
 //! | [`schedule`], [`optimizer`] | how fast parameters move, and how |
 //! | [`gradients`] | how gradients become the same on all ranks |
 //! | [`step`] | how these make one step |
+//! | [`readback`], [`graphs`] | how what a step finds comes back from a GPU; how steps are recorded there |
 //! | [`checkpoint`] | what survives a restart |
 //! | [`eval`] | how good the model is |
 //! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
 //! | [`check`] | what a run will take, before it starts |
+//! | [`bench`] | how fast steps are |
 //! | [`launch`] | how several ranks are started from one command |
 
+pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod config;
@@ -28,12 +31,14 @@ pub mod estimator;
 pub mod eval;
 mod files;
 pub mod gradients;
+pub mod graphs;
 pub mod launch;
 pub mod metrics;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
 pub mod progress;
+pub mod readback;
 pub mod report;
 pub mod run;
 pub mod schedule;

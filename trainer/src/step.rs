@@ -4,17 +4,25 @@
 //! the features that the objective contrasts with each other, then again, one micro-batch after the other, to propagate the
 //! gradient of its features. The objective sees the whole batch once, so that neither its loss nor its estimators know of
 //! micro-batches. Adding up gradients of losses within micro-batches would cost one pass less and be another objective.
+//!
+//! On a GPU a step only joins a queue: nothing in it makes the host wait, so that the GPU always has the next step to go on
+//! with. What it finds is [`Pending`] until somebody wants to know. Steps after one whose gradients were not finite change
+//! no parameter, so that nothing is lost by hearing of it late.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use fastclip_schemas::SampleId;
+use fastclip_torch_ext::TorchError;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommCounters, CommError, Communicator};
-use crate::gradients::{Contribution, Gradients, Stop};
+use crate::gradients::{Agreement, Contribution, Gradients, Stop};
+use crate::graphs::StepGraphs;
 use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
 use crate::objective::{Local, Objective, ObjectiveError, Values};
 use crate::optimizer::{Optimizer, OptimizerError};
+use crate::readback::{Readback, Ring};
 use crate::schedule::{Rates, Schedule};
 
 /// One rank's part of a global batch, on the model's device.
@@ -26,6 +34,8 @@ pub struct Inputs<'a> {
     pub tokens: Tensor,
     /// Which samples they are.
     pub ids: &'a [SampleId],
+    /// The same on the model's device, `[b]`, if they have been brought there already.
+    pub ids_on_device: Option<Tensor>,
     /// Passes over the data already finished.
     pub epoch: u64,
 }
@@ -82,7 +92,16 @@ pub enum StepError {
         #[source]
         source: OptimizerError,
     },
-    /// Loss or gradients are infinite or not a number. Found before the optimizer moved.
+    /// What a step found did not come back from the device.
+    #[error("could not read what step {step} found")]
+    Read {
+        /// Steps taken before.
+        step: u64,
+        /// Why.
+        #[source]
+        source: TorchError,
+    },
+    /// Loss or gradients are infinite or not a number. The optimizer has not moved since.
     #[error(
         "loss or gradients are not finite in step {step} on {}; {}",
         ranks(not_finite_on),
@@ -130,19 +149,58 @@ pub struct Trainer {
     pub num_micro_batches: NonZeroUsize,
     /// Steps taken.
     pub step: u64,
+    /// Where what steps find comes back, see [`Trainer::readback`].
+    pub readback: Ring,
+    /// Recorded steps, if steps are to be recorded.
+    pub graphs: Option<StepGraphs>,
 }
 
 impl Trainer {
     /// Takes one step. Collective: all ranks take it together, each with its part of the global batch.
     ///
     /// # Errors
-    /// When ranks cannot reach each other, or loss or gradients are not finite; the run is over then.
+    /// When ranks cannot reach each other. That loss or gradients are not finite is found by reading what comes back. In
+    /// both cases the run is over.
     pub fn step(
         &mut self,
         batch: &Inputs<'_>,
         stop: Option<Stop>,
         comm: &dyn Communicator,
-    ) -> Result<StepReport, StepError> {
+    ) -> Result<Pending, StepError> {
+        let step = self.step;
+        let rates = self.schedule.at(step);
+        self.optimizer.set_rates(&rates);
+        let Launched { numbers, communication } = match self.graphs.take() {
+            Some(mut graphs) => {
+                let launched = graphs.launch(self, batch, &rates, stop, comm);
+                self.graphs = Some(graphs);
+                launched?
+            }
+            None => self.launch(batch, &rates, stop, comm)?,
+        };
+        let numbers = self.readback.send(&numbers).map_err(|source| StepError::Read { step, source })?;
+        self.step += 1;
+        Ok(Pending {
+            numbers,
+            names: Arc::clone(self.gradients.names()),
+            step,
+            epoch: batch.epoch,
+            gamma: self.objective.gamma(batch.epoch),
+            rates,
+            communication,
+            // Alone, nobody else need hear of it, and a recorded step could not tell.
+            stop: stop.filter(|_| comm.world_size() == 1),
+        })
+    }
+
+    /// Puts a step on the device's queue.
+    pub(crate) fn launch(
+        &mut self,
+        batch: &Inputs<'_>,
+        rates: &Rates,
+        stop: Option<Stop>,
+        comm: &dyn Communicator,
+    ) -> Result<Launched, StepError> {
         let step = self.step;
         let before = comm.counters();
         let parts = batch.parts(self.num_micro_batches);
@@ -177,28 +235,107 @@ impl Trainer {
             .map_err(|source| StepError::Sum { step, source })?;
 
         let contribution = Contribution { values: share.values, stop };
-        let agreement =
+        let reckoning =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
-        if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
-            let first = self.gradients.first_not_finite().map(str::to_owned);
-            return Err(StepError::NotFinite { step, not_finite_on: agreement.not_finite_on, first });
-        }
-        let rates = self.schedule.at(step);
         self.optimizer
-            .step(self.gradients.in_order(), &rates)
+            .step(&reckoning.gradient(&self.gradients), rates)
             .map_err(|source| StepError::Update { step, source })?;
         self.model.clamp_temperature();
-        self.step += 1;
+        self.model.round();
+        Ok(Launched {
+            numbers: reckoning.numbers().shallow_clone(),
+            communication: comm.counters().since(&before),
+        })
+    }
+
+    /// Makes room for what steps find on its way from the model's device.
+    pub fn readback(model: &Clip, world_size: usize) -> Ring {
+        // Reports are read at the latest when the next one has been sent; one place more than those two, to be safe.
+        Ring::new(model.device(), 3, Gradients::num_numbers(world_size) as i64)
+    }
+}
+
+/// A step on the device's queue.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// What it finds, there.
+    pub(crate) numbers: Tensor,
+    /// What its collectives move.
+    pub(crate) communication: CommCounters,
+}
+
+/// A step that has been put on the device's queue, and may not be done.
+#[derive(Debug)]
+pub struct Pending {
+    numbers: Readback,
+    names: Arc<[String]>,
+    step: u64,
+    epoch: u64,
+    gamma: Option<f64>,
+    rates: Rates,
+    communication: CommCounters,
+    stop: Option<Stop>,
+}
+
+impl Pending {
+    /// Waits until the step is done, and returns what it found.
+    ///
+    /// # Errors
+    /// When loss or gradients were not finite, or the device failed; the run is over then.
+    pub fn read(self) -> Result<StepReport, StepError> {
+        let step = self.step;
+        let numbers = self.numbers.read().map_err(|source| StepError::Read { step, source })?;
+        let agreement = Agreement::of(&numbers);
+        if !agreement.is_finite() {
+            let first = agreement.first_not_finite.map(|place| self.names[place].clone());
+            return Err(StepError::NotFinite { step, not_finite_on: agreement.not_finite_on, first });
+        }
         Ok(StepReport {
-            epoch: batch.epoch,
+            epoch: self.epoch,
             values: agreement.values,
             grad_norm: agreement.norm,
             tau: agreement.values.tau,
-            gamma: self.objective.gamma(batch.epoch),
-            rates,
-            communication: comm.counters().since(&before),
-            stop: agreement.stop,
+            gamma: self.gamma,
+            rates: self.rates,
+            communication: self.communication,
+            stop: agreement.stop.or(self.stop),
         })
+    }
+}
+
+/// Reports that are waited for: each is read when the next step is on the queue, so that the device always has work, or at
+/// once where somebody wants to know. All ranks read the same reports after the same steps, whatever their devices' pace.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    previous: Option<Pending>,
+}
+
+/// What has been read after a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Arrived {
+    /// What the step itself found, if that was wanted.
+    pub report: Option<StepReport>,
+    /// Whether a rank was asked to stop in a step that has been read about.
+    pub stop: Option<Stop>,
+}
+
+impl InFlight {
+    /// Takes over a step, and reads about the one before it; about this one, too, if that is wanted now, or if it is the
+    /// last because somebody asked to stop.
+    ///
+    /// # Errors
+    /// What [`Pending::read`] says of either.
+    pub fn push(&mut self, pending: Pending, is_wanted: bool) -> Result<Arrived, StepError> {
+        let previous = self.previous.take().map(Pending::read).transpose()?;
+        let has_stop = previous.is_some_and(|report| report.stop.is_some());
+        let report = if is_wanted || has_stop {
+            Some(pending.read()?)
+        } else {
+            self.previous = Some(pending);
+            None
+        };
+        let stop = [previous, report].into_iter().flatten().find_map(|report| report.stop);
+        Ok(Arrived { report, stop })
     }
 }
 
@@ -293,6 +430,7 @@ impl Features {
             image: &self.image,
             text: &self.text,
             ids: batch.ids,
+            ids_on_device: batch.ids_on_device.as_ref(),
             log_scale: model.log_scale(),
             bias: model.logit_bias(),
             epoch: batch.epoch,

@@ -47,7 +47,7 @@ impl CheckArgs {
         let config = RunConfig::resolve(options, machine(self.ranks.get()))?;
         let num_samples = match self.samples {
             Some(number) => number.get(),
-            None => training_loader(&config.data, 0, self.ranks.get())?.num_samples(),
+            None => training_loader(&config.data, 0, self.ranks.get(), tch::Device::Cpu)?.num_samples(),
         };
         if let Some(evaluation) = config.evaluation.as_ref().filter(|_| self.samples.is_none()) {
             open_dataset(&evaluation.location)?;

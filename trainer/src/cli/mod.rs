@@ -1,5 +1,6 @@
 //! The command line of `train`: parses, resolves, calls the library, prints.
 
+mod bench;
 mod check;
 mod completions;
 mod eval;
@@ -42,6 +43,7 @@ enum Command {
     Run(run::RunArgs),
     Launch(launch::LaunchArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),
     Report(report::ReportArgs),
     Completions(completions::CompletionsArgs),
@@ -54,6 +56,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Launch(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Completions(args) => args.run(),

@@ -304,10 +304,11 @@ impl RunConfig {
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
 /// known.
-const FREE_TO_CHANGE: [&str; 23] = [
+const FREE_TO_CHANGE: [&str; 24] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
+    "cuda_graphs",
     "data_cache",
     "data_cache_gib",
     "device",

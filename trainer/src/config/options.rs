@@ -115,6 +115,9 @@ options! {
         /// Kind of number to compute in [default: fp32]
         #[arg(help_heading = "Model")]
         precision: Precision = Precision::Fp32,
+        /// Lets a GPU round the factors of matrix products and convolutions in fp32 to TF32
+        #[arg(help_heading = "Model", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        tf32: bool = false,
 
         /// What to minimise [default: fastclip-v3]
         #[arg(help_heading = "Objective")]
@@ -214,6 +217,9 @@ options! {
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// Records the steps of a GPU once for each length of captions, and replays them by one call each; for one rank, with adamw or sgd
+        #[arg(help_heading = "Run", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        cuda_graphs: bool = false,
         /// Size of the buckets in which gradients are summed over ranks while backward still runs; smaller ones leave earlier and cost more calls [default: 25]
         #[arg(help_heading = "Run", value_name = "MIB")]
         bucket_mib: NonZeroUsize = non_zero(25),

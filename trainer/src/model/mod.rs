@@ -25,7 +25,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig};
 pub use cost::{ModelCost, TowerCost};
-pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
+pub use parameters::{Format, Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
 pub(crate) use weights::{read_tensors, write_tensors};
@@ -60,9 +60,20 @@ pub struct Clip {
     text: TextTower,
     log_scale: Tensor,
     logit_bias: Option<Tensor>,
-    /// Mean and standard deviation of the pixel values 0 to 255, [1, 3, 1, 1].
-    pixel_mean: Tensor,
-    pixel_std: Tensor,
+    /// A pixel value from 0 to 255 becomes value · scale + shift, [1, 3, 1, 1] each.
+    pixel_scale: Tensor,
+    pixel_shift: Tensor,
+    /// What towers compute in.
+    kind: Kind,
+    format: Format,
+}
+
+/// The format that a model's images should be in on a device: convolutions on GPUs want channels last.
+fn best_format(config: &ModelConfig, device: Device) -> Format {
+    match config.vision_cfg.layers {
+        Layers::Stages(_) if device.is_cuda() => Format::ChannelsLast,
+        _ => Format::Planes,
+    }
 }
 
 impl Clip {
@@ -74,20 +85,39 @@ impl Clip {
     /// Like [`Clip::new`], with parameters and computation in another floating point kind.
     pub fn with_kind(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Self {
         let parameters = Parameters::draw(&Self::layout(config), seed, kind, device);
-        let per_channel = |values: [f64; 3]| {
-            Tensor::from_slice(&values.map(|value| value * 255.0))
-                .to_kind(kind)
-                .to_device(device)
-                .view([1, 3, 1, 1])
+        Self::of(config, parameters, kind, best_format(config, device))
+    }
+
+    /// Like [`Clip::new`], but towers compute in bf16, with copies of the parameters that are rounded once after each step.
+    /// Parameters, statistics of norms and features stay in fp32.
+    pub fn mixed(config: &ModelConfig, device: Device, seed: u64) -> Self {
+        Self::mixed_in(config, device, seed, best_format(config, device))
+    }
+
+    /// Like [`Clip::mixed`], with a choice of how images lie in memory.
+    pub fn mixed_in(config: &ModelConfig, device: Device, seed: u64, format: Format) -> Self {
+        let layout = Self::layout(config);
+        let parameters = Parameters::draw(&layout, seed, Kind::Float, device);
+        Self::of(config, parameters.rounded_to(&layout, Kind::BFloat16, format), Kind::BFloat16, format)
+    }
+
+    fn of(config: &ModelConfig, parameters: Parameters, kind: Kind, format: Format) -> Self {
+        let exact = parameters.handle(LOG_SCALE);
+        let per_channel = |value: fn(f64, f64) -> f64| {
+            let values: Vec<f64> =
+                IMAGE_MEAN.iter().zip(IMAGE_STD).map(|(&mean, std)| value(mean, std)).collect();
+            Tensor::from_slice(&values).to_kind(exact.kind()).to_device(exact.device()).view([1, 3, 1, 1])
         };
         Self {
             config: config.clone(),
+            kind,
+            format,
             vision: VisionTower::new(config, &parameters),
             text: TextTower::new(config, &parameters),
             log_scale: parameters.handle(LOG_SCALE),
             logit_bias: config.init_logit_bias.map(|_| parameters.handle(LOGIT_BIAS)),
-            pixel_mean: per_channel(IMAGE_MEAN),
-            pixel_std: per_channel(IMAGE_STD),
+            pixel_scale: per_channel(|_, std| 1.0 / (255.0 * std)),
+            pixel_shift: per_channel(|mean, std| -mean / std),
             parameters,
         }
     }
@@ -95,9 +125,13 @@ impl Clip {
     /// Lists the parameters of a model, in the order of OpenCLIP's state dict, without making them.
     pub fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
         let mut specs = TextTower::root_layout(config);
-        specs.push(ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())));
+        specs.push(
+            ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())).exact(),
+        );
         specs.extend(
-            config.init_logit_bias.map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias))),
+            config
+                .init_logit_bias
+                .map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias)).exact()),
         );
         specs.extend(VisionTower::layout(config));
         specs.extend(TextTower::layout(config));
@@ -109,13 +143,15 @@ impl Clip {
     /// Images are (n, 3, size, size): either bytes, which are normalised here, or floating point values that have been
     /// normalised already.
     pub fn encode_image(&self, images: &Tensor, pass: Pass) -> Tensor {
-        let kind = self.pixel_mean.kind();
-        let pixels = if images.kind() == Kind::Uint8 {
-            (images.to_kind(kind) - &self.pixel_mean) / &self.pixel_std
-        } else {
-            images.to_kind(kind)
-        };
+        let pixels =
+            if images.kind() == Kind::Uint8 { self.normalised(images) } else { images.to_kind(self.kind) };
         unit(&self.vision.forward(&pixels, pass))
+    }
+
+    /// Turns bytes into what the image tower reads. Normalising, rounding and the order in memory are one pass over them.
+    fn normalised(&self, images: &Tensor) -> Tensor {
+        let pixels = self.format.empty(&images.size(), self.kind, images.device());
+        self.pixel_shift.addcmul_out(&pixels, images, &self.pixel_scale)
     }
 
     /// Maps tokens (n, at most context_length) to unit features (n, embed_dim) in fp32, or in fp64 if the model is.
@@ -158,6 +194,11 @@ impl Clip {
     /// Puts the temperature back into its range after a step: τ from 0.01 to 1.
     pub fn clamp_temperature(&self) {
         let _ = no_grad(|| self.log_scale.shallow_clone().clamp_(0.0, MAX_LOGIT_SCALE.ln()));
+    }
+
+    /// Rounds what towers compute with anew, if it is rounded: due whenever something changed parameters.
+    pub fn round(&self) {
+        self.parameters.round();
     }
 
     /// Returns all parameters, in the order of OpenCLIP's state dict.

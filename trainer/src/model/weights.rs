@@ -185,6 +185,7 @@ impl Clip {
             }
             no_grad(|| parameter.tensor.shallow_clone().copy_(&found));
         }
+        self.round();
         match saved.keys().min() {
             Some(name) => Err(refuse(name, "is no parameter of it".to_owned())),
             None => Ok(()),

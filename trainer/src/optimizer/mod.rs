@@ -25,8 +25,8 @@ mod tests;
 
 use std::collections::HashMap;
 
-use fastclip_torch_ext::{TorchError, foreach_mul, foreach_norm};
-use tch::{Tensor, no_grad};
+use fastclip_torch_ext::{OnDevice, TorchError, foreach_mul};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::model::Parameters;
 use crate::schedule::Rates;
@@ -45,9 +45,23 @@ pub struct OptimizerOptions {
     pub max_grad_norm: Option<f64>,
 }
 
+/// The gradient that a step follows.
+#[derive(Debug, Clone, Copy)]
+pub struct Gradient<'a> {
+    /// That of each parameter, in the order of the model's.
+    pub in_order: &'a [Tensor],
+    /// Euclidean norm over all, `[]`.
+    pub norm: &'a Tensor,
+    /// 1 if nothing may change, else 0, `[]` in fp32: read on the device when it comes to the step.
+    pub skip: Option<&'a Tensor>,
+}
+
 /// A rule at work on a model, and what it remembers from step to step.
 #[derive(Debug)]
 pub struct Optimizer {
+    rule: Rule,
+    /// Those of model and temperature, where steps read them on the device.
+    rates: Option<[Tensor; 2]>,
     max_grad_norm: Option<f64>,
     plain: Group,
     decayed: Group,
@@ -86,6 +100,8 @@ impl Optimizer {
     pub fn new(parameters: &Parameters, options: OptimizerOptions) -> Self {
         let OptimizerOptions { rule, weight_decay, max_grad_norm } = options;
         let mut optimizer = Self {
+            rule,
+            rates: None,
             max_grad_norm,
             plain: Group::new(rule, 0.0),
             decayed: Group::new(rule, weight_decay),
@@ -105,37 +121,71 @@ impl Optimizer {
         optimizer
     }
 
-    /// Takes a step; `gradients` are in the order of the model's parameters, and are scaled in place if they are clipped.
+    /// Lets steps read their rates on the device, so that one that was recorded can be taken again with others. Only rules
+    /// that [are fused](Rule::is_fused) can; returns whether this one does.
+    pub fn keep_rates_on(&mut self, device: Device) -> bool {
+        if self.rule.is_fused() {
+            let rate = || Tensor::zeros([] as [i64; 0], (Kind::Float, device));
+            self.rates = Some([rate(), rate()]);
+        }
+        self.rates.is_some()
+    }
+
+    /// Writes the rates of the step that follows to where it reads them.
+    pub fn set_rates(&mut self, rates: &Rates) {
+        if let Some([model, temperature]) = &mut self.rates {
+            let _ = model.fill_(rates.model);
+            let _ = temperature.fill_(rates.temperature);
+        }
+    }
+
+    /// Takes a step. Gradients are scaled in place if they are clipped.
     ///
     /// # Errors
     /// When libtorch refuses the tensors.
-    pub fn step(&mut self, gradients: &[Tensor], rates: &Rates) -> Result<(), OptimizerError> {
+    pub fn step(&mut self, gradient: &Gradient<'_>, rates: &Rates) -> Result<(), OptimizerError> {
+        if let (Some(skip), false) = (gradient.skip, self.rule.is_fused()) {
+            // Host–device sync, on a GPU: these rules consist of many operations, none of which can be left out there.
+            if skip.double_value(&[]) != 0.0 {
+                return Ok(());
+            }
+        }
         if let Some(max_norm) = self.max_grad_norm {
-            clip(gradients, max_norm)?;
+            clip(gradient, max_norm)?;
         }
         let of = |kind: GroupKind| -> Vec<Tensor> {
-            let slots = self.slots.iter().zip(gradients);
+            let slots = self.slots.iter().zip(gradient.in_order);
             slots
                 .filter(|(slot, _)| slot.kind == kind)
                 .map(|(_, gradient)| gradient.shallow_clone())
                 .collect()
         };
-        self.plain.step(&of(GroupKind::Plain), rates.model)?;
-        self.decayed.step(&of(GroupKind::Decayed), rates.model)?;
-        self.step_temperature(&of(GroupKind::Temperature), rates)
+        let [model, temperature] = match &self.rates {
+            Some([model, temperature]) => [Some(model), Some(temperature)],
+            None => [None, None],
+        };
+        let on_device = |lr| OnDevice { lr, skip: gradient.skip };
+        self.plain.step(&of(GroupKind::Plain), rates.model, on_device(model))?;
+        self.decayed.step(&of(GroupKind::Decayed), rates.model, on_device(model))?;
+        self.step_temperature(&of(GroupKind::Temperature), rates, on_device(temperature))
     }
 
     /// Without weight decay a step of any rule is proportional to its rate. So the threshold on τ, which is on the
     /// device, can be applied there to the finished step; choosing the rate beforehand would make every step wait for τ.
-    fn step_temperature(&mut self, gradients: &[Tensor], rates: &Rates) -> Result<(), OptimizerError> {
+    fn step_temperature(
+        &self,
+        gradients: &[Tensor],
+        rates: &Rates,
+        on_device: OnDevice<'_>,
+    ) -> Result<(), OptimizerError> {
         let before: Vec<Tensor> = self.temperature.params.iter().map(|s| s.detach().copy()).collect();
-        self.temperature.step(gradients, rates.temperature)?;
+        self.temperature.step(gradients, rates.temperature, on_device)?;
         let Some(threshold) = rates.threshold else { return Ok(()) };
         no_grad(|| {
-            for (s, before) in self.temperature.params.iter_mut().zip(&before) {
-                let shortened = before + (&*s - before) * threshold.factor;
+            for (s, before) in self.temperature.params.iter().zip(&before) {
+                let shortened = before + (s - before) * threshold.factor;
                 let is_low = before.ge(-threshold.tau.ln());
-                s.copy_(&shortened.where_self(&is_low, s));
+                s.shallow_clone().copy_(&shortened.where_self(&is_low, s));
             }
         });
         Ok(())
@@ -192,9 +242,9 @@ impl Optimizer {
 
 /// Scales gradients in place so that their norm over all is at most `max_norm`. The factor is computed where they are: no
 /// host waits for it.
-fn clip(gradients: &[Tensor], max_norm: f64) -> Result<(), TorchError> {
+fn clip(gradient: &Gradient<'_>, max_norm: f64) -> Result<(), TorchError> {
     // As PyTorch's `clip_grad_norm_` has it: a gradient of zero divides by something, and one of exactly `max_norm` is
     // scaled ever so slightly.
-    let factor = max_norm / (foreach_norm(gradients)? + 1e-6);
-    foreach_mul(gradients, &factor.clamp_max(1.0))
+    let factor = max_norm / (gradient.norm + 1e-6);
+    foreach_mul(gradient.in_order, &factor.clamp_max(1.0))
 }

@@ -3,12 +3,14 @@
 mod data;
 mod due;
 mod error;
+mod feed;
 mod recorder;
 mod start;
 
 use std::path::PathBuf;
 
 use fastclip_schemas::{Position, RunSummary};
+use fastclip_torch_ext::Stream;
 use tch::Device;
 
 pub use data::{open as open_dataset, training_loader};
@@ -17,6 +19,7 @@ pub use error::RunError;
 use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
+pub(crate) use self::start::{Extent, build};
 use self::start::{Start, start};
 use crate::config::{EvaluationConfig, RunConfig};
 use crate::distributed::Communicator;
@@ -24,6 +27,7 @@ use crate::eval::{self, EvalOptions, EvalReport};
 use crate::gradients::Stop;
 use crate::model::Clip;
 use crate::progress::Progress;
+use crate::step::{InFlight, Inputs};
 
 /// Result of a finished run, inside its folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -87,7 +91,9 @@ pub enum Outcome {
 /// # Errors
 /// When anything fails; a rank whose own failure it is tells the others, whose errors then name it.
 pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
-    train(config, around).inspect_err(|error| {
+    // A stream of its own: work on the default one waits for that of all others, and cannot be recorded.
+    let stream = Stream::beside(around.device)?;
+    stream.within(|| train(config, around))?.inspect_err(|error| {
         if !error.came_from_others() {
             around.comm.announce_failure(&error.with_causes());
         }
@@ -107,19 +113,25 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
 
+    let (mut feed, mut in_flight) = (data.feed()?, InFlight::default());
+    // Where the device is a GPU, a step that nobody wants to know about goes on while the next one is prepared.
+    let knows_at_once = !around.device.is_cuda();
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
-        let report = watch.step(|| trainer.step(&data.inputs(&batch), (around.stop)(), comm))?;
+        let position = batch.position();
+        let step = |inputs: &Inputs<'_>| trainer.step(inputs, (around.stop)(), comm);
+        let pending = watch.step(|| feed.step(batch, step))??;
         state.steps += 1;
         state.samples_seen += data.global_batch;
-        state.position = data.after(batch.position());
-        state.seconds = watch.seconds();
-        drop(batch); // Its memory goes back to the loader before anything slow happens.
-
-        recorder.step(&state, &report, due.log(&state), &mut watch)?;
+        state.position = data.after(position);
         let evaluation = due.evaluation(&state);
-        let saves = due.checkpoint(&state) || report.stop.is_some();
+        let is_wanted = knows_at_once || due.log(&state) || due.checkpoint(&state) || evaluation.is_some();
+        let arrived = watch.wait(|| in_flight.push(pending, is_wanted))?;
+        state.seconds = watch.seconds();
+
+        recorder.step(&state, arrived.report.as_ref().filter(|_| due.log(&state)), &mut watch)?;
+        let saves = due.checkpoint(&state) || arrived.stop.is_some();
         if evaluation.is_some() || saves {
             trainer.average_statistics(comm).map_err(RunError::Statistics)?;
         }
@@ -132,7 +144,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
             recorder.sync()?;
             let checkpoint = checkpoints.save(&trainer, &state, comm)?;
             tracing::info!("checkpoint of step {} is in {}", state.steps, checkpoint.display());
-            if let (Some(stop), true) = (report.stop, state.position < end) {
+            if let (Some(stop), true) = (arrived.stop, state.position < end) {
                 return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
             }
         }

@@ -9,11 +9,12 @@ use tch::{Device, Kind, Tensor};
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::{CheckpointError, Checkpoints, RunState, restore};
-use crate::config::{EstimatorMemory, RatesConfig, Resume, RunConfig};
+use crate::config::{EstimatorMemory, Precision, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
 use crate::gradients::Gradients;
+use crate::graphs::StepGraphs;
 use crate::model::Clip;
 use crate::optimizer::Optimizer;
 use crate::step::Trainer;
@@ -34,9 +35,14 @@ pub(super) fn start(
     let comm = around.comm;
     let threads = config.settings.threads.expect("resolving fills in the number of threads");
     fastclip_torch_ext::set_num_threads(threads)?;
+    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
     let checkpoints = Checkpoints::new(config.run_dir.join("checkpoints"), config.checkpoints.keep);
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let mut trainer = build(config, data, around)?;
+    let extent = Extent {
+        num_sample_ids: data.loader.dataset().manifest().num_sample_ids,
+        steps_per_epoch: data.loader.steps_per_epoch(),
+    };
+    let mut trainer = build(config, extent, around.device, comm)?;
     let mut is_finished = false;
 
     prepare_folder(config, &checkpoints, comm)?;
@@ -72,29 +78,53 @@ fn identity(
     identity
 }
 
-fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
-    let model = Clip::new(&config.model, around.device, config.data.seed);
-    model.set_temperature(config.objective.initial_temperature);
-    let dealing = Dealing {
-        num_ids: data.loader.dataset().manifest().num_sample_ids,
-        rank: around.comm.rank(),
-        world_size: around.comm.world_size(),
+/// What a trainer must know of its data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// One more than the largest id of a sample.
+    pub(crate) num_sample_ids: u64,
+    /// Steps of a pass over the data.
+    pub(crate) steps_per_epoch: u64,
+}
+
+/// Makes what a run trains, as it is before the first step.
+pub(crate) fn build(
+    config: &RunConfig,
+    extent: Extent,
+    device: Device,
+    comm: &dyn Communicator,
+) -> Result<Trainer, RunError> {
+    let model = match config.settings.precision {
+        Precision::Fp32 => Clip::new(&config.model, device, config.data.seed),
+        Precision::AmpBf16 => Clip::mixed(&config.model, device, config.data.seed),
     };
+    model.set_temperature(config.objective.initial_temperature);
+    let dealing =
+        Dealing { num_ids: extent.num_sample_ids, rank: comm.rank(), world_size: comm.world_size() };
     let memory = match config.objective.memory {
-        EstimatorMemory::Device => around.device,
+        EstimatorMemory::Device => device,
         EstimatorMemory::Host => Device::Cpu,
     };
     let objective =
         config.objective.build(|initial| EstimatorTable::new(dealing, initial, Kind::Float, memory));
-    Ok(Trainer {
+    let mut trainer = Trainer {
         optimizer: Optimizer::new(model.parameters(), config.optimizer),
         gradients: Gradients::new(model.parameters(), config.bucket_bytes)?,
         num_micro_batches: config.data.accum_freq,
+        readback: Trainer::readback(&model, comm.world_size()),
+        graphs: None,
         model,
         objective,
-        schedule: config.rates.schedule(data.loader.steps_per_epoch()),
+        schedule: config.rates.schedule(extent.steps_per_epoch),
         step: 0,
-    })
+    };
+    if config.settings.cuda_graphs {
+        match StepGraphs::prepare(&mut trainer, comm.world_size()) {
+            Ok(graphs) => trainer.graphs = Some(graphs),
+            Err(reason) => tracing::warn!("`cuda_graphs` has no effect: {reason}"),
+        }
+    }
+    Ok(trainer)
 }
 
 /// Makes the run's folder; for a run that starts over, without what an earlier one left.

@@ -195,13 +195,21 @@ fn learns_the_same(json: &'static str) {
         },
         gradients: Gradients::new(model.parameters(), NonZeroUsize::MAX).unwrap(),
         num_micro_batches: NonZeroUsize::MIN,
+        readback: Trainer::readback(&model, 1),
+        graphs: None,
         model,
         step: 0,
     };
     let ids: Vec<SampleId> = (0..8).map(SampleId).collect();
     for step in 0..STEPS {
-        let inputs = Inputs { images: images.get(step), tokens: tokens.get(step), ids: &ids, epoch: 0 };
-        trainer.step(&inputs, None, &Alone::new()).unwrap();
+        let inputs = Inputs {
+            images: images.get(step),
+            tokens: tokens.get(step),
+            ids: &ids,
+            ids_on_device: None,
+            epoch: 0,
+        };
+        trainer.step(&inputs, None, &Alone::new()).unwrap().read().unwrap();
     }
     for parameter in trainer.model.parameters() {
         assert_close(&parameter.name, &parameter.tensor.detach(), &expected[&parameter.name], 1e-9);

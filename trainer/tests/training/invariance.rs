@@ -117,6 +117,8 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
         },
         gradients: Gradients::new(model.parameters(), BUCKET_BYTES).unwrap(),
         num_micro_batches: NonZeroUsize::new(num_micro_batches).unwrap(),
+        readback: Trainer::readback(&model, comm.world_size()),
+        graphs: None,
         model,
         step: 0,
     };
@@ -133,9 +135,10 @@ pub(crate) fn train(comm: &dyn Communicator, objective: MakeObjective, num_micro
             images: Tensor::stack(&samples.iter().map(|&sample| image(sample)).collect::<Vec<_>>(), 0),
             tokens: Tensor::stack(&samples.iter().map(|&sample| tokens(sample)).collect::<Vec<_>>(), 0),
             ids: &ids,
+            ids_on_device: None,
             epoch: epoch as u64,
         };
-        let report = trainer.step(&inputs, None, comm).unwrap();
+        let report = trainer.step(&inputs, None, comm).unwrap().read().unwrap();
         losses.push(report.values.loss);
         traffic = report.communication;
     }

@@ -6,6 +6,7 @@ mod bad_input;
 mod check;
 mod help;
 mod invariance;
+mod precision;
 mod resume;
 mod setting;
 mod traffic;

@@ -1,0 +1,76 @@
+// What only CUDA has: recorded work, and telling where the host waits. Compiled with the feature `cuda` only.
+
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
+
+#include "guard.h"
+
+using fastclip::guarded;
+
+struct fc_graph {
+  at::cuda::CUDAGraph graph;
+};
+
+fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message) {
+  return guarded(message, [&] {
+    cudaDeviceProp properties{};
+    int driver = 0;
+    int runtime = 0;
+    C10_CUDA_CHECK(cudaDriverGetVersion(&driver));
+    C10_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+    // The driver says 0 where there is none, and the run time would then only say that it is too old.
+    TORCH_CHECK(driver != 0, "this machine has no NVIDIA driver (libcuda.so.1 cannot be loaded)");
+    TORCH_CHECK(driver / 1000 >= runtime / 1000, "the NVIDIA driver of this machine is for CUDA ", driver / 1000, ".",
+                driver % 1000 / 10, ", this libtorch needs one for CUDA ", runtime / 1000, ".", runtime % 1000 / 10);
+    int count = 0;
+    C10_CUDA_CHECK(cudaGetDeviceCount(&count));
+    TORCH_CHECK(device_index < count, "GPU ", device_index, " was asked for, and this process sees ", count,
+                " (CUDA_VISIBLE_DEVICES hides others)");
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device_index));
+    std::ostringstream description;
+    description << properties.name << '\t' << properties.major << '.' << properties.minor << '\t'
+                << properties.totalGlobalMem << '\t' << driver << '\t' << runtime;
+    const std::string found = description.str();
+    auto* bytes = static_cast<uint8_t*>(std::malloc(found.size()));
+    TORCH_CHECK(bytes != nullptr, "no memory for the description of a device");
+    std::memcpy(bytes, found.data(), found.size());
+    *text = bytes;
+    *text_len = found.size();
+  });
+}
+
+fc_status fc_cuda_set_sync_debug(int32_t mode, char** message) {
+  return guarded(message, [&] {
+    c10::cuda::warning_state().set_sync_debug_mode(static_cast<c10::cuda::SyncDebugMode>(mode));
+  });
+}
+
+fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message) {
+  return guarded(message, [&] {
+    auto made = std::make_unique<fc_graph>();
+    // Other threads may go on allocating and copying: the loader's, and those that write metrics.
+    made->graph.capture_begin(pool == nullptr ? at::cuda::MempoolId_t{0, 0} : pool->graph.pool(),
+                              cudaStreamCaptureModeThreadLocal);
+    *graph = made.release();
+  });
+}
+
+fc_status fc_graph_end(fc_graph* graph, char** message) {
+  return guarded(message, [&] { graph->graph.capture_end(); });
+}
+
+fc_status fc_graph_replay(fc_graph* graph, char** message) {
+  return guarded(message, [&] { graph->graph.replay(); });
+}
+
+void fc_graph_free(fc_graph* graph) {
+  char* message = nullptr;
+  guarded(&message, [&] { delete graph; });
+  fc_message_free(message);
+}
