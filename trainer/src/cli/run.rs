@@ -125,10 +125,10 @@ impl RunArgs {
         if print_config {
             return print(&config.to_toml());
         }
-        let device = device(config.settings.device, environment.local_rank)?;
         let is_first = environment.rank == 0;
         let progress = if is_first { Progress::on_terminal() } else { Progress::hidden() };
         start_log(&config, &progress, is_first)?;
+        let device = device(config.settings.device, environment.local_rank)?;
         let signals = Signals::listen().map_err(Failure::broken)?;
 
         let options = ConnectOptions { timeout: config.timeout(), agreement: agreement(&config), device };

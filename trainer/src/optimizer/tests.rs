@@ -39,7 +39,7 @@ fn gradients(model: &Clip, salt: f64) -> Vec<Tensor> {
 }
 
 /// Takes a step along these gradients.
-fn step(optimizer: &mut Optimizer, gradients: &[Tensor], rates: &Rates) {
+fn take(optimizer: &mut Optimizer, gradients: &[Tensor], rates: &Rates) {
     let norm = fastclip_torch_ext::foreach_norms(gradients).unwrap().norm();
     optimizer.step(&Gradient { in_order: gradients, norm: &norm, skip: None }, rates).unwrap();
 }
@@ -122,7 +122,7 @@ fn steps_follow_the_formulas_with_decay_and_without() {
         let mut expected = watched.map(|(name, ..)| Plain::new(model.parameters().get(name).unwrap()));
         for step in 1..=4 {
             let gradients = gradients(&model, f64::from(step));
-            step(&mut optimizer, &gradients, &rates(1e-2, 3e-2));
+            take(&mut optimizer, &gradients, &rates(1e-2, 3e-2));
             for ((name, decay, lr), plain) in watched.iter().zip(&mut expected) {
                 let rule = match rule {
                     Rule::Sgd { .. } if *name == "logit_scale" => {
@@ -150,7 +150,7 @@ fn a_low_temperature_moves_by_a_part_of_the_step() {
             let mut optimizer = optimizer(&model, rule);
             let _ = no_grad(|| model.log_scale().shallow_clone().fill_(s));
             let rates = Rates { threshold, ..rates(0.0, 1e-2) };
-            step(&mut optimizer, &gradients(&model, 0.5), &rates);
+            take(&mut optimizer, &gradients(&model, 0.5), &rates);
             model.log_scale().double_value(&[]) - s
         };
         for threshold in [THRESHOLD, TauThreshold { tau: 0.2, factor: 0.25 }] {
@@ -165,7 +165,8 @@ fn a_low_temperature_moves_by_a_part_of_the_step() {
 
 #[test]
 fn clipping_scales_all_gradients_to_the_norm_that_is_allowed() {
-    let norm = |gradients: &[Tensor]| foreach_norm(gradients).unwrap().double_value(&[]);
+    let norm =
+        |gradients: &[Tensor]| fastclip_torch_ext::foreach_norms(gradients).unwrap().norm().double_value(&[]);
     let clipped = |max_grad_norm| {
         let model = model();
         let options = OptimizerOptions {
@@ -174,7 +175,7 @@ fn clipping_scales_all_gradients_to_the_norm_that_is_allowed() {
             max_grad_norm,
         };
         let gradients = gradients(&model, 0.5);
-        step(&mut Optimizer::new(model.parameters(), options), &gradients, &rates(1.0, 1.0));
+        take(&mut Optimizer::new(model.parameters(), options), &gradients, &rates(1.0, 1.0));
         let weights: Vec<Tensor> =
             model.parameters().iter().map(|parameter| parameter.tensor.detach()).collect();
         (gradients, weights)
@@ -213,7 +214,7 @@ fn a_restored_optimizer_goes_on_as_if_nothing_had_happened() {
         let (whole, resumed) = (model(), model());
         let mut first = optimizer(&whole, rule);
         for salt in [1.0, 2.0] {
-            step(&mut first, &gradients(&whole, salt), &rates(1e-3, 1e-3));
+            take(&mut first, &gradients(&whole, salt), &rates(1e-3, 1e-3));
         }
         for (from, to) in whole.parameters().iter().zip(resumed.parameters()) {
             no_grad(|| to.tensor.shallow_clone().copy_(&from.tensor));
@@ -222,7 +223,7 @@ fn a_restored_optimizer_goes_on_as_if_nothing_had_happened() {
         let copied = first.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
         second.restore(copied).unwrap();
         for (model, optimizer) in [(&whole, &mut first), (&resumed, &mut second)] {
-            step(optimizer, &gradients(model, 3.0), &rates(1e-3, 1e-3));
+            take(optimizer, &gradients(model, 3.0), &rates(1e-3, 1e-3));
         }
         for (left, right) in whole.parameters().iter().zip(resumed.parameters()) {
             assert!(left.tensor.equal(&right.tensor), "{rule:?}, {}", left.name);
@@ -275,7 +276,7 @@ fn a_step_that_is_skipped_changes_nothing_under_any_rule() {
             let parameters = model.parameters().iter().map(|parameter| parameter.tensor.detach().copy());
             parameters.chain(optimizer.state().iter().map(|(_, tensor)| tensor.copy())).collect()
         };
-        step(&mut optimizer, &gradients(&model, 0.5), &rates(1e-2, 1e-2));
+        take(&mut optimizer, &gradients(&model, 0.5), &rates(1e-2, 1e-2));
         let before = snapshot(&optimizer);
         let bad: Vec<Tensor> =
             gradients(&model, 0.5).iter().map(|gradient| gradient.full_like(f64::NAN)).collect();
@@ -300,7 +301,7 @@ fn rates_that_are_read_on_the_device_are_those_of_the_step() {
             for rate in [0.25, 0.125] {
                 let rates = rates(rate, rate / 2.0);
                 optimizer.set_rates(&rates);
-                step(&mut optimizer, &gradients(&model, 0.5), &rates);
+                take(&mut optimizer, &gradients(&model, 0.5), &rates);
             }
             model.parameters().iter().flat_map(|parameter| values(&parameter.tensor)).collect::<Vec<_>>()
         });
