@@ -425,7 +425,7 @@ impl Features {
         Self { image: self.image.detach(), text: self.text.detach() }
     }
 
-    fn local<'a>(&'a self, model: &'a Clip, batch: &Inputs<'a>) -> Local<'a> {
+    fn local<'a>(&'a self, model: &'a Clip, batch: &'a Inputs<'a>) -> Local<'a> {
         Local {
             image: &self.image,
             text: &self.text,

@@ -140,7 +140,9 @@ impl OnDevice {
 
 /// Returns the length that captions of at most `longest` tokens are padded to.
 fn round_up(longest: i64, context_length: i64) -> i64 {
-    (longest.max(1).div_ceil(LENGTH_STEP) * LENGTH_STEP).min(context_length)
+    let rest = longest.max(1) % LENGTH_STEP;
+    let padding = if rest == 0 { 0 } else { LENGTH_STEP - rest };
+    (longest.max(1) + padding).min(context_length)
 }
 
 impl Lanes<Batch> for OnDevice {
