@@ -10,7 +10,7 @@ use fastclip_trainer::distributed::{
     Agreement, Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
-use fastclip_trainer::gradients::{Contribution, Gradients};
+use fastclip_trainer::gradients::{Agreement, Contribution, Gradients};
 use fastclip_trainer::model::{Clip, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
@@ -245,8 +245,10 @@ fn gradients_that_are_not_finite_name_the_rank_whose_they_are() {
         gradients.sum_during(comm, &mut || (parameter * factor).sum(Kind::Double).backward()).unwrap();
         let values = Values::from_array(std::array::from_fn(|_| Tensor::from(0.0)));
         let contribution = Contribution { values, stop: None };
-        let agreement = gradients.agree(contribution, comm).unwrap();
-        (agreement.not_finite_on, gradients.first_not_finite().map(str::to_owned))
+        let reckoning = gradients.agree(contribution, comm).unwrap();
+        let agreement = Agreement::of(&Vec::<f64>::try_from(reckoning.numbers()).unwrap());
+        let first = agreement.first_not_finite.map(|place| gradients.names()[place].clone());
+        (agreement.not_finite_on, first)
     });
     for of_rank in found {
         assert_eq!(of_rank, (vec![1], Some("ln_final.bias".to_owned())));
