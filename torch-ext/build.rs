@@ -14,7 +14,7 @@ const SOURCES: [&str; 7] = [
     "cpp/recompute.cpp",
     "cpp/store.cpp",
 ];
-const CUDA_SOURCE: &str = "cpp/nccl.cpp";
+const CUDA_SOURCES: [&str; 2] = ["cpp/cuda.cpp", "cpp/nccl.cpp"];
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
@@ -66,7 +66,7 @@ fn nvidia_include_dirs(libtorch: &Path) -> Vec<PathBuf> {
         .collect();
     // read_dir has no order, and the order of include paths must not change between builds.
     dirs.sort();
-    for header in ["nccl.h", "crt/host_defines.h"] {
+    for header in ["nccl.h", "crt/host_defines.h", "cuda_runtime_api.h"] {
         if !dirs.iter().any(|dir| dir.join(header).exists()) {
             fail(&format!(
                 "no wheel below `{}` brings `{header}`, which feature `cuda` needs",
@@ -91,7 +91,7 @@ fn compile(include_dirs: &[PathBuf]) {
         .include("cpp/stubs")
         .files(SOURCES);
     if cfg!(feature = "cuda") {
-        build.define("USE_C10D_NCCL", None).file(CUDA_SOURCE);
+        build.define("USE_C10D_NCCL", None).files(CUDA_SOURCES);
     }
     for dir in include_dirs {
         // As headers of the system, so that warnings are about our code alone.

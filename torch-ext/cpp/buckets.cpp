@@ -35,6 +35,8 @@ struct Bucket {
 
 struct fc_buckets {
   std::vector<at::Tensor> leaves;
+  // Where the gradient of each leaf is added up: autograd does it where the leaf is of the same kind, its hook otherwise.
+  std::vector<at::Tensor> gradients;
   std::vector<size_t> bucket_of;
   std::vector<bool> has_come;
   std::vector<Bucket> buckets;
@@ -70,6 +72,7 @@ struct fc_buckets {
   // The gradient of a leaf is complete.
   void come(size_t leaf) noexcept {
     const std::lock_guard<std::mutex> lock(mutex);
+    attempt([&] { take_over(leaf); });
     if (!is_armed) {
       return;
     }
@@ -111,6 +114,16 @@ struct fc_buckets {
     } catch (...) {
       failure = std::current_exception();
     }
+  }
+
+  // Adds a gradient of another kind to that of the leaf, and gives its memory back at once.
+  void take_over(size_t leaf) {
+    if (leaves[leaf].scalar_type() == gradients[leaf].scalar_type()) {
+      return;
+    }
+    at::NoGradGuard no_grad;
+    gradients[leaf].add_(leaves[leaf].grad());
+    leaves[leaf].mutable_grad() = at::Tensor();
   }
 
   void launch_full() {
@@ -176,8 +189,11 @@ fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, 
       for (size_t i = 0; i < num_leaves; ++i) {
         made->buckets.at(bucket_of[i]).num_leaves += 1;
         made->leaves.push_back(tensor(leaves[i]));
+        made->gradients.push_back(tensor(gradients[i]));
         // Autograd adds in place to a gradient that is there.
-        made->leaves.back().mutable_grad() = tensor(gradients[i]);
+        if (made->leaves.back().scalar_type() == made->gradients.back().scalar_type()) {
+          made->leaves.back().mutable_grad() = made->gradients.back();
+        }
         impl::set_post_acc_grad_hooks(made->leaves.back(), std::make_unique<Arrival>(made.get(), i));
       }
     } catch (...) {

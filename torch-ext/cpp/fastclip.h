@@ -91,7 +91,8 @@ void fc_work_free(fc_work* work);
 
 // --- gradients in buckets ------------------------------------------------------------------------------------------
 
-// From now on autograd adds the gradient of each leaf to `gradients[i]`, a view into `flats[bucket_of[i]]`. `largest` has
+// From now on the gradient of each leaf is added to `gradients[i]`, a view into `flats[bucket_of[i]]`, which may be of another
+// kind than the leaf. `largest` has
 // one element a bucket. Shares the ownership of all tensors; a leaf can be in one such object only.
 fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, const size_t* bucket_of,
                          size_t num_leaves, fc_tensor* const* flats, size_t num_buckets, fc_tensor* largest,
@@ -131,6 +132,8 @@ fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_ten
 fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
 // Multiplies every tensor in place by the tensor without dimensions `factor`.
 fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tensor* factor, char** message);
+// Copies every tensor of `srcs` into the one of `dsts` at its place, kinds may differ. Arrays of equal length.
+fc_status fc_foreach_copy(fc_tensor* const* dsts, fc_tensor* const* srcs, size_t num_tensors, char** message);
 
 // --- recomputing ---------------------------------------------------------------------------------------------------
 
@@ -150,12 +153,24 @@ fc_status fc_meter_new(fc_meter** meter, char** message);
 // The most bytes that were taken at once, beyond those at the beginning.
 int64_t fc_meter_peak(fc_meter* meter);
 void fc_meter_free(fc_meter* meter);
+// Most bytes that tensors took on CUDA device `device_index` since the last reset, and most that were taken from the driver
+// for them.
+fc_status fc_memory_peak(int32_t device_index, int64_t* allocated, int64_t* reserved, char** message);
+fc_status fc_memory_reset_peak(int32_t device_index, char** message);
+
+// --- feature `cuda` only -------------------------------------------------------------------------------------------
+
+// What is there, to be given back with `fc_bytes_free`: name of the device, compute capability, bytes of memory, versions
+// of driver and run time, separated by tabs.
+fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message);
 
 // --- settings of the process ---------------------------------------------------------------------------------------
 
 fc_status fc_set_num_threads(int32_t num_threads, char** message);
 int32_t fc_num_threads(void);
 fc_status fc_set_deterministic(int32_t enabled, char** message);
+// Lets products of matrices and convolutions in fp32 round their factors to TF32.
+fc_status fc_set_tf32(int32_t enabled, char** message);
 // Stops libtorch from writing anything below fatal errors to the error stream.
 void fc_silence_log(void);
 // The version of the headers this was compiled with; static, never freed.

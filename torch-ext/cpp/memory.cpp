@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include "guard.h"
@@ -37,6 +38,14 @@ class Meter final : public c10::MemoryReportingInfoBase {
   int64_t peak_ = 0;
 };
 
+// By c10's interface for any device: what implements it for GPUs registers itself when the CUDA part of libtorch is loaded.
+c10::DeviceAllocator& gpu_allocator() {
+  auto* registered = c10::GetAllocator(c10::DeviceType::CUDA);
+  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(registered);
+  TORCH_CHECK(allocator != nullptr && allocator->initialized(), "no tensor has been made on a GPU yet");
+  return *allocator;
+}
+
 }  // namespace
 
 struct fc_meter {
@@ -54,4 +63,17 @@ int64_t fc_meter_peak(fc_meter* meter) {
 
 void fc_meter_free(fc_meter* meter) {
   delete meter;
+}
+
+fc_status fc_memory_peak(int32_t device_index, int64_t* allocated, int64_t* reserved, char** message) {
+  return guarded(message, [&] {
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto stats = gpu_allocator().getDeviceStats(static_cast<c10::DeviceIndex>(device_index));
+    *allocated = stats.allocated_bytes[kAll].peak;
+    *reserved = stats.reserved_bytes[kAll].peak;
+  });
+}
+
+fc_status fc_memory_reset_peak(int32_t device_index, char** message) {
+  return guarded(message, [&] { gpu_allocator().resetPeakStats(static_cast<c10::DeviceIndex>(device_index)); });
 }

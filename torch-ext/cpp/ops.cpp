@@ -9,6 +9,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_addcmul.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_foreach_div.h>
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -154,6 +155,14 @@ fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tenso
   });
 }
 
+fc_status fc_foreach_copy(fc_tensor* const* dsts, fc_tensor* const* srcs, size_t num_tensors, char** message) {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    auto dst_list = tensor_list(dsts, num_tensors);
+    at::_foreach_copy_(dst_list, tensor_list(srcs, num_tensors));
+  });
+}
+
 fc_status fc_set_num_threads(int32_t num_threads, char** message) {
   return guarded(message, [&] { at::set_num_threads(num_threads); });
 }
@@ -165,6 +174,13 @@ int32_t fc_num_threads(void) {
 fc_status fc_set_deterministic(int32_t enabled, char** message) {
   return guarded(message, [&] {
     at::globalContext().setDeterministicAlgorithms(enabled != 0, /*warn_only=*/false);
+  });
+}
+
+fc_status fc_set_tf32(int32_t enabled, char** message) {
+  return guarded(message, [&] {
+    at::globalContext().setAllowTF32CuBLAS(enabled != 0);
+    at::globalContext().setAllowTF32CuDNN(enabled != 0);
   });
 }
 

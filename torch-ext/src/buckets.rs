@@ -27,11 +27,11 @@ use crate::{ProcessGroup, TorchError, Work};
 /// A parameter whose gradient gets a place in a bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct BucketEntry<'a> {
-    /// The parameter.
+    /// The parameter. Its gradient is of the same kind.
     pub parameter: &'a Tensor,
-    /// Whether its gradient is written by the owner of the buckets, before backward. Otherwise it comes from autograd, and
-    /// the parameter must be a leaf that asks for it.
-    pub is_given: bool,
+    /// What autograd differentiates with respect to: the parameter itself, or a copy in another kind. A leaf that asks for
+    /// gradients. None if the gradient is written by the owner of the buckets, before backward.
+    pub leaf: Option<&'a Tensor>,
 }
 
 /// The gradients of a model's parameters.
@@ -241,10 +241,9 @@ fn attach(
     flats: &[Tensor],
     largest: &Tensor,
 ) -> Result<NonNull<ffi::Buckets>, TorchError> {
-    let is_leaf = |index: &usize| !entries[*index].is_given;
-    let leaves: Vec<usize> = (0..entries.len()).filter(is_leaf).collect();
+    let leaves: Vec<usize> = (0..entries.len()).filter(|&index| entries[index].leaf.is_some()).collect();
     let parameters: Vec<*const C_tensor> =
-        leaves.iter().map(|&index| entries[index].parameter.as_ptr()).collect();
+        entries.iter().filter_map(|entry| entry.leaf).map(Tensor::as_ptr).collect();
     let views: Vec<*const C_tensor> = leaves.iter().map(|&index| gradients[index].as_ptr()).collect();
     let bucket_of: Vec<usize> = leaves.iter().map(|&index| bucket_of[index]).collect();
     let flats: Vec<*const C_tensor> = flats.iter().map(Tensor::as_ptr).collect();

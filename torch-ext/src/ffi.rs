@@ -286,6 +286,13 @@ unsafe extern "C" {
         message: Message,
     ) -> Status;
 
+    pub(crate) fn fc_foreach_copy(
+        dsts: *const *const C_tensor,
+        srcs: *const *const C_tensor,
+        num_tensors: usize,
+        message: Message,
+    ) -> Status;
+
     pub(crate) fn fc_recompute(
         inputs: *const *const C_tensor,
         num_inputs: usize,
@@ -298,10 +305,26 @@ unsafe extern "C" {
     pub(crate) fn fc_meter_new(meter: *mut *mut Meter, message: Message) -> Status;
     pub(crate) fn fc_meter_peak(meter: *mut Meter) -> i64;
     pub(crate) fn fc_meter_free(meter: *mut Meter);
+    pub(crate) fn fc_memory_peak(
+        device_index: i32,
+        allocated: *mut i64,
+        reserved: *mut i64,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_memory_reset_peak(device_index: i32, message: Message) -> Status;
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_cuda_describe(
+        device_index: i32,
+        text: *mut *mut u8,
+        text_len: *mut usize,
+        message: Message,
+    ) -> Status;
 
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;
     pub(crate) fn fc_set_deterministic(enabled: i32, message: Message) -> Status;
+    pub(crate) fn fc_set_tf32(enabled: i32, message: Message) -> Status;
     pub(crate) fn fc_silence_log();
     pub(crate) fn fc_torch_version() -> *const c_char;
 }

@@ -11,8 +11,9 @@
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
 //! | `recompute` | [`recompute()`], parts of a network that backward computes again instead of keeping them |
-//! | `memory` | [`peak_memory`], what tensors take |
-//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_mul`] |
+//! | `memory` | [`peak_memory`], what tensors take; [`memory_peak`] on a GPU |
+//! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_copy`] |
+//! | `cuda` | [`CudaDevice`], what GPUs there are |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
@@ -26,6 +27,7 @@
 //! `DEP_FASTCLIP_TORCH_EXT_LIB_DIR`, for their binaries to find it at run time.
 
 mod buckets;
+mod cuda;
 mod error;
 mod ffi;
 mod group;
@@ -36,13 +38,14 @@ mod settings;
 mod store;
 
 pub use buckets::{BucketEntry, GradientBuckets};
+pub use cuda::{CudaDevice, HAS_CUDA};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
-pub use memory::peak_memory;
+pub use memory::{MemoryPeak, memory_peak, peak_memory, reset_memory_peak};
 pub use ops::{
-    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
-    fused_sgd,
+    AdamStep, LionStep, SgdStep, foreach_copy, foreach_lamb, foreach_lion, foreach_mul, foreach_norm,
+    fused_adamw, fused_sgd,
 };
 pub use recompute::recompute;
-pub use settings::{num_threads, set_deterministic, set_num_threads, silence_log, torch_version};
+pub use settings::{num_threads, set_deterministic, set_num_threads, set_tf32, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};

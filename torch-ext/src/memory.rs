@@ -4,6 +4,8 @@
 
 use std::ptr::NonNull;
 
+use tch::Device;
+
 use crate::TorchError;
 use crate::ffi::{self, checked};
 
@@ -37,4 +39,55 @@ pub fn peak_memory<T>(work: impl FnOnce() -> T) -> Result<(T, u64), TorchError> 
     // SAFETY: the meter lives until the end of this function.
     let peak = unsafe { ffi::fc_meter_peak(meter.0.as_ptr()) };
     Ok((result, u64::try_from(peak).unwrap_or(0)))
+}
+
+/// Most bytes that were in use on a device since [`reset_memory_peak`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPeak {
+    /// By tensors.
+    pub allocated: u64,
+    /// Taken from the driver for them.
+    pub reserved: u64,
+}
+
+/// Returns the peak of memory on a device; nothing for a CPU, where libtorch does not count.
+///
+/// # Errors
+/// When nothing has been done on the device.
+pub fn memory_peak(device: Device) -> Result<Option<MemoryPeak>, TorchError> {
+    let Device::Cuda(device) = device else { return Ok(None) };
+    let (mut allocated, mut reserved) = (0, 0);
+    // SAFETY: the places for both numbers are on this stack.
+    checked(|message| unsafe { ffi::fc_memory_peak(device as i32, &mut allocated, &mut reserved, message) })
+        .map_err(|failure| failure.error)?;
+    let bytes = |number: i64| u64::try_from(number).unwrap_or(0);
+    Ok(Some(MemoryPeak { allocated: bytes(allocated), reserved: bytes(reserved) }))
+}
+
+/// Begins to look for the peak anew.
+///
+/// # Errors
+/// When nothing has been done on the device.
+pub fn reset_memory_peak(device: Device) -> Result<(), TorchError> {
+    let Device::Cuda(device) = device else { return Ok(()) };
+    // SAFETY: nothing is borrowed but the place for a message.
+    checked(|message| unsafe { ffi::fc_memory_reset_peak(device as i32, message) })
+        .map_err(|failure| failure.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_those_of_gpus() {
+        assert_eq!(memory_peak(Device::Cpu).unwrap(), None);
+        reset_memory_peak(Device::Cpu).unwrap();
+        if tch::Cuda::is_available() {
+            eprintln!("skipped: this machine has a GPU");
+            return;
+        }
+        let message = memory_peak(Device::Cuda(0)).unwrap_err().to_string();
+        assert!(message.contains("no tensor has been made on a GPU"), "{message}");
+    }
 }

@@ -220,6 +220,26 @@ pub fn foreach_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
     Ok(unsafe { Tensor::from_ptr(norm) })
 }
 
+/// Copies every tensor of `from` into the one of `to` at its place, whatever their kinds.
+///
+/// # Errors
+///
+/// Refuses lists of different lengths, and what libtorch refuses.
+pub fn foreach_copy(to: &[Tensor], from: &[Tensor]) -> Result<(), TorchError> {
+    if to.len() != from.len() {
+        return Err(TorchError::new(format!("{} tensors cannot be copied into {}", from.len(), to.len())));
+    }
+    if to.is_empty() {
+        return Ok(());
+    }
+    let [to, from] = [to, from].map(pointers);
+    checked(|message| {
+        // SAFETY: both arrays hold so many pointers to tensors that the caller lends.
+        unsafe { ffi::fc_foreach_copy(to.as_ptr(), from.as_ptr(), to.len(), message) }
+    })
+    .map_err(|failure| failure.error)
+}
+
 /// Multiplies every tensor in place by `factor`, a tensor without dimensions on their device.
 pub fn foreach_mul(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError> {
     if tensors.is_empty() {

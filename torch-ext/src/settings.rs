@@ -32,6 +32,14 @@ pub fn num_threads() -> usize {
     usize::try_from(num_threads).unwrap_or(1)
 }
 
+/// Lets products of matrices and convolutions of `f32` on a GPU round their factors to TF32: 10 bits of fraction in place
+/// of 23, sums in `f32`.
+pub fn set_tf32(is_allowed: bool) -> Result<(), TorchError> {
+    // SAFETY: nothing is borrowed but the place for a message.
+    checked(|message| unsafe { ffi::fc_set_tf32(is_allowed.into(), message) })
+        .map_err(|failure| failure.error)
+}
+
 /// Makes operations that have no deterministic form fail, and all others use theirs.
 pub fn set_deterministic(is_deterministic: bool) -> Result<(), TorchError> {
     // SAFETY: nothing is borrowed but the place for a message.

@@ -22,7 +22,7 @@ fn parameters() -> Vec<Tensor> {
 
 fn buckets(parameters: &[Tensor]) -> GradientBuckets {
     let entries: Vec<_> =
-        parameters.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+        parameters.iter().map(|parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
     GradientBuckets::new(&entries, BUCKET_BYTES).unwrap()
 }
 
@@ -80,8 +80,8 @@ fn gradients_that_are_given_or_never_come_hold_nothing_up() {
     let parameters = parameters();
     let scalar = Tensor::from(3.0f32);
     let mut entries: Vec<_> =
-        parameters.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
-    entries.push(BucketEntry { parameter: &scalar, is_given: true });
+        parameters.iter().map(|parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
+    entries.push(BucketEntry { parameter: &scalar, leaf: None });
     let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
     buckets.gradients()[3].shallow_clone().copy_(&Tensor::from(-100.0f32));
     buckets.complete(|| squares(&parameters[1..2]).backward()).unwrap();
@@ -138,7 +138,7 @@ fn dropped_buckets_leave_the_parameters_as_they_were() {
 fn parameters_that_cannot_have_a_bucket_are_refused() {
     let refused = |parameters: &[&Tensor]| {
         let entries: Vec<_> =
-            parameters.iter().map(|&parameter| BucketEntry { parameter, is_given: false }).collect();
+            parameters.iter().map(|&parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
         GradientBuckets::new(&entries, BUCKET_BYTES).unwrap_err().to_string()
     };
     let leaf = Tensor::from_slice(&[1.0f32]).set_requires_grad(true);
@@ -147,7 +147,32 @@ fn parameters_that_cannot_have_a_bucket_are_refused() {
     assert!(refused(&[&leaf, &double]).contains("parameter 1 is Double on Cpu, parameter 0 is Float on Cpu"));
     assert!(refused(&[&leaf, &leaf.detach()]).contains("parameter 1 is no leaf"));
     assert!(refused(&[&leaf, &(&leaf * 2.0)]).contains("parameter 1 is no leaf"));
-    let entry = BucketEntry { parameter: &leaf, is_given: false };
+    let entry = BucketEntry { parameter: &leaf, leaf: Some(&leaf) };
     let _first = GradientBuckets::new(&[entry], BUCKET_BYTES).unwrap();
     assert!(refused(&[&leaf]).contains("has a bucket already"));
+}
+
+#[test]
+fn gradients_of_rounded_copies_are_added_up_in_the_kind_of_the_parameters() {
+    let parameters = parameters();
+    let rounded: Vec<Tensor> = parameters
+        .iter()
+        .map(|parameter| parameter.detach().to_kind(Kind::BFloat16).set_requires_grad(true))
+        .collect();
+    let entries: Vec<_> = parameters
+        .iter()
+        .zip(&rounded)
+        .map(|(parameter, leaf)| BucketEntry { parameter, leaf: Some(leaf) })
+        .collect();
+    let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
+    // 257 takes nine bits, one more than a bf16 has: adding up in bf16 would lose it.
+    let weigh = |factor: f64| rounded.iter().map(|leaf| (leaf * factor).sum(Kind::Float)).sum::<Tensor>();
+    weigh(256.0).backward();
+    buckets.complete(|| weigh(1.0).backward()).unwrap();
+    for (gradient, leaf) in buckets.gradients().iter().zip(&rounded) {
+        assert_eq!(gradient.kind(), Kind::Float);
+        assert_eq!(gradient, &gradient.full_like(257.0));
+        assert!(!leaf.grad().defined(), "the gradient of a copy is kept by nobody");
+    }
+    assert_eq!(largest(&buckets), [257.0, 257.0]);
 }

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use fastclip_torch_ext::{
-    AdamStep, LionStep, SgdStep, foreach_lamb, foreach_lion, foreach_mul, foreach_norm, fused_adamw,
-    fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
+    AdamStep, LionStep, SgdStep, foreach_copy, foreach_lamb, foreach_lion, foreach_mul, foreach_norm,
+    fused_adamw, fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -301,4 +301,16 @@ fn settings_of_the_process_are_taken() {
     assert_eq!(num_threads(), 1);
     set_deterministic(true).unwrap();
     assert!(torch_version().starts_with("2.11."), "{}", torch_version());
+}
+
+#[test]
+fn copies_round_to_the_kind_of_their_target() {
+    let from = random(5);
+    let to: Vec<Tensor> = from.iter().map(|tensor| tensor.zeros_like().to_kind(Kind::BFloat16)).collect();
+    foreach_copy(&to, &from).unwrap();
+    for (to, from) in to.iter().zip(&from) {
+        assert!(to.equal(&from.to_kind(Kind::BFloat16)));
+    }
+    let error = foreach_copy(&to[1..], &from).unwrap_err();
+    assert_eq!(error.to_string(), "4 tensors cannot be copied into 3");
 }

@@ -227,7 +227,8 @@ fn overlap(rank: &Rank) {
 fn leaves_in_buckets() -> (Vec<Tensor>, GradientBuckets) {
     let leaf = |_| Tensor::zeros([1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     let leaves: Vec<Tensor> = (0..4).map(leaf).collect();
-    let entries: Vec<_> = leaves.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+    let entries: Vec<_> =
+        leaves.iter().map(|parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
     let buckets = GradientBuckets::new(&entries, NonZeroUsize::new(4000).unwrap()).unwrap();
     (leaves, buckets)
 }

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::config::{ObjectiveChoice, OptimizerChoice, RunConfig};
+use crate::config::{ObjectiveChoice, OptimizerChoice, Precision, RunConfig};
 use crate::gradients::NUM_STOPS;
 use crate::model::{Clip, ModelCost, Role, TowerCost};
 use crate::objective::{FeaturePrecision, Global, NUM_VALUES};
 
-/// Bytes of a number in fp32, which parameters, gradients, estimators and activations are.
+/// Bytes of a number in fp32, which parameters, gradients, estimators and, unless rounded, activations are.
 const NUMBER_BYTES: u64 = 4;
 
 /// Bytes of an id.
@@ -57,7 +57,7 @@ pub struct StepTraffic {
 /// Memory of a rank, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The parameters.
+    /// The parameters, and what towers compute with where that is rounded.
     pub parameters: u64,
     /// Their gradients.
     pub gradients: u64,
@@ -95,6 +95,10 @@ impl Check {
             true => tower.kept_recomputing,
             false => tower.kept,
         };
+        let (rounded_bytes, activation_bytes) = match config.settings.precision {
+            Precision::Fp32 => (0, NUMBER_BYTES),
+            Precision::AmpBf16 => (NUMBER_BYTES / 2, NUMBER_BYTES / 2),
+        };
         let similarities = 2 * local_batch * global_batch * NUMBER_BYTES;
         Self {
             num_ranks,
@@ -107,13 +111,13 @@ impl Check {
             samples_seen,
             flops_per_sample: cost.training_flops(),
             memory: Memory {
-                parameters: bytes,
+                parameters: bytes + cost.parameters * rounded_bytes,
                 gradients: trained_bytes,
                 optimizer: trained_bytes * optimizer_moments(config),
                 estimators: num_samples.div_ceil(num_ranks)
                     * config.objective.numbers_per_sample() as u64
                     * NUMBER_BYTES,
-                activations: micro_batch * (kept(cost.image) + kept(cost.text)) * NUMBER_BYTES,
+                activations: micro_batch * (kept(cost.image) + kept(cost.text)) * activation_bytes,
                 similarities: similarities.min((2 * config.settings.loss_block_mib.get() as u64) << 20),
             },
             traffic: traffic(config, num_ranks, local_batch, num_trained(config)),

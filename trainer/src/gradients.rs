@@ -11,7 +11,7 @@ use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_norm}
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
-use crate::model::{LOG_SCALE, LOGIT_BIAS, Parameter, Parameters};
+use crate::model::{LOG_SCALE, LOGIT_BIAS, Parameters};
 use crate::objective::{NUM_VALUES, Values};
 
 /// Parameters whose gradient the objective returns; all others get theirs from backward through the encoders.
@@ -33,7 +33,10 @@ impl Gradients {
     pub fn new(parameters: &Parameters, bucket_bytes: NonZeroUsize) -> Result<Self, TorchError> {
         let entries: Vec<BucketEntry<'_>> = parameters
             .iter()
-            .map(|Parameter { name, tensor }| BucketEntry { parameter: tensor, is_given: is_given(name) })
+            .map(|parameter| BucketEntry {
+                parameter: &parameter.tensor,
+                leaf: (!is_given(&parameter.name)).then(|| parameter.leaf()),
+            })
             .collect();
         Ok(Self {
             buckets: GradientBuckets::new(&entries, bucket_bytes)?,

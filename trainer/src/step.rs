@@ -232,6 +232,7 @@ impl Trainer {
             .step(self.gradients.in_order(), &rates)
             .map_err(|source| StepError::Update { step, source })?;
         self.model.clamp_temperature();
+        self.model.round();
         self.step += 1;
         Ok(StepReport {
             epoch: batch.epoch,

@@ -1,5 +1,6 @@
 //! The command line of `train`: parses, resolves, calls the library, prints.
 
+mod bench;
 mod check;
 mod completions;
 mod embed;
@@ -46,6 +47,7 @@ enum Command {
     Run(run::RunArgs),
     Launch(launch::LaunchArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),
     Report(report::ReportArgs),
@@ -59,6 +61,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Launch(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Report(args) => args.run(),

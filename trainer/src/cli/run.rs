@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use fastclip_torch_ext::CudaDevice;
 use fastclip_trainer::config::{ConfigError, DeviceChoice, Machine, RunConfig, RunOptions};
 use fastclip_trainer::distributed::{Agreement, ConnectOptions, Environment, connect};
 use fastclip_trainer::gradients::Stop;
@@ -71,14 +72,23 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Finds where this rank computes: on the GPU with the number of the rank on its machine, or on the only one that it sees.
 pub(super) fn device(choice: DeviceChoice, local_rank: usize) -> Result<Device, Failure> {
     match choice {
-        DeviceChoice::Auto if Cuda::is_available() => Ok(Device::Cuda(local_rank)),
-        DeviceChoice::Cuda if !Cuda::is_available() => Err(Failure::refused(anyhow::anyhow!(
-            "`device` is cuda, but libtorch sees no GPU on this machine"
-        ))),
-        DeviceChoice::Cuda => Ok(Device::Cuda(local_rank)),
-        _ => Ok(Device::Cpu),
+        DeviceChoice::Cpu => return Ok(Device::Cpu),
+        DeviceChoice::Auto if !Cuda::is_available() => return Ok(Device::Cpu),
+        _ => {}
+    }
+    // Schedulers may show each rank its own GPU only.
+    let index = if Cuda::device_count() == 1 { 0 } else { local_rank };
+    match CudaDevice::describe(index) {
+        Ok(found) => {
+            tracing::info!("computing on GPU {index}: {found}");
+            Ok(Device::Cuda(index))
+        }
+        Err(error) => Err(Failure::refused(
+            anyhow::Error::new(error).context("`device` is cuda, but this process cannot use a GPU"),
+        )),
     }
 }
 
@@ -127,10 +137,10 @@ impl RunArgs {
         if print_config {
             return print(&config.to_toml());
         }
-        let device = device(config.settings.device, environment.local_rank)?;
         let is_first = environment.rank == 0;
         let progress = if is_first { Progress::on_terminal() } else { Progress::hidden() };
         start_log(&config, &progress, is_first)?;
+        let device = device(config.settings.device, environment.local_rank)?;
         if let Some(address) = config.settings.prometheus {
             serve_figures(address, &environment)?;
         }

@@ -147,6 +147,10 @@ pub enum OptimizerChoice {
 pub enum Precision {
     /// 32-bit floating point throughout
     Fp32,
+    /// bfloat16 for matrix products and convolutions; parameters, their gradients, norms' statistics, features and losses in fp32
+    #[value(name = "amp_bf16", alias = "amp_bfloat16")]
+    #[serde(alias = "amp_bfloat16")]
+    AmpBf16,
 }
 
 /// Where to compute.

@@ -135,6 +135,9 @@ options! {
         /// Kind of number to compute in [default: fp32]
         #[arg(help_heading = "Model")]
         precision: Precision = Precision::Fp32,
+        /// Lets a GPU round the factors of matrix products and convolutions in fp32 to TF32
+        #[arg(help_heading = "Model", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        tf32: bool = false,
 
         /// What to minimise [default: fastclip-v3]
         #[arg(help_heading = "Objective")]

@@ -11,7 +11,8 @@ const EPS: f64 = 1e-5;
 /// Weight of a batch in what is gathered; PyTorch's.
 const MOMENTUM: f64 = 0.1;
 
-/// Normalises every channel of (n, channels, h, w), then scales and shifts it.
+/// Normalises every channel of (n, channels, h, w), then scales and shifts it. Its own numbers are never rounded, whatever it
+/// is given.
 ///
 /// The statistics of a batch are those of the samples that a rank encodes at once, as in OpenCLIP and in the published runs:
 /// what is learned depends on how the global batch is split.
@@ -28,7 +29,7 @@ impl BatchNorm {
     /// Lists the tensors; `scale` is the first value of the weight.
     pub(super) fn layout(name: &str, channels: i64, scale: f64) -> [ParameterSpec; 5] {
         let spec = |part: &str, shape: &[i64], value, role| {
-            ParameterSpec::new(format!("{name}.{part}"), shape, Init::Constant(value)).role(role)
+            ParameterSpec::new(format!("{name}.{part}"), shape, Init::Constant(value)).role(role).exact()
         };
         [
             spec("weight", &[channels], scale, Role::Parameter),

@@ -84,7 +84,7 @@ fn plain_name(mut name: &str) -> Option<&str> {
 ///
 /// A model for the sigmoid loss takes weights of another loss with a bias of zero.
 pub(super) fn adapt(saved: &mut HashMap<String, Tensor>, parameters: &Parameters) {
-    for Parameter { name, tensor } in parameters.state() {
+    for Parameter { name, tensor, .. } in parameters.state() {
         let needed = tensor.size();
         let Some(found) = saved.get_mut(name) else {
             if name == LOGIT_BIAS {
@@ -147,7 +147,7 @@ fn text_positions(found: &Tensor, needed: &[i64]) -> Option<Tensor> {
 pub(super) fn take_over(mut saved: HashMap<String, Tensor>, parameters: &Parameters) -> Result<(), Mismatch> {
     let mut mismatch = Mismatch::default();
     let mut pairs = Vec::new();
-    for Parameter { name, tensor } in parameters.state() {
+    for Parameter { name, tensor, .. } in parameters.state() {
         match saved.remove(name) {
             None => mismatch.missing.push(name.clone()),
             Some(found) if found.size() != tensor.size() => {
@@ -162,6 +162,7 @@ pub(super) fn take_over(mut saved: HashMap<String, Tensor>, parameters: &Paramet
         return Err(mismatch);
     }
     no_grad(|| pairs.into_iter().for_each(|(tensor, found)| tensor.shallow_clone().copy_(&found)));
+    parameters.round();
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig
 pub use cost::{ModelCost, TowerCost};
 pub use fit::Mismatch;
 pub use locks::{ImageLock, Locks, TextLock};
-pub use parameters::{Init, Parameter, ParameterSpec, Parameters, Role};
+pub use parameters::{Format, Init, Parameter, ParameterSpec, Parameters, Role};
 pub use pass::Pass;
 pub use pretrained::Pretrained;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
@@ -69,9 +69,53 @@ pub struct Clip {
     text: TextTower,
     log_scale: Tensor,
     logit_bias: Option<Tensor>,
-    /// Mean and standard deviation of the pixel values 0 to 255, [1, 3, 1, 1].
-    pixel_mean: Tensor,
-    pixel_std: Tensor,
+    pixels: Pixels,
+    /// What towers compute in.
+    kind: Kind,
+}
+
+/// How pixel values from 0 to 255 become what the image tower reads; all tensors are [1, 3, 1, 1].
+#[derive(Debug)]
+enum Pixels {
+    /// (value − mean) / std, in this order: other ways differ in the last bit.
+    Exact { mean: Tensor, std: Tensor },
+    /// value · scale + shift, rounded at its end and laid out anew, all in one pass.
+    Rounded { scale: Tensor, shift: Tensor, format: Format },
+}
+
+impl Pixels {
+    fn exact(kind: Kind, device: Device) -> Self {
+        let [mean, std] = [IMAGE_MEAN, IMAGE_STD].map(|values| {
+            Tensor::from_slice(&values.map(|value| value * 255.0))
+                .to_kind(kind)
+                .to_device(device)
+                .view([1, 3, 1, 1])
+        });
+        Self::Exact { mean, std }
+    }
+
+    fn rounded(format: Format, device: Device) -> Self {
+        let per_channel = |value: fn(f64, f64) -> f64| {
+            let values: Vec<f64> =
+                IMAGE_MEAN.iter().zip(IMAGE_STD).map(|(&mean, std)| value(mean, std)).collect();
+            Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
+        };
+        Self::Rounded {
+            scale: per_channel(|_, std| 1.0 / (255.0 * std)),
+            shift: per_channel(|mean, std| -mean / std),
+            format,
+        }
+    }
+
+    fn normalise(&self, images: &Tensor, kind: Kind) -> Tensor {
+        match self {
+            Self::Exact { mean, std } => (images.to_kind(kind) - mean) / std,
+            Self::Rounded { scale, shift, format } => {
+                let pixels = format.empty(&images.size(), kind, images.device());
+                shift.addcmul_out(&pixels, images, scale)
+            }
+        }
+    }
 }
 
 impl Clip {
@@ -83,22 +127,39 @@ impl Clip {
     /// Like [`Clip::new`], with parameters and computation in another floating point kind.
     pub fn with_kind(config: &ModelConfig, device: Device, kind: Kind, seed: u64) -> Self {
         let parameters = Parameters::draw(&Self::layout(config), seed, kind, device);
-        let per_channel = |values: [f64; 3]| {
-            Tensor::from_slice(&values.map(|value| value * 255.0))
-                .to_kind(kind)
-                .to_device(device)
-                .view([1, 3, 1, 1])
+        Self::of(config, parameters, seed, kind, Pixels::exact(kind, device))
+    }
+
+    /// Like [`Clip::new`], but towers compute in bf16, with copies of the parameters that are rounded once after each step.
+    /// Parameters, statistics of norms and features stay in fp32.
+    pub fn mixed(config: &ModelConfig, device: Device, seed: u64) -> Self {
+        // Convolutions on GPUs want channels last.
+        let format = match config.vision_cfg.layers {
+            Layers::Stages(_) if device.is_cuda() => Format::ChannelsLast,
+            _ => Format::Planes,
         };
+        Self::mixed_in(config, device, seed, format)
+    }
+
+    /// Like [`Clip::mixed`], with a choice of how images lie in memory.
+    pub fn mixed_in(config: &ModelConfig, device: Device, seed: u64, format: Format) -> Self {
+        let layout = Self::layout(config);
+        let parameters = Parameters::draw(&layout, seed, Kind::Float, device);
+        let parameters = parameters.rounded_to(&layout, Kind::BFloat16, format);
+        Self::of(config, parameters, seed, Kind::BFloat16, Pixels::rounded(format, device))
+    }
+
+    fn of(config: &ModelConfig, parameters: Parameters, seed: u64, kind: Kind, pixels: Pixels) -> Self {
         Self {
             config: config.clone(),
             seed,
             locks: Locks::default(),
+            kind,
+            pixels,
             vision: VisionTower::new(config, &parameters),
             text: TextTower::new(config, &parameters),
             log_scale: parameters.handle(LOG_SCALE),
             logit_bias: config.init_logit_bias.map(|_| parameters.handle(LOGIT_BIAS)),
-            pixel_mean: per_channel(IMAGE_MEAN),
-            pixel_std: per_channel(IMAGE_STD),
             parameters,
         }
     }
@@ -106,9 +167,13 @@ impl Clip {
     /// Lists the parameters of a model, in the order of OpenCLIP's state dict, without making them.
     pub fn layout(config: &ModelConfig) -> Vec<ParameterSpec> {
         let mut specs = TextTower::root_layout(config);
-        specs.push(ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())));
+        specs.push(
+            ParameterSpec::new(LOG_SCALE, &[], Init::Constant((1.0 / INITIAL_TEMPERATURE).ln())).exact(),
+        );
         specs.extend(
-            config.init_logit_bias.map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias))),
+            config
+                .init_logit_bias
+                .map(|bias| ParameterSpec::new(LOGIT_BIAS, &[], Init::Constant(bias)).exact()),
         );
         specs.extend(VisionTower::layout(config));
         specs.extend(TextTower::layout(config));
@@ -150,11 +215,10 @@ impl Clip {
 
     /// Like [`Clip::encode_image`], from some patches of each image: `kept` holds their numbers, `i64`, (n, some).
     pub fn encode_image_patches(&self, images: &Tensor, kept: Option<&Tensor>, pass: Pass) -> Tensor {
-        let kind = self.pixel_mean.kind();
         let pixels = if images.kind() == Kind::Uint8 {
-            (images.to_kind(kind) - &self.pixel_mean) / &self.pixel_std
+            self.pixels.normalise(images, self.kind)
         } else {
-            images.to_kind(kind)
+            images.to_kind(self.kind)
         };
         let pass = match self.locks.image {
             Some(ImageLock { freezes_statistics: true, .. }) => Pass::Evaluation,
@@ -203,6 +267,11 @@ impl Clip {
     /// Puts the temperature back into its range after a step: τ from 0.01 to 1.
     pub fn clamp_temperature(&self) {
         let _ = no_grad(|| self.log_scale.shallow_clone().clamp_(0.0, MAX_LOGIT_SCALE.ln()));
+    }
+
+    /// Rounds what towers compute with anew, if it is rounded: due whenever something changed parameters.
+    pub fn round(&self) {
+        self.parameters.round();
     }
 
     /// Returns all parameters, in the order of OpenCLIP's state dict.

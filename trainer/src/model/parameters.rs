@@ -1,5 +1,6 @@
 //! Named tensors: how a model is laid out, and the tensors themselves.
 
+use fastclip_torch_ext::foreach_copy;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -37,12 +38,19 @@ pub struct ParameterSpec {
     pub init: Init,
     /// What changes it.
     pub role: Role,
+    /// Whether it enters as it is also where others are rounded.
+    pub is_exact: bool,
 }
 
 impl ParameterSpec {
     /// Describes a parameter that is trained.
     pub fn new(name: impl Into<String>, shape: &[i64], init: Init) -> Self {
-        Self { name: name.into(), shape: shape.to_vec(), init, role: Role::Parameter }
+        Self { name: name.into(), shape: shape.to_vec(), init, role: Role::Parameter, is_exact: false }
+    }
+
+    /// Lets it enter as it is where others are rounded.
+    pub fn exact(self) -> Self {
+        Self { is_exact: true, ..self }
     }
 
     /// Gives it to another role.
@@ -99,13 +107,48 @@ fn normal_pair(generator: &mut ChaCha8Rng) -> [f32; 2] {
     [radius * cos, radius * sin]
 }
 
+/// In what order the values of a batch of images, or of the weights of a convolution, lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Channel by channel.
+    #[default]
+    Planes,
+    /// All channels of a place together, which convolutions on GPUs are fastest with.
+    ChannelsLast,
+}
+
+impl Format {
+    /// Makes a tensor of this shape. Only those of four dimensions have a choice.
+    pub(super) fn empty(self, shape: &[i64], kind: Kind, device: Device) -> Tensor {
+        match (self, shape) {
+            (Self::ChannelsLast, &[samples, channels, rows, columns]) => {
+                Tensor::empty([samples, rows, columns, channels], (kind, device)).permute([0, 3, 1, 2])
+            }
+            _ => Tensor::empty(shape, (kind, device)),
+        }
+    }
+}
+
 /// A named tensor of a model.
 #[derive(Debug)]
 pub struct Parameter {
     /// Name in OpenCLIP's state dict.
     pub name: String,
-    /// Its values: if it is trained, a leaf of the graph that asks for gradients.
+    /// Its values. Trained ones ask for gradients.
     pub tensor: Tensor,
+    /// What towers compute with in its place, if that is rounded.
+    rounded: Option<Tensor>,
+}
+
+impl Parameter {
+    fn new(name: String, tensor: Tensor) -> Self {
+        Self { name, tensor, rounded: None }
+    }
+
+    /// Returns what towers compute with, a leaf of their graph.
+    pub fn leaf(&self) -> &Tensor {
+        self.rounded.as_ref().unwrap_or(&self.tensor)
+    }
 }
 
 /// All parameters of a model, in the order of OpenCLIP's state dict, and beside them what training passes gather.
@@ -124,10 +167,10 @@ impl Parameters {
             let (name, tensor) = (spec.name.clone(), spec.draw(seed).to_device(device));
             match spec.role {
                 Role::Parameter => {
-                    trained.push(Parameter { name, tensor: tensor.to_kind(kind).set_requires_grad(true) });
+                    trained.push(Parameter::new(name, tensor.to_kind(kind).set_requires_grad(true)));
                 }
-                Role::Statistic => buffers.push(Parameter { name, tensor: tensor.to_kind(kind) }),
-                Role::Count => buffers.push(Parameter { name, tensor: tensor.to_kind(Kind::Int64) }),
+                Role::Statistic => buffers.push(Parameter::new(name, tensor.to_kind(kind))),
+                Role::Count => buffers.push(Parameter::new(name, tensor.to_kind(Kind::Int64))),
             }
         }
         Self { trained, locked: Vec::new(), buffers }
@@ -140,7 +183,35 @@ impl Parameters {
         (self.locked, self.trained) = (locked, trained);
         for parameter in &self.locked {
             let _ = parameter.tensor.set_requires_grad(false);
+            let _ = parameter.leaf().set_requires_grad(false);
         }
+    }
+
+    /// Lets towers compute with copies that are rounded to `kind`, all but those whose specs say that they are exact.
+    /// Convolutions get theirs in `format`.
+    pub fn rounded_to(mut self, specs: &[ParameterSpec], kind: Kind, format: Format) -> Self {
+        let trained = specs.iter().filter(|spec| spec.role == Role::Parameter);
+        for (parameter, spec) in self.trained.iter_mut().zip(trained) {
+            if !spec.is_exact {
+                let copy = format.empty(&spec.shape, kind, parameter.tensor.device());
+                parameter.rounded = Some(copy.set_requires_grad(true));
+            }
+        }
+        self.round();
+        self
+    }
+
+    /// Rounds the values anew, in one pass over all: due whenever something other than this changed them.
+    pub fn round(&self) {
+        let (copies, values): (Vec<Tensor>, Vec<Tensor>) = self
+            .trained
+            .iter()
+            .chain(&self.locked)
+            .filter_map(|parameter| {
+                Some((parameter.rounded.as_ref()?.shallow_clone(), parameter.tensor.shallow_clone()))
+            })
+            .unzip();
+        foreach_copy(&copies, &values).expect("copies have the shapes and devices of what they copy");
     }
 
     /// Returns the trained parameters in order.
@@ -183,9 +254,10 @@ impl Parameters {
         self.state().find(|parameter| parameter.name == name).map(|parameter| &parameter.tensor)
     }
 
-    /// Returns a handle to a tensor that the layout is known to have.
+    /// Returns what towers compute with for a tensor that the layout is known to have.
     pub(super) fn handle(&self, name: &str) -> Tensor {
-        self.get(name).expect("towers ask for the names that their own layout lists").shallow_clone()
+        let found = self.state().find(|parameter| parameter.name == name);
+        found.expect("towers ask for the names that their own layout lists").leaf().shallow_clone()
     }
 }
 

@@ -100,7 +100,7 @@ fn every_parameter_but_the_scale_receives_a_gradient() {
         .cumsum(1, Kind::Double)
         .sum(None);
     sum.backward();
-    for Parameter { name, tensor } in model.parameters() {
+    for Parameter { name, tensor, .. } in model.parameters() {
         assert_eq!(tensor.grad().defined(), name != LOG_SCALE, "{name}");
     }
 }
@@ -142,4 +142,45 @@ fn quick_gelu_is_an_option_of_both_towers() {
         ) > 1e-6
     );
     assert!(largest_difference(&quick.encode_text(&captions()), &toy().encode_text(&captions())) > 1e-6);
+}
+
+#[test]
+fn rounded_towers_stay_close_to_exact_ones() {
+    let resnet = r#"{
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": null},
+        "text_cfg": {"width": 16, "heads": 2, "layers": 1}
+    }"#;
+    for config in [ModelConfig::load("toy").unwrap(), ModelConfig::from_json("test", resnet).unwrap()] {
+        let side = config.vision_cfg.image_size;
+        let images = Tensor::arange(4 * 3 * side * side, (Kind::Int64, Device::Cpu)).remainder(251);
+        let images = images.to_kind(Kind::Uint8).view([4, 3, side, side]);
+        let exact = Clip::new(&config, Device::Cpu, 7);
+        for format in [Format::Planes, Format::ChannelsLast] {
+            let rounded = Clip::mixed_in(&config, Device::Cpu, 7, format);
+            for (exact, rounded) in [
+                (exact.encode_image(&images, Pass::Training), rounded.encode_image(&images, Pass::Training)),
+                (exact.encode_text(&captions()), rounded.encode_text(&captions())),
+            ] {
+                assert_eq!(rounded.kind(), Kind::Float);
+                let difference = largest_difference(&exact, &rounded);
+                assert!(difference > 0.0 && difference < 0.02, "{format:?}: {difference}");
+            }
+            for parameter in rounded.parameters().state() {
+                assert_ne!(parameter.tensor.kind(), Kind::BFloat16, "{} is kept as it is", parameter.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn parameters_that_changed_count_when_they_have_been_rounded_anew() {
+    let model = Clip::mixed(&ModelConfig::load("toy").unwrap(), Device::Cpu, 7);
+    let before = model.encode_text(&captions());
+    no_grad(|| {
+        let _ = model.parameters().get("text_projection").unwrap().shallow_clone().neg_();
+    });
+    assert!(before.equal(&model.encode_text(&captions())));
+    model.round();
+    assert!(largest_difference(&(-before), &model.encode_text(&captions())) == 0.0);
 }

@@ -16,7 +16,7 @@ pub(super) enum GroupKind {
 }
 
 impl GroupKind {
-    pub(super) fn of(Parameter { name, tensor }: &Parameter) -> Self {
+    pub(super) fn of(Parameter { name, tensor, .. }: &Parameter) -> Self {
         if name == LOG_SCALE {
             Self::Temperature
         } else if tensor.dim() < 2 || ["bn", "ln", "bias"].iter().any(|part| name.contains(part)) {

@@ -16,6 +16,7 @@ pub use error::RunError;
 use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
+pub(crate) use self::start::{Extent, build};
 use self::start::{Start, start};
 use crate::checkpoint::{CheckpointError, Saver};
 use crate::config::{EvaluationConfig, NonFinite, RunConfig};

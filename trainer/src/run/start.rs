@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::data::TrainingData;
 use super::{RunError, SETTINGS_FILE, SUMMARY_FILE, Surroundings};
 use crate::checkpoint::{CheckpointError, Checkpoints, Keep, RunState, Saved, Saver};
-use crate::config::{EstimatorMemory, RatesConfig, Resume, RunConfig};
+use crate::config::{EstimatorMemory, Precision, RatesConfig, Resume, RunConfig};
 use crate::distributed::Communicator;
 use crate::estimator::{Dealing, EstimatorTable};
 use crate::files;
@@ -31,6 +31,7 @@ pub(super) fn start(
     let comm = around.comm;
     let threads = config.settings.threads.expect("resolving fills in the number of threads");
     fastclip_torch_ext::set_num_threads(threads)?;
+    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
     let steps_per_epoch = data.loader.steps_per_epoch();
     let keep = Keep {
         last: config.checkpoints.keep_last,
@@ -38,7 +39,8 @@ pub(super) fn start(
     };
     let checkpoints = Checkpoints::open(&config.checkpoints.location, keep)?;
     let mut state = RunState::start(around.version.clone(), identity(config, data));
-    let mut trainer = build(config, data, around)?;
+    let extent = Extent { num_sample_ids: data.loader.dataset().manifest().num_sample_ids, steps_per_epoch };
+    let mut trainer = build(config, extent, around.device, comm)?;
     let mut last_complete = None;
 
     prepare_folders(config, &checkpoints, around)?;
@@ -83,18 +85,33 @@ fn identity(
     identity
 }
 
-fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> Result<Trainer, RunError> {
-    let mut model = Clip::new(&config.model, around.device, config.data.seed);
+/// What a trainer must know of its data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// One more than the largest id of a sample.
+    pub(crate) num_sample_ids: u64,
+    /// Steps of a pass over the data.
+    pub(crate) steps_per_epoch: u64,
+}
+
+/// Makes what a run trains, as it is before the first step.
+pub(crate) fn build(
+    config: &RunConfig,
+    extent: Extent,
+    device: Device,
+    comm: &dyn Communicator,
+) -> Result<Trainer, RunError> {
+    let mut model = match config.settings.precision {
+        Precision::Fp32 => Clip::new(&config.model, device, config.data.seed),
+        Precision::AmpBf16 => Clip::mixed(&config.model, device, config.data.seed),
+    };
     model.lock(config.locks);
     model.set_grad_checkpointing(config.settings.grad_checkpointing);
     model.set_temperature(config.objective.initial_temperature);
-    let dealing = Dealing {
-        num_ids: data.loader.dataset().manifest().num_sample_ids,
-        rank: around.comm.rank(),
-        world_size: around.comm.world_size(),
-    };
+    let dealing =
+        Dealing { num_ids: extent.num_sample_ids, rank: comm.rank(), world_size: comm.world_size() };
     let memory = match config.objective.memory {
-        EstimatorMemory::Device => around.device,
+        EstimatorMemory::Device => device,
         EstimatorMemory::Host => Device::Cpu,
     };
     let objective =
@@ -105,7 +122,7 @@ fn build(config: &RunConfig, data: &TrainingData, around: &Surroundings<'_>) -> 
         num_micro_batches: config.data.accum_freq,
         model,
         objective,
-        schedule: config.rates.schedule(data.loader.steps_per_epoch()),
+        schedule: config.rates.schedule(extent.steps_per_epoch),
         step: 0,
     })
 }
@@ -126,6 +143,7 @@ fn begin_with(
     for parameter in model.parameters().state() {
         no_grad(|| comm.broadcast(&parameter.tensor.detach(), 0))?;
     }
+    model.round();
     if !config.objective.keeps_pretrained_temperature {
         model.set_temperature(config.objective.initial_temperature);
     }

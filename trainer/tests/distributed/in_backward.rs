@@ -26,7 +26,7 @@ impl Filled {
         let leaf = |_| Tensor::zeros([NUM_VALUES], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let leaves: Vec<Tensor> = (0..NUM_LEAVES).map(leaf).collect();
         let entries: Vec<_> =
-            leaves.iter().map(|parameter| BucketEntry { parameter, is_given: false }).collect();
+            leaves.iter().map(|parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
         let buckets = GradientBuckets::new(&entries, NonZeroUsize::new(4).unwrap()).unwrap();
         Self { leaves, buckets }
     }

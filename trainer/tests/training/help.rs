@@ -9,7 +9,7 @@ fn help_is_complete_and_grouped() {
     let setting = Setting::new();
     let mut top = setting.train("--help");
     insta::assert_snapshot!("train", succeed_with_columns(&mut top));
-    for command in ["run", "launch", "check", "eval", "embed", "report", "completions"] {
+    for command in ["run", "launch", "check", "bench", "eval", "embed", "report", "completions"] {
         let mut help = setting.train(command);
         help.arg("--help");
         insta::assert_snapshot!(command, succeed_with_columns(&mut help));

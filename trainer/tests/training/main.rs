@@ -12,6 +12,7 @@ mod locks;
 mod machines;
 mod not_finite;
 mod observe;
+mod precision;
 mod recompute;
 mod resume;
 mod setting;

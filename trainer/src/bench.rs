@@ -1,0 +1,165 @@
+//! How fast steps are, over batches that are on the device already.
+
+use std::time::Instant;
+
+use fastclip_schemas::SampleId;
+use fastclip_torch_ext::{memory_peak, reset_memory_peak, torch_version};
+use serde::Serialize;
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::config::RunConfig;
+use crate::distributed::Alone;
+use crate::model::ModelCost;
+use crate::run::{Extent, RunError, build};
+use crate::step::{Inputs, Message, StepReport, Trainer};
+
+/// Batches that steps take in turn.
+const NUM_BATCHES: usize = 4;
+
+/// How to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct BenchOptions {
+    /// Steps before the clock starts; what they find is reported.
+    pub warm_up: u64,
+    /// Steps that are timed.
+    pub steps: u64,
+    /// Tokens of the longest caption of every batch; the others have any length up to it.
+    pub caption_length: i64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// libtorch's version.
+    pub torch: String,
+    /// Samples of a step.
+    pub batch: u64,
+    /// Columns of tokens that were computed.
+    pub caption_length: i64,
+    /// Milliseconds of a step, on average over those that were timed.
+    pub step_milliseconds: f64,
+    /// Samples in a second.
+    pub samples_per_second: f64,
+    /// Floating point operations of training on a sample with a caption of full length.
+    pub flops_per_sample: u64,
+    /// Trillions of them in a second, had all captions been of full length.
+    pub teraflops: f64,
+    /// Most bytes that tensors took on the GPU.
+    pub peak_allocated_bytes: Option<u64>,
+    /// Most bytes that were taken from its driver.
+    pub peak_reserved_bytes: Option<u64>,
+    /// Losses of the warm-up.
+    pub losses: Vec<f64>,
+    /// Norms of its gradients.
+    pub grad_norms: Vec<f64>,
+}
+
+struct MadeBatch {
+    images: Tensor,
+    tokens: Tensor,
+    ids: Vec<SampleId>,
+}
+
+impl MadeBatch {
+    /// Draws a batch, the same on every device.
+    fn draw(config: &RunConfig, number: usize, caption_length: i64, device: Device) -> Self {
+        let num_samples = (config.data.batch_size.get() * config.data.accum_freq.get()) as i64;
+        let side = i64::from(config.data.image_size);
+        let words = config.model.text_cfg.vocab_size - 2;
+        let on_host = (Kind::Int64, Device::Cpu);
+        tch::manual_seed(number as i64);
+        let images = Tensor::randint(256, [num_samples, 3, side, side], (Kind::Uint8, Device::Cpu));
+        // Start, words, end, padding. The end token has the largest id.
+        let tokens = Tensor::randint_low(1, words, [num_samples, caption_length], on_host);
+        let ends = Tensor::randint_low(caption_length / 2, caption_length, [num_samples, 1], on_host);
+        let _ = ends.get(0).fill_(caption_length - 1);
+        let _ = tokens.select(1, 0).fill_(words);
+        let columns = Tensor::arange(caption_length, on_host).unsqueeze(0);
+        let tokens = tokens.where_self(&columns.lt_tensor(&ends), &tokens.zeros_like());
+        let tokens = tokens + columns.eq_tensor(&ends).to_kind(Kind::Int64) * (words + 1);
+        let first = number as u64 * num_samples as u64;
+        let ids: Vec<SampleId> = (first..first + num_samples as u64).map(SampleId).collect();
+        Self { images: images.to_device(device), tokens: tokens.to_kind(Kind::Int).to_device(device), ids }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            images: self.images.shallow_clone(),
+            tokens: self.tokens.shallow_clone(),
+            ids: &self.ids,
+            epoch: 0,
+        }
+    }
+}
+
+/// Steps over made batches.
+struct Bench {
+    trainer: Trainer,
+    batches: Vec<MadeBatch>,
+    comm: Alone,
+}
+
+impl Bench {
+    fn step(&mut self) -> Result<StepReport, RunError> {
+        let batch = &self.batches[self.trainer.step as usize % self.batches.len()];
+        Ok(self.trainer.step(&batch.inputs(), Message::default(), &self.comm)?)
+    }
+}
+
+/// Times steps of a run's model, objective and optimizer in one process.
+///
+/// # Errors
+/// When a step fails.
+pub fn bench(config: &RunConfig, device: Device, options: BenchOptions) -> Result<Figures, RunError> {
+    if let Some(threads) = config.settings.threads {
+        fastclip_torch_ext::set_num_threads(threads)?;
+    }
+    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
+    let batch = (config.data.batch_size.get() * config.data.accum_freq.get()) as u64;
+    let comm = Alone::new();
+    let extent = Extent { num_sample_ids: batch * NUM_BATCHES as u64, steps_per_epoch: NUM_BATCHES as u64 };
+    let mut bench = Bench {
+        trainer: build(config, extent, device, &comm)?,
+        batches: (0..NUM_BATCHES)
+            .map(|number| MadeBatch::draw(config, number, options.caption_length, device))
+            .collect(),
+        comm,
+    };
+    let (mut losses, mut grad_norms) = (Vec::new(), Vec::new());
+    for _ in 0..options.warm_up {
+        let report = bench.step()?;
+        losses.push(report.values.loss);
+        grad_norms.push(report.grad_norm);
+    }
+    finish(device);
+    reset_memory_peak(device)?;
+    let started = Instant::now();
+    for _ in 0..options.steps {
+        bench.step()?;
+    }
+    finish(device);
+    let seconds = started.elapsed().as_secs_f64();
+    let peak = memory_peak(device)?;
+    let samples_per_second = (batch * options.steps) as f64 / seconds;
+    let flops_per_sample = ModelCost::of(&config.model).training_flops();
+    Ok(Figures {
+        torch: torch_version().to_owned(),
+        batch,
+        caption_length: options.caption_length,
+        step_milliseconds: seconds * 1e3 / options.steps as f64,
+        samples_per_second,
+        flops_per_sample,
+        teraflops: samples_per_second * flops_per_sample as f64 / 1e12,
+        peak_allocated_bytes: peak.map(|peak| peak.allocated),
+        peak_reserved_bytes: peak.map(|peak| peak.reserved),
+        losses,
+        grad_norms,
+    })
+}
+
+/// Waits until the device has nothing left to do.
+fn finish(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
+}

@@ -1,0 +1,63 @@
+//! `train bench`: how fast steps are on this machine.
+
+use std::num::NonZeroU64;
+use std::process::ExitCode;
+
+use clap::Args;
+use fastclip_trainer::bench::{BenchOptions, bench};
+use fastclip_trainer::config::RunConfig;
+use fastclip_trainer::progress::Progress;
+use tracing::Level;
+
+use super::run::{SharedArgs, device, machine};
+use super::{Failure, log, print};
+
+/// Times steps over batches that are on the device already, and prints figures as JSON
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
+pub(crate) struct BenchArgs {
+    /// Steps before the clock starts; their losses are printed
+    #[arg(long, value_name = "N", default_value = "8")]
+    warm_up: u64,
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value = "20")]
+    steps: NonZeroU64,
+    /// Tokens of the longest caption of every batch [default: all that the model takes]
+    #[arg(long, value_name = "N")]
+    caption_length: Option<i64>,
+    #[command(flatten)]
+    options: SharedArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  train bench --model ViT-B-16 --batch-size 320 --precision amp_bf16
+  train bench --model toy --batch-size 64 --device cpu --steps 3";
+
+impl BenchArgs {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let print_config = self.options.print_config;
+        let mut options = self.options.layered()?;
+        // No data is read.
+        options.train_data.get_or_insert_with(|| "made".to_owned());
+        let config = RunConfig::resolve(options, machine(1))?;
+        if print_config {
+            return print(&config.to_toml());
+        }
+        log::start(&Progress::hidden(), Level::WARN, None).map_err(Failure::broken)?;
+        let longest = config.model.text_cfg.context_length;
+        let caption_length = self.caption_length.unwrap_or(longest);
+        if !(2..=longest).contains(&caption_length) {
+            return Err(Failure::refused(anyhow::anyhow!(
+                "`--caption-length` is {caption_length}, this model takes 2 to {longest}"
+            )));
+        }
+        let device = device(config.settings.device, 0)?;
+        let figures = bench(
+            &config,
+            device,
+            BenchOptions { warm_up: self.warm_up, steps: self.steps.get(), caption_length },
+        )?;
+        print(&format!("{}\n", serde_json::to_string(&figures).map_err(Failure::broken)?))
+    }
+}

@@ -1,0 +1,81 @@
+//! Runs that compute in bf16, and figures of steps.
+
+use fastclip_testkit::run;
+use serde_json::Value;
+
+use crate::setting::{Setting, succeed};
+
+/// Losses of some steps over made batches.
+fn bench(setting: &Setting, arguments: &[&str]) -> Value {
+    let mut command = setting.train("bench");
+    let fixed = ["--model", "tiny.json", "--batch-size", "8", "--device", "cpu", "--steps", "1"];
+    command.args(fixed).args(["--warmup", "2", "--lr", "1e-3", "--threads", "1"]).args(arguments);
+    serde_json::from_str(&succeed(command).stdout).unwrap()
+}
+
+fn numbers(figures: &Value, key: &str) -> Vec<f64> {
+    figures[key].as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn steps_in_bf16_follow_those_in_fp32() {
+    let setting = Setting::new();
+    let figures = |precision| bench(&setting, &["--warm-up", "12", "--precision", precision]);
+    let (full, mixed) = (figures("fp32"), figures("amp_bf16"));
+    // What is rounded is divided by τ = 0.07, which gradients feel more than losses.
+    for (key, bound) in [("losses", 0.01), ("grad_norms", 0.1)] {
+        let (full, mixed) = (numbers(&full, key), numbers(&mixed, key));
+        assert_eq!((full.len(), mixed.len()), (12, 12));
+        for (step, (full, mixed)) in full.iter().zip(&mixed).enumerate() {
+            let difference = (full - mixed).abs();
+            assert!(difference <= bound * full.abs(), "{key} of step {step}: {full}, {mixed}");
+        }
+        assert_ne!(full, mixed, "bf16 rounds something");
+    }
+}
+
+#[test]
+fn a_bench_counts_what_it_does() {
+    let setting = Setting::new();
+    let figures = bench(&setting, &["--warm-up", "1", "--steps", "3", "--caption-length", "9"]);
+    assert_eq!((figures["batch"].as_u64(), figures["caption_length"].as_u64()), (Some(8), Some(9)));
+    let (rate, step) = (figures["samples_per_second"].as_f64(), figures["step_milliseconds"].as_f64());
+    assert!((rate.unwrap() * step.unwrap() / 8e3 - 1.0).abs() < 1e-9);
+    assert_eq!(numbers(&figures, "losses").len(), 1);
+    assert!(figures["peak_allocated_bytes"].is_null(), "nobody counts on a CPU");
+}
+
+#[test]
+fn a_run_in_bf16_is_resumed_exactly_and_saves_fp32() {
+    let setting = Setting::new();
+    let train = |name: &str, more: &[&str]| {
+        let mut command = setting.alone(name);
+        command.args(["--precision", "amp_bf16"]).args(more);
+        succeed(command);
+    };
+    train("whole", &["--save-every-steps", "7", "--keep-last", "9"]);
+    let middle = setting.of_run("whole", "checkpoints/step_00000007");
+    train("resumed", &["--resume", middle.to_str().unwrap()]);
+    for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
+        let [whole, resumed] = ["whole", "resumed"].map(|name| setting.newest(name, file));
+        assert!(whole == resumed, "{file} differs");
+        let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        let header = String::from_utf8_lossy(&whole[8..8 + length]);
+        assert!(header.contains("F32") && !header.contains("BF16"), "{header}");
+    }
+}
+
+#[test]
+fn what_needs_a_gpu_is_said_where_there_is_none() {
+    if tch::Cuda::is_available() {
+        eprintln!("skipped: this machine has a GPU");
+        return;
+    }
+    let setting = Setting::new();
+    let mut command = setting.train("bench");
+    command.args(["--model", "tiny.json", "--device", "cuda"]);
+    let words = run(&mut command).assert_code(1).stderr;
+    let cause =
+        if fastclip_torch_ext::HAS_CUDA { "no NVIDIA driver" } else { "built without the feature `cuda`" };
+    assert!(words.contains("cannot use a GPU") && words.contains(cause), "{words}");
+}
