@@ -4,22 +4,28 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Sources of the CPU part; the part for CUDA is a file of its own, so that each builds without the other's needs.
-const SOURCES: [&str; 7] = [
+/// Sources of the CPU part; the part for CUDA is in files of its own, so that each builds without the other's needs.
+const SOURCES: [&str; 9] = [
     "cpp/buckets.cpp",
     "cpp/gloo.cpp",
     "cpp/group.cpp",
     "cpp/memory.cpp",
     "cpp/ops.cpp",
+    "cpp/reads.cpp",
     "cpp/recompute.cpp",
     "cpp/store.cpp",
+    "cpp/stream.cpp",
 ];
 const CUDA_SOURCES: [&str; 2] = ["cpp/cuda.cpp", "cpp/nccl.cpp"];
+
+/// Folders with the headers of CUDA and NCCL, separated by colons, for a libtorch that has no NVIDIA wheels beside it.
+const CUDA_INCLUDE_VARIABLE: &str = "FASTCLIP_CUDA_INCLUDE";
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
     // Known because this crate depends on torch-sys directly; cargo passes such values one step far only.
     println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    println!("cargo::rerun-if-env-changed={CUDA_INCLUDE_VARIABLE}");
     let lib_dir = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from).unwrap_or_else(|| {
         fail("torch-sys did not say which libtorch it uses");
     });
@@ -54,22 +60,27 @@ fn include_dirs(libtorch: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// Returns the header folders of the NVIDIA wheels that are installed beside torch.
+/// Returns the header folders of the NVIDIA wheels that are installed beside torch, and those that the environment names.
 fn nvidia_include_dirs(libtorch: &Path) -> Vec<PathBuf> {
     let nvidia = libtorch.with_file_name("nvidia");
     let wheels = fs::read_dir(&nvidia)
         .unwrap_or_else(|error| fail(&format!("could not list `{}`: {error}", nvidia.display())));
-    let mut dirs: Vec<PathBuf> = wheels
-        .filter_map(|wheel| Some(wheel.ok()?.path().join("include")))
+    let mut dirs: Vec<PathBuf> =
+        wheels.filter_map(|wheel| Some(wheel.ok()?.path().join("include"))).collect();
+    // read_dir has no order, and the order of include paths must not change between builds.
+    dirs.sort();
+    if let Some(more) = env::var_os(CUDA_INCLUDE_VARIABLE) {
+        dirs.extend(env::split_paths(&more));
+    }
+    let dirs: Vec<PathBuf> = dirs
+        .into_iter()
         .flat_map(|include| [include.join("cccl"), include])
         .filter(|dir| dir.is_dir())
         .collect();
-    // read_dir has no order, and the order of include paths must not change between builds.
-    dirs.sort();
     for header in ["nccl.h", "crt/host_defines.h", "cuda_runtime_api.h"] {
         if !dirs.iter().any(|dir| dir.join(header).exists()) {
             fail(&format!(
-                "no wheel below `{}` brings `{header}`, which feature `cuda` needs",
+                "neither the wheels below `{}` nor {CUDA_INCLUDE_VARIABLE} bring `{header}`, which feature `cuda` needs",
                 nvidia.display()
             ));
         }

@@ -50,7 +50,7 @@ struct fc_buckets {
   uint64_t* sequence = nullptr;
   // The first bucket that has not left. Buckets leave in their order, so that it is the same on all ranks.
   size_t next = 0;
-  // The first thing that went wrong. An exception that left a hook would unwind through autograd, which would report it as
+  // The first thing that went wrong, also in passes before the last. An exception that left a hook would unwind through autograd, which would report it as
   // its own; buckets after it stay, since the run is over.
   std::exception_ptr failure;
 
@@ -64,7 +64,6 @@ struct fc_buckets {
     group = over;
     sequence = counter;
     next = 0;
-    failure = nullptr;
     is_armed = true;
     attempt([&] { launch_full(); });
   }
@@ -91,9 +90,10 @@ struct fc_buckets {
       bucket.num_missing = 0;
     }
     attempt([&] { launch_full(); });
+    const auto first_failure = failure;
     disarm();
-    if (failure != nullptr) {
-      std::rethrow_exception(failure);
+    if (first_failure != nullptr) {
+      std::rethrow_exception(first_failure);
     }
   }
 
@@ -101,6 +101,13 @@ struct fc_buckets {
     is_armed = false;
     group = nullptr;
     sequence = nullptr;
+    failure = nullptr;
+    // What a pass left behind that was broken off must not be added to the next one.
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      if (is_taken_over(i)) {
+        leaves[i].mutable_grad() = at::Tensor();
+      }
+    }
   }
 
  private:
@@ -116,9 +123,14 @@ struct fc_buckets {
     }
   }
 
+  // Whether the gradient of the leaf is of another kind than what it is added to.
+  bool is_taken_over(size_t leaf) const {
+    return leaves[leaf].scalar_type() != gradients[leaf].scalar_type();
+  }
+
   // Adds a gradient of another kind to that of the leaf, and gives its memory back at once.
   void take_over(size_t leaf) {
-    if (leaves[leaf].scalar_type() == gradients[leaf].scalar_type()) {
+    if (!is_taken_over(leaf)) {
       return;
     }
     at::NoGradGuard no_grad;

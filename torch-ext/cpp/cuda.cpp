@@ -1,16 +1,29 @@
-// What GPUs there are. Compiled with the feature `cuda` only.
+// What only CUDA has: descriptions of GPUs, recorded work, and telling where the host waits. Compiled with the feature
+// `cuda` only.
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <memory>
 #include <sstream>
 #include <string>
 
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 
 #include "guard.h"
 
 using fastclip::guarded;
+
+struct fc_graph {
+  at::cuda::CUDAGraph graph;
+  // Asked of the graph itself, the pool is an error before a recording has succeeded.
+  at::cuda::MempoolId_t pool;
+  c10::DeviceIndex device;
+};
 
 fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message) {
   return guarded(message, [&] {
@@ -38,4 +51,47 @@ fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_le
     *text = bytes;
     *text_len = found.size();
   });
+}
+
+fc_status fc_cuda_set_sync_debug(int32_t mode, char** message) {
+  return guarded(message, [&] {
+    c10::cuda::warning_state().set_sync_debug_mode(static_cast<c10::cuda::SyncDebugMode>(mode));
+  });
+}
+
+fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message) {
+  return guarded(message, [&] {
+    std::unique_ptr<fc_graph> made(new fc_graph{
+        {}, pool == nullptr ? at::cuda::graph_pool_handle() : pool->pool, c10::cuda::current_device()});
+    // Other threads may go on allocating and copying: the loader's, and those that write metrics.
+    made->graph.capture_begin(made->pool, cudaStreamCaptureModeThreadLocal);
+    *graph = made.release();
+  });
+}
+
+fc_status fc_graph_end(fc_graph* graph, char** message) {
+  return guarded(message, [&] {
+    try {
+      graph->graph.capture_end();
+    } catch (...) {
+      const auto failure = std::current_exception();
+      // A recording that was broken off leaves the allocator looking for its stream.
+      try {
+        c10::cuda::CUDACachingAllocator::endAllocateToPool(graph->device, graph->pool);
+      } catch (const c10::Error&) {
+        // It had ended.
+      }
+      std::rethrow_exception(failure);
+    }
+  });
+}
+
+fc_status fc_graph_replay(fc_graph* graph, char** message) {
+  return guarded(message, [&] { graph->graph.replay(); });
+}
+
+void fc_graph_free(fc_graph* graph) {
+  char* message = nullptr;
+  guarded(&message, [&] { delete graph; });
+  fc_message_free(message);
 }

@@ -35,6 +35,10 @@ typedef struct fc_store fc_store;
 typedef struct fc_group fc_group;
 typedef struct fc_work fc_work;
 typedef struct fc_buckets fc_buckets;
+typedef struct fc_stream fc_stream;
+typedef struct fc_event fc_event;
+typedef struct fc_reads fc_reads;
+typedef struct fc_graph fc_graph;
 typedef struct fc_meter fc_meter;
 // An `at::Tensor`; declared without its name, because this header is read without torch.
 typedef void fc_tensor;
@@ -91,9 +95,9 @@ void fc_work_free(fc_work* work);
 
 // --- gradients in buckets ------------------------------------------------------------------------------------------
 
-// From now on the gradient of each leaf is added to `gradients[i]`, a view into `flats[bucket_of[i]]`, which may be of another
-// kind than the leaf. `largest` has
-// one element a bucket. Shares the ownership of all tensors; a leaf can be in one such object only.
+// From now on the gradient of each leaf is added to `gradients[i]`, a view into `flats[bucket_of[i]]`, which may be of
+// another kind than the leaf. `largest` has one element a bucket. Shares the ownership of all tensors; a leaf can be in one
+// such object only.
 fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, const size_t* bucket_of,
                          size_t num_leaves, fc_tensor* const* flats, size_t num_buckets, fc_tensor* largest,
                          fc_buckets** buckets, char** message);
@@ -111,10 +115,13 @@ fc_status fc_buckets_take_work(fc_buckets* buckets, size_t bucket, fc_work** wor
 
 // --- operations on many tensors at once ----------------------------------------------------------------------------
 
-// One AdamW step, decay decoupled. Adds one to every step count first. Arrays of equal length.
+// One AdamW step, decay decoupled. Adds one to every step count first. Arrays of equal length. `rate`, a tensor in fp32
+// without dimensions beside the parameters, takes the place of `lr` unless it is null. Where `skip`, another such tensor or
+// null, is 1 when the device comes to it, nothing changes.
 fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
-                         double beta1, double beta2, double weight_decay, double eps, char** message);
+                         double beta1, double beta2, double weight_decay, double eps, fc_tensor* rate, fc_tensor* skip,
+                         char** message);
 // One LAMB step: that of Adam plus decay, scaled to |param|/|step| for each tensor if there is decay. As above, but step
 // counts lie on the CPU, where reading them makes no device wait.
 fc_status fc_foreach_lamb(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
@@ -125,15 +132,58 @@ fc_status fc_foreach_lion(fc_tensor* const* params, fc_tensor* const* grads, fc_
                           size_t num_tensors, double lr, double beta1, double beta2, double weight_decay,
                           char** message);
 // One step of SGD, decay added to the gradient. Arrays of equal length; without momentum `momentum_buffers` is unused.
+// `rate` and `skip` as above.
 fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* momentum_buffers,
                        size_t num_tensors, double lr, double momentum, double weight_decay, int32_t is_nesterov,
-                       char** message);
+                       fc_tensor* rate, fc_tensor* skip, char** message);
 // The Euclidean norm of all elements of all tensors; `*norm` is a new tensor without dimensions.
 fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** norm, char** message);
+// The largest absolute value of each tensor; `*largest` is a new tensor of one dimension.
+fc_status fc_foreach_largest(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** largest, char** message);
 // Multiplies every tensor in place by the tensor without dimensions `factor`.
 fc_status fc_foreach_mul(fc_tensor* const* tensors, size_t num_tensors, fc_tensor* factor, char** message);
 // Copies every tensor of `srcs` into the one of `dsts` at its place, kinds may differ. Arrays of equal length.
 fc_status fc_foreach_copy(fc_tensor* const* dsts, fc_tensor* const* srcs, size_t num_tensors, char** message);
+
+// --- queues of a device --------------------------------------------------------------------------------------------
+
+// Copies `src` into `dst`, which may lie elsewhere and be of another kind. From page-locked memory to a device, and back into
+// such memory, it only joins the queue of the current stream.
+fc_status fc_copy_async(fc_tensor* dst, fc_tensor* src, char** message);
+// Copies bytes of the host into `dst`, which holds as many and is contiguous. The same goes for page-locked bytes: they must
+// stay until the current stream has come so far.
+fc_status fc_copy_bytes_async(fc_tensor* dst, const uint8_t* bytes, size_t num_bytes, char** message);
+// Copies a tensor of the host to CUDA device `device_index`, by way of page-locked memory: `*copy` is a new tensor, which is
+// there when the current stream has come so far.
+fc_status fc_upload(fc_tensor* src, int32_t device_index, fc_tensor** copy, char** message);
+// The other way: `*copy` lies in page-locked memory, and may be read when the current stream has come so far. Of a tensor of
+// the host, a plain copy.
+fc_status fc_download(fc_tensor* src, fc_tensor** copy, char** message);
+
+// A stream of the pool of CUDA device `device_index`, which does not wait for the default stream.
+fc_status fc_stream_new(int32_t device_index, fc_stream** stream, char** message);
+// The stream that this thread puts work on.
+fc_status fc_stream_current(int32_t device_index, fc_stream** stream, char** message);
+void fc_stream_free(fc_stream* stream);
+// Makes this thread put its work on `stream`, and on its device where nothing else says which; `*previous` is a new handle to
+// where work went on that device before.
+fc_status fc_stream_enter(fc_stream* stream, fc_stream** previous, char** message);
+fc_status fc_event_new(fc_event** event, char** message);
+void fc_event_free(fc_event* event);
+// Marks the current end of the stream.
+fc_status fc_event_record(fc_event* event, fc_stream* stream, char** message);
+// Makes what is put on the stream from now on wait for the mark.
+fc_status fc_event_block(fc_event* event, fc_stream* stream, char** message);
+// Whether the device has passed the mark.
+fc_status fc_event_query(fc_event* event, int32_t* has_passed, char** message);
+// Makes this thread wait for the mark.
+fc_status fc_event_synchronize(fc_event* event, char** message);
+
+// From now on until it is freed, notes the operators that this thread calls to read values of tensors. At most one a thread.
+fc_status fc_reads_new(fc_reads** reads, char** message);
+// Names of operators, separated by spaces, to be given back with `fc_bytes_free`.
+fc_status fc_reads_names(fc_reads* reads, uint8_t** text, size_t* text_len, char** message);
+void fc_reads_free(fc_reads* reads);
 
 // --- recomputing ---------------------------------------------------------------------------------------------------
 
@@ -163,6 +213,16 @@ fc_status fc_memory_reset_peak(int32_t device_index, char** message);
 // What is there, to be given back with `fc_bytes_free`: name of the device, compute capability, bytes of memory, versions
 // of driver and run time, separated by tabs.
 fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message);
+// What libtorch does where the host waits for a device: 0 nothing, 1 warn, 2 fail. For all threads.
+fc_status fc_cuda_set_sync_debug(int32_t mode, char** message);
+// Starts to note what is put on the current stream, which must not be the default one, instead of running it. Graphs that
+// never run at the same time can share the memory of `pool`, an earlier graph or null.
+fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message);
+// Ends what `fc_graph_begin` started, also where it fails.
+fc_status fc_graph_end(fc_graph* graph, char** message);
+// Puts what was noted on the current stream.
+fc_status fc_graph_replay(fc_graph* graph, char** message);
+void fc_graph_free(fc_graph* graph);
 
 // --- settings of the process ---------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 // Operations on lists of tensors, which tch's generated bindings leave out, and settings of the process.
 
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include <ATen/Context.h>
@@ -16,6 +18,7 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sign.h>
 #include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -40,6 +43,10 @@ std::vector<at::Tensor> tensor_list(fc_tensor* const* tensors, size_t num_tensor
   return list;
 }
 
+std::optional<at::Tensor> optional(fc_tensor* handle) {
+  return handle == nullptr ? std::nullopt : std::optional<at::Tensor>(*static_cast<at::Tensor*>(handle));
+}
+
 // 1 − beta^step for each step count.
 std::vector<at::Scalar> bias_corrections(const std::vector<at::Tensor>& steps, double beta) {
   std::vector<at::Scalar> corrections;
@@ -62,7 +69,8 @@ std::vector<at::Tensor> trust_ratios(const std::vector<at::Tensor>& params, cons
 
 fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* exp_avgs,
                          fc_tensor* const* exp_avg_sqs, fc_tensor* const* steps, size_t num_tensors, double lr,
-                         double beta1, double beta2, double weight_decay, double eps, char** message) {
+                         double beta1, double beta2, double weight_decay, double eps, fc_tensor* rate, fc_tensor* skip,
+                         char** message) {
   return guarded(message, [&] {
     at::NoGradGuard no_grad;
     auto param_list = tensor_list(params, num_tensors);
@@ -70,9 +78,20 @@ fc_status fc_fused_adamw(fc_tensor* const* params, fc_tensor* const* grads, fc_t
     auto exp_avg_sq_list = tensor_list(exp_avg_sqs, num_tensors);
     auto step_list = tensor_list(steps, num_tensors);
     const auto grad_list = tensor_list(grads, num_tensors);
+    const auto is_skipped = optional(skip);
     at::_foreach_add_(step_list, 1);
-    at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr,
-                      beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    if (rate != nullptr) {
+      at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list,
+                        *optional(rate), beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false,
+                        /*grad_scale=*/{}, is_skipped);
+    } else {
+      at::_fused_adamw_(param_list, grad_list, exp_avg_list, exp_avg_sq_list, /*max_exp_avg_sqs=*/{}, step_list, lr,
+                        beta1, beta2, weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{},
+                        is_skipped);
+    }
+    if (is_skipped.has_value()) {
+      at::_foreach_sub_(step_list, std::vector<at::Tensor>(num_tensors, *is_skipped));
+    }
   });
 }
 
@@ -127,15 +146,20 @@ fc_status fc_foreach_lion(fc_tensor* const* params, fc_tensor* const* grads, fc_
 
 fc_status fc_fused_sgd(fc_tensor* const* params, fc_tensor* const* grads, fc_tensor* const* momentum_buffers,
                        size_t num_tensors, double lr, double momentum, double weight_decay, int32_t is_nesterov,
-                       char** message) {
+                       fc_tensor* rate, fc_tensor* skip, char** message) {
   return guarded(message, [&] {
     at::NoGradGuard no_grad;
     auto param_list = tensor_list(params, num_tensors);
     const auto grad_list = tensor_list(grads, num_tensors);
     auto buffer_list = tensor_list(momentum_buffers, momentum == 0 ? 0 : num_tensors);
     // Buffers that begin at 0 need no special first step: there is no dampening.
-    at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, lr, /*dampening=*/0, is_nesterov != 0,
-                    /*maximize=*/false, /*is_first_step=*/false);
+    if (rate != nullptr) {
+      at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, *optional(rate), /*dampening=*/0,
+                      is_nesterov != 0, /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, optional(skip));
+    } else {
+      at::_fused_sgd_(param_list, grad_list, buffer_list, weight_decay, momentum, lr, /*dampening=*/0, is_nesterov != 0,
+                      /*maximize=*/false, /*is_first_step=*/false, /*grad_scale=*/{}, optional(skip));
+    }
   });
 }
 
@@ -144,6 +168,14 @@ fc_status fc_foreach_norm(fc_tensor* const* tensors, size_t num_tensors, fc_tens
     at::NoGradGuard no_grad;
     const auto norms = at::_foreach_norm(tensor_list(tensors, num_tensors), 2);
     *norm = new at::Tensor(at::linalg_vector_norm(at::stack(norms)));
+  });
+}
+
+fc_status fc_foreach_largest(fc_tensor* const* tensors, size_t num_tensors, fc_tensor** largest, char** message) {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    const auto all = at::_foreach_norm(tensor_list(tensors, num_tensors), std::numeric_limits<double>::infinity());
+    *largest = new at::Tensor(at::stack(all));
   });
 }
 

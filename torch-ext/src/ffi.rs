@@ -33,6 +33,23 @@ pub(crate) struct Work {
 }
 
 #[repr(C)]
+pub(crate) struct Stream {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Event {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Reads {
+    _opaque: [u8; 0],
+}
+#[cfg(feature = "cuda")]
+#[repr(C)]
+pub(crate) struct Graph {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
 pub(crate) struct Buckets {
     _opaque: [u8; 0],
 }
@@ -47,22 +64,9 @@ pub(crate) type Message = *mut *mut c_char;
 /// A function of tensors: context, inputs, their number.
 pub(crate) type Body = unsafe extern "C" fn(*mut c_void, *const *mut C_tensor, usize) -> *mut C_tensor;
 
-/// The steps of AdamW and LAMB: parameters, gradients, both running means and step counts; how many there are; learning
-/// rate, β1, β2, weight decay and ε.
-pub(crate) type AdamStepCall = unsafe extern "C" fn(
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    *const *const C_tensor,
-    usize,
-    f64,
-    f64,
-    f64,
-    f64,
-    f64,
-    Message,
-) -> Status;
+/// What makes one tensor of many.
+pub(crate) type ReductionCall =
+    unsafe extern "C" fn(*const *const C_tensor, usize, *mut *mut C_tensor, Message) -> Status;
 
 unsafe extern "C" {
     fn fc_message_free(message: *mut c_char);
@@ -235,6 +239,8 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         eps: f64,
+        rate: *const C_tensor,
+        skip: *const C_tensor,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_lamb(
@@ -271,12 +277,20 @@ unsafe extern "C" {
         momentum: f64,
         weight_decay: f64,
         is_nesterov: i32,
+        rate: *const C_tensor,
+        skip: *const C_tensor,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_norm(
         tensors: *const *const C_tensor,
         num_tensors: usize,
         norm: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_foreach_largest(
+        tensors: *const *const C_tensor,
+        num_tensors: usize,
+        largest: *mut *mut C_tensor,
         message: Message,
     ) -> Status;
     pub(crate) fn fc_foreach_mul(
@@ -292,6 +306,43 @@ unsafe extern "C" {
         num_tensors: usize,
         message: Message,
     ) -> Status;
+    pub(crate) fn fc_copy_async(dst: *const C_tensor, src: *const C_tensor, message: Message) -> Status;
+    pub(crate) fn fc_copy_bytes_async(
+        dst: *const C_tensor,
+        bytes: *const u8,
+        num_bytes: usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_upload(
+        src: *const C_tensor,
+        device_index: i32,
+        copy: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_download(src: *const C_tensor, copy: *mut *mut C_tensor, message: Message) -> Status;
+
+    pub(crate) fn fc_stream_new(device_index: i32, stream: *mut *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_stream_current(device_index: i32, stream: *mut *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_stream_free(stream: *mut Stream);
+    pub(crate) fn fc_stream_enter(
+        stream: *mut Stream,
+        previous: *mut *mut Stream,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_event_new(event: *mut *mut Event, message: Message) -> Status;
+    pub(crate) fn fc_event_free(event: *mut Event);
+    pub(crate) fn fc_event_record(event: *mut Event, stream: *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_event_block(event: *mut Event, stream: *mut Stream, message: Message) -> Status;
+    pub(crate) fn fc_event_query(event: *mut Event, has_passed: *mut i32, message: Message) -> Status;
+    pub(crate) fn fc_event_synchronize(event: *mut Event, message: Message) -> Status;
+    pub(crate) fn fc_reads_new(reads: *mut *mut Reads, message: Message) -> Status;
+    pub(crate) fn fc_reads_names(
+        reads: *mut Reads,
+        text: *mut *mut u8,
+        text_len: *mut usize,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_reads_free(reads: *mut Reads);
 
     pub(crate) fn fc_recompute(
         inputs: *const *const C_tensor,
@@ -320,6 +371,16 @@ unsafe extern "C" {
         text_len: *mut usize,
         message: Message,
     ) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_cuda_set_sync_debug(mode: i32, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_begin(pool: *mut Graph, graph: *mut *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_end(graph: *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_replay(graph: *mut Graph, message: Message) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_graph_free(graph: *mut Graph);
 
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;

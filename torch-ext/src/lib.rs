@@ -13,13 +13,17 @@
 //! | `recompute` | [`recompute()`], parts of a network that backward computes again instead of keeping them |
 //! | `memory` | [`peak_memory`], what tensors take; [`memory_peak`] on a GPU |
 //! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_copy`] |
-//! | `cuda` | [`CudaDevice`], what GPUs there are |
+//! | `stream` | [`Stream`] and [`Event`], queues of a device and marks in them; [`copy_async`] |
+//! | `transfer` | [`Transfer`], [`upload`] and [`Download`], copies that nobody waits for |
+//! | `reads` | [`value_reads`], where work reads values of tensors |
+//! | `cuda` | [`CudaDevice`], [`CudaGraph`], [`set_host_waits`]: what only GPUs have |
 //! | `settings` | threads, determinism, log, version |
 //! | `error` | [`StoreError`], [`CollectiveError`], [`TorchError`] |
 //!
 //! # Features
 //!
-//! `cuda` adds NCCL groups. It needs the header wheels that `scripts/setup --cuda` installs, and a GPU only to run.
+//! `cuda` adds NCCL groups, recorded work and descriptions of GPUs. It needs the header wheels that `scripts/setup --cuda`
+//! installs, or folders of them in `FASTCLIP_CUDA_INCLUDE`, and a GPU only to run.
 //!
 //! # Building
 //!
@@ -33,19 +37,25 @@ mod ffi;
 mod group;
 mod memory;
 mod ops;
+mod reads;
 mod recompute;
 mod settings;
 mod store;
+mod stream;
+mod transfer;
 
 pub use buckets::{BucketEntry, GradientBuckets};
-pub use cuda::{CudaDevice, HAS_CUDA};
+pub use cuda::{CudaDevice, CudaGraph, HAS_CUDA, HostWaits, set_host_waits};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
 pub use memory::{MemoryPeak, memory_peak, peak_memory, reset_memory_peak};
 pub use ops::{
-    AdamStep, LionStep, SgdStep, foreach_copy, foreach_lamb, foreach_lion, foreach_mul, foreach_norm,
-    fused_adamw, fused_sgd,
+    AdamStep, LionStep, OnDevice, SgdStep, foreach_copy, foreach_lamb, foreach_largest, foreach_lion,
+    foreach_mul, foreach_norm, fused_adamw, fused_sgd,
 };
+pub use reads::value_reads;
 pub use recompute::recompute;
 pub use settings::{num_threads, set_deterministic, set_num_threads, set_tf32, silence_log, torch_version};
 pub use store::{StoreOptions, TcpStore};
+pub use stream::{Event, Stream, copy_async};
+pub use transfer::{Download, Transfer, upload};

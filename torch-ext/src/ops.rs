@@ -13,6 +13,22 @@ use torch_sys::C_tensor;
 use crate::TorchError;
 use crate::ffi::{self, checked};
 
+/// What a step reads on the device when the device comes to it, so that no host need know it beforehand. Each is `f32`,
+/// without dimensions, beside the parameters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OnDevice<'a> {
+    /// Takes the place of the learning rate.
+    pub lr: Option<&'a Tensor>,
+    /// 1 for a step that is to change nothing, else 0.
+    pub skip: Option<&'a Tensor>,
+}
+
+impl OnDevice<'_> {
+    fn pointers(&self) -> [*const C_tensor; 2] {
+        [self.lr, self.skip].map(|tensor| tensor.map_or(std::ptr::null(), |tensor| tensor.as_ptr()))
+    }
+}
+
 /// One step of AdamW or LAMB, which remember the same, on a group of parameters that share their settings.
 ///
 /// Entry `i` of each list belongs to parameter `i`: all have its shape, kind and device, but for `steps`, which are `f32`
@@ -122,8 +138,34 @@ impl fmt::Debug for SgdStep<'_> {
 /// # Errors
 ///
 /// Refuses lists of different lengths, and what libtorch refuses.
-pub fn fused_adamw(step: &AdamStep<'_>) -> Result<(), TorchError> {
-    adam_step(step, ffi::fc_fused_adamw)
+pub fn fused_adamw(step: &AdamStep<'_>, on_device: OnDevice<'_>) -> Result<(), TorchError> {
+    let Some(AdamLists { params, grads, exp_avgs, exp_avg_sqs, steps }) = AdamLists::of(step)? else {
+        return Ok(());
+    };
+    let [rate, skip] = on_device.pointers();
+    checked(|message| {
+        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows; the other two
+        // are null or borrowed.
+        unsafe {
+            ffi::fc_fused_adamw(
+                params.as_ptr(),
+                grads.as_ptr(),
+                exp_avgs.as_ptr(),
+                exp_avg_sqs.as_ptr(),
+                steps.as_ptr(),
+                params.len(),
+                step.lr,
+                step.beta1,
+                step.beta2,
+                step.weight_decay,
+                step.eps,
+                rate,
+                skip,
+                message,
+            )
+        }
+    })
+    .map_err(|failure| failure.error)
 }
 
 /// Takes a step of LAMB. Where `weight_decay` is not 0, a parameter w moves by lr·|w|/|r| along r, the direction of Adam
@@ -135,7 +177,29 @@ pub fn fused_adamw(step: &AdamStep<'_>) -> Result<(), TorchError> {
 ///
 /// Refuses lists of different lengths, step counts that are not on the CPU, and what libtorch refuses.
 pub fn foreach_lamb(step: &AdamStep<'_>) -> Result<(), TorchError> {
-    adam_step(step, ffi::fc_foreach_lamb)
+    let Some(AdamLists { params, grads, exp_avgs, exp_avg_sqs, steps }) = AdamLists::of(step)? else {
+        return Ok(());
+    };
+    checked(|message| {
+        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows.
+        unsafe {
+            ffi::fc_foreach_lamb(
+                params.as_ptr(),
+                grads.as_ptr(),
+                exp_avgs.as_ptr(),
+                exp_avg_sqs.as_ptr(),
+                steps.as_ptr(),
+                params.len(),
+                step.lr,
+                step.beta1,
+                step.beta2,
+                step.weight_decay,
+                step.eps,
+                message,
+            )
+        }
+    })
+    .map_err(|failure| failure.error)
 }
 
 /// Takes a step of Lion: decay, then lr along the sign of β1·m + (1−β1)·g; at last the running mean m takes in the
@@ -174,7 +238,7 @@ pub fn foreach_lion(step: &LionStep<'_>) -> Result<(), TorchError> {
 /// # Errors
 ///
 /// Refuses lists of different lengths, and what libtorch refuses.
-pub fn fused_sgd(step: &SgdStep<'_>) -> Result<(), TorchError> {
+pub fn fused_sgd(step: &SgdStep<'_>, on_device: OnDevice<'_>) -> Result<(), TorchError> {
     check_lengths(step.params, &[("grads", step.grads)])?;
     if step.momentum != 0.0 {
         check_lengths(step.params, &[("momentum_buffers", step.momentum_buffers)])?;
@@ -183,6 +247,7 @@ pub fn fused_sgd(step: &SgdStep<'_>) -> Result<(), TorchError> {
         return Ok(());
     }
     let [params, grads, momentum_buffers] = [step.params, step.grads, step.momentum_buffers].map(pointers);
+    let [rate, skip] = on_device.pointers();
     checked(|message| {
         // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows; that of
         // buffers may have another length without momentum, where it is not read.
@@ -196,6 +261,8 @@ pub fn fused_sgd(step: &SgdStep<'_>) -> Result<(), TorchError> {
                 step.momentum,
                 step.weight_decay,
                 i32::from(step.is_nesterov),
+                rate,
+                skip,
                 message,
             )
         }
@@ -209,15 +276,29 @@ pub fn fused_sgd(step: &SgdStep<'_>) -> Result<(), TorchError> {
 ///
 /// Refuses an empty list, and what libtorch refuses.
 pub fn foreach_norm(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+    reduced(tensors, ffi::fc_foreach_norm)
+}
+
+/// Returns the largest absolute value of each tensor, in one dimension on their device; not a number where there is one
+/// that is none.
+///
+/// # Errors
+///
+/// Refuses an empty list, and what libtorch refuses.
+pub fn foreach_largest(tensors: &[Tensor]) -> Result<Tensor, TorchError> {
+    reduced(tensors, ffi::fc_foreach_largest)
+}
+
+fn reduced(tensors: &[Tensor], call: ffi::ReductionCall) -> Result<Tensor, TorchError> {
     let list = pointers(tensors);
-    let mut norm = std::ptr::null_mut();
+    let mut result = std::ptr::null_mut();
     checked(|message| {
-        // SAFETY: the array holds pointers to tensors that the caller lends; `norm` lives on this stack.
-        unsafe { ffi::fc_foreach_norm(list.as_ptr(), list.len(), &mut norm, message) }
+        // SAFETY: the array holds pointers to tensors that the caller lends; `result` lives on this stack.
+        unsafe { call(list.as_ptr(), list.len(), &mut result, message) }
     })
     .map_err(|failure| failure.error)?;
-    // SAFETY: after a success `norm` is a new tensor on the heap, made like those of tch, which takes it over.
-    Ok(unsafe { Tensor::from_ptr(norm) })
+    // SAFETY: after a success `result` is a new tensor on the heap, made like those of tch, which takes it over.
+    Ok(unsafe { Tensor::from_ptr(result) })
 }
 
 /// Copies every tensor of `from` into the one of `to` at its place, whatever their kinds.
@@ -253,39 +334,29 @@ pub fn foreach_mul(tensors: &[Tensor], factor: &Tensor) -> Result<(), TorchError
     .map_err(|failure| failure.error)
 }
 
-fn adam_step(step: &AdamStep<'_>, call: ffi::AdamStepCall) -> Result<(), TorchError> {
-    let lists = [
-        ("grads", step.grads),
-        ("exp_avgs", step.exp_avgs),
-        ("exp_avg_sqs", step.exp_avg_sqs),
-        ("steps", step.steps),
-    ];
-    check_lengths(step.params, &lists)?;
-    if step.params.is_empty() {
-        return Ok(());
+/// Pointers to what a step of AdamW or LAMB works on.
+struct AdamLists {
+    params: Vec<*const C_tensor>,
+    grads: Vec<*const C_tensor>,
+    exp_avgs: Vec<*const C_tensor>,
+    exp_avg_sqs: Vec<*const C_tensor>,
+    steps: Vec<*const C_tensor>,
+}
+
+impl AdamLists {
+    /// Checks that the lists have one length; none if that is 0.
+    fn of(step: &AdamStep<'_>) -> Result<Option<Self>, TorchError> {
+        let lists = [
+            ("grads", step.grads),
+            ("exp_avgs", step.exp_avgs),
+            ("exp_avg_sqs", step.exp_avg_sqs),
+            ("steps", step.steps),
+        ];
+        check_lengths(step.params, &lists)?;
+        let [params, grads, exp_avgs, exp_avg_sqs, steps] =
+            [step.params, step.grads, step.exp_avgs, step.exp_avg_sqs, step.steps].map(pointers);
+        Ok((!params.is_empty()).then_some(Self { params, grads, exp_avgs, exp_avg_sqs, steps }))
     }
-    let [params, grads, exp_avgs, exp_avg_sqs, steps] =
-        [step.params, step.grads, step.exp_avgs, step.exp_avg_sqs, step.steps].map(pointers);
-    checked(|message| {
-        // SAFETY: each array holds as many pointers as there are parameters, to tensors that `step` borrows.
-        unsafe {
-            call(
-                params.as_ptr(),
-                grads.as_ptr(),
-                exp_avgs.as_ptr(),
-                exp_avg_sqs.as_ptr(),
-                steps.as_ptr(),
-                params.len(),
-                step.lr,
-                step.beta1,
-                step.beta2,
-                step.weight_decay,
-                step.eps,
-                message,
-            )
-        }
-    })
-    .map_err(|failure| failure.error)
 }
 
 fn check_lengths(params: &[Tensor], lists: &[(&str, &[Tensor])]) -> Result<(), TorchError> {

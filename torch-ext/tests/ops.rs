@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 
 use fastclip_torch_ext::{
-    AdamStep, LionStep, SgdStep, foreach_copy, foreach_lamb, foreach_lion, foreach_mul, foreach_norm,
-    fused_adamw, fused_sgd, num_threads, set_deterministic, set_num_threads, torch_version,
+    AdamStep, LionStep, OnDevice, SgdStep, foreach_copy, foreach_lamb, foreach_largest, foreach_lion,
+    foreach_mul, foreach_norm, fused_adamw, fused_sgd, num_threads, set_deterministic, set_num_threads,
+    torch_version,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -34,18 +35,21 @@ fn the_fused_step_agrees_with_the_formula_of_adamw() {
     let (mut means, mut squares) = (doubles(&zeros()), doubles(&zeros()));
     for step in 1..=5 {
         let grads = random(100 + step);
-        fused_adamw(&AdamStep {
-            params: &params,
-            grads: &grads,
-            exp_avgs: &exp_avgs,
-            exp_avg_sqs: &exp_avg_sqs,
-            steps: &steps,
-            lr,
-            beta1,
-            beta2,
-            weight_decay,
-            eps,
-        })
+        fused_adamw(
+            &AdamStep {
+                params: &params,
+                grads: &grads,
+                exp_avgs: &exp_avgs,
+                exp_avg_sqs: &exp_avg_sqs,
+                steps: &steps,
+                lr,
+                beta1,
+                beta2,
+                weight_decay,
+                eps,
+            },
+            OnDevice::default(),
+        )
         .unwrap();
 
         for (i, grad) in doubles(&grads).iter().enumerate() {
@@ -67,18 +71,21 @@ fn the_fused_step_moves_parameters_that_require_gradients() {
     let param = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     (&param * &param).sum(Kind::Float).backward();
     let state = || vec![Tensor::zeros([4], (Kind::Float, Device::Cpu))];
-    fused_adamw(&AdamStep {
-        params: std::slice::from_ref(&param),
-        grads: &[param.grad()],
-        exp_avgs: &state(),
-        exp_avg_sqs: &state(),
-        steps: &[Tensor::from(0f32)],
-        lr: 0.5,
-        beta1: 0.9,
-        beta2: 0.999,
-        weight_decay: 0.0,
-        eps: 0.0,
-    })
+    fused_adamw(
+        &AdamStep {
+            params: std::slice::from_ref(&param),
+            grads: &[param.grad()],
+            exp_avgs: &state(),
+            exp_avg_sqs: &state(),
+            steps: &[Tensor::from(0f32)],
+            lr: 0.5,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            eps: 0.0,
+        },
+        OnDevice::default(),
+    )
     .unwrap();
     assert!(param.requires_grad() && param.is_leaf());
     assert!((param.double_value(&[0]) - 0.5).abs() < 1e-6);
@@ -220,7 +227,7 @@ fn steps_of_sgd_agree_with_its_formula() {
                 weight_decay,
                 is_nesterov,
             };
-            fused_sgd(&step).unwrap();
+            fused_sgd(&step, OnDevice::default()).unwrap();
             for (i, grad) in grads.iter().enumerate() {
                 let grad = grad + &plain[i] * weight_decay;
                 buffers[i] = &buffers[i] * momentum + &grad;
@@ -236,15 +243,18 @@ fn steps_of_sgd_agree_with_its_formula() {
 fn sgd_needs_no_buffers_without_momentum_and_one_each_with_it() {
     let params = random(1);
     let with = |momentum| {
-        fused_sgd(&SgdStep {
-            params: &params,
-            grads: &params,
-            momentum_buffers: &[],
-            lr: 0.0,
-            momentum,
-            weight_decay: 0.0,
-            is_nesterov: false,
-        })
+        fused_sgd(
+            &SgdStep {
+                params: &params,
+                grads: &params,
+                momentum_buffers: &[],
+                lr: 0.0,
+                momentum,
+                weight_decay: 0.0,
+                is_nesterov: false,
+            },
+            OnDevice::default(),
+        )
     };
     with(0.0).unwrap();
     assert_eq!(with(0.5).unwrap_err().to_string(), "4 params but 0 momentum_buffers");
@@ -253,18 +263,21 @@ fn sgd_needs_no_buffers_without_momentum_and_one_each_with_it() {
 #[test]
 fn a_step_over_lists_of_different_lengths_is_refused() {
     let params = random(1);
-    let error = fused_adamw(&AdamStep {
-        params: &params,
-        grads: &params[..2],
-        exp_avgs: &params,
-        exp_avg_sqs: &params,
-        steps: &params,
-        lr: 0.0,
-        beta1: 0.0,
-        beta2: 0.0,
-        weight_decay: 0.0,
-        eps: 0.0,
-    })
+    let error = fused_adamw(
+        &AdamStep {
+            params: &params,
+            grads: &params[..2],
+            exp_avgs: &params,
+            exp_avg_sqs: &params,
+            steps: &params,
+            lr: 0.0,
+            beta1: 0.0,
+            beta2: 0.0,
+            weight_decay: 0.0,
+            eps: 0.0,
+        },
+        OnDevice::default(),
+    )
     .unwrap_err();
     assert_eq!(error.to_string(), "4 params but 2 grads");
 }
@@ -277,6 +290,17 @@ fn the_norm_is_that_of_all_elements_of_all_tensors() {
     let norm = foreach_norm(&tensors).unwrap();
     assert_eq!(norm.size(), [] as [i64; 0]);
     assert!((norm.double_value(&[]) - expected.sqrt()).abs() < 1e-5);
+}
+
+#[test]
+fn the_largest_values_tell_which_tensors_hold_what_is_no_number() {
+    let tensors: Vec<Tensor> = [[1.0f32, -3.0], [f32::NAN, 2.0], [f32::NEG_INFINITY, 0.0], [0.5, 0.25]]
+        .iter()
+        .map(|values| Tensor::from_slice(values))
+        .collect();
+    let largest = Vec::<f32>::try_from(foreach_largest(&tensors).unwrap()).unwrap();
+    assert!(largest[1].is_nan());
+    assert_eq!([largest[0], largest[2], largest[3]], [3.0, f32::INFINITY, 0.5]);
 }
 
 #[test]
@@ -303,14 +327,80 @@ fn settings_of_the_process_are_taken() {
     assert!(torch_version().starts_with("2.11."), "{}", torch_version());
 }
 
+/// A parameter with its state and a gradient, and the step that AdamW takes with it.
+fn with_step(check: impl FnOnce(&AdamStep<'_>)) {
+    // Not drawn: the generator is one for all tests, which run at once.
+    let waves = |salt: i64| -> Vec<Tensor> {
+        let wave = |shape: &&[i64]| {
+            let numel: i64 = shape.iter().product();
+            (Tensor::arange(numel, (Kind::Float, Device::Cpu)) + salt).sin().reshape(*shape)
+        };
+        SHAPES.iter().map(wave).collect()
+    };
+    let (params, grads, exp_avgs) = (waves(1), waves(2), waves(3));
+    let exp_avg_sqs: Vec<Tensor> = waves(4).iter().map(Tensor::abs).collect();
+    let steps: Vec<Tensor> = SHAPES.iter().map(|_| Tensor::from(3f32)).collect();
+    check(&AdamStep {
+        params: &params,
+        grads: &grads,
+        exp_avgs: &exp_avgs,
+        exp_avg_sqs: &exp_avg_sqs,
+        steps: &steps,
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.98,
+        weight_decay: 0.2,
+        eps: 1e-6,
+    });
+}
+
+/// What a step changes, as it is now.
+fn copies(step: &AdamStep<'_>) -> Vec<Tensor> {
+    let lists = [step.params, step.exp_avgs, step.exp_avg_sqs, step.steps];
+    lists.iter().flat_map(|list| list.iter().map(Tensor::copy)).collect()
+}
+
+fn all_equal(left: &[Tensor], right: &[Tensor]) -> bool {
+    left.iter().zip(right).all(|(left, right)| left.equal(right))
+}
+
+#[test]
+fn a_step_that_is_skipped_on_the_device_changes_nothing() {
+    with_step(|step| {
+        let before = copies(step);
+        let skip = Tensor::from(1f32);
+        fused_adamw(step, OnDevice { skip: Some(&skip), ..OnDevice::default() }).unwrap();
+        assert!(all_equal(&copies(step), &before));
+        let skip = Tensor::from(0f32);
+        fused_adamw(step, OnDevice { skip: Some(&skip), ..OnDevice::default() }).unwrap();
+        let skipped_nothing = copies(step);
+        with_step(|step| {
+            fused_adamw(step, OnDevice::default()).unwrap();
+            assert!(all_equal(&copies(step), &skipped_nothing));
+        });
+    });
+}
+
+#[test]
+fn a_rate_on_the_device_counts_like_one_of_the_host() {
+    let mut found = Vec::new();
+    for (lr, rate) in [(0.25, None), (0.5, Some(Tensor::from(0.25f32)))] {
+        with_step(|step| {
+            let step = AdamStep { lr, ..*step };
+            fused_adamw(&step, OnDevice { lr: rate.as_ref(), ..OnDevice::default() }).unwrap();
+            found.push(copies(&step));
+        });
+    }
+    assert!(all_equal(&found[0], &found[1]));
+}
+
 #[test]
 fn copies_round_to_the_kind_of_their_target() {
     let from = random(5);
     let to: Vec<Tensor> = from.iter().map(|tensor| tensor.zeros_like().to_kind(Kind::BFloat16)).collect();
     foreach_copy(&to, &from).unwrap();
-    for (to, from) in to.iter().zip(&from) {
-        assert!(to.equal(&from.to_kind(Kind::BFloat16)));
-    }
+    let rounded: Vec<Tensor> = from.iter().map(|tensor| tensor.to_kind(Kind::BFloat16)).collect();
+    assert!(all_equal(&to, &rounded));
     let error = foreach_copy(&to[1..], &from).unwrap_err();
     assert_eq!(error.to_string(), "4 tensors cannot be copied into 3");
 }

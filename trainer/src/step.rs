@@ -229,7 +229,7 @@ impl Trainer {
         }
         let rates = self.schedule.at(step);
         self.optimizer
-            .step(self.gradients.in_order(), &rates)
+            .step(self.gradients.in_order(), &rates, None)
             .map_err(|source| StepError::Update { step, source })?;
         self.model.clamp_temperature();
         self.model.round();

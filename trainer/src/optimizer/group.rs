@@ -1,7 +1,7 @@
 //! Groups of parameters, and what the optimizer remembers of each.
 
 use fastclip_torch_ext::{
-    AdamStep, LionStep, SgdStep, TorchError, foreach_lamb, foreach_lion, fused_adamw, fused_sgd,
+    AdamStep, LionStep, OnDevice, SgdStep, TorchError, foreach_lamb, foreach_lion, fused_adamw, fused_sgd,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -69,14 +69,14 @@ impl Group {
         self.params.len() - 1
     }
 
-    /// Takes a step; `grads` are in the order in which parameters were added.
-    pub(super) fn step(&self, grads: &[Tensor], lr: f64) -> Result<(), TorchError> {
+    /// Takes a step; `grads` are in the order in which parameters were added. What `on_device` says goes for rules that
+    /// [are fused](Rule::is_fused), the others do not look at it.
+    pub(super) fn step(&self, grads: &[Tensor], lr: f64, on_device: OnDevice<'_>) -> Result<(), TorchError> {
         let Self { params, exp_avgs, exp_avg_sqs, steps, momentum_buffers, weight_decay, .. } = self;
         let weight_decay = *weight_decay;
         match self.rule {
             Rule::AdamW(adam) | Rule::Lamb(adam) => {
-                let take = if let Rule::Lamb(_) = self.rule { foreach_lamb } else { fused_adamw };
-                take(&AdamStep {
+                let step = AdamStep {
                     params,
                     grads,
                     exp_avgs,
@@ -87,20 +87,21 @@ impl Group {
                     beta2: adam.beta2,
                     weight_decay,
                     eps: adam.eps,
-                })
+                };
+                if let Rule::Lamb(_) = self.rule {
+                    foreach_lamb(&step)
+                } else {
+                    fused_adamw(&step, on_device)
+                }
             }
             Rule::Lion { beta1, beta2 } => {
                 foreach_lion(&LionStep { params, grads, exp_avgs, lr, beta1, beta2, weight_decay })
             }
-            Rule::Sgd { momentum, is_nesterov } => fused_sgd(&SgdStep {
-                params,
-                grads,
-                momentum_buffers,
-                lr,
-                momentum,
-                weight_decay,
-                is_nesterov,
-            }),
+            Rule::Sgd { momentum, is_nesterov } => {
+                let step =
+                    SgdStep { params, grads, momentum_buffers, lr, momentum, weight_decay, is_nesterov };
+                fused_sgd(&step, on_device)
+            }
         }
     }
 

@@ -25,8 +25,8 @@ mod tests;
 
 use std::collections::HashMap;
 
-use fastclip_torch_ext::{TorchError, foreach_mul, foreach_norm};
-use tch::{Tensor, no_grad};
+use fastclip_torch_ext::{OnDevice, TorchError, foreach_mul, foreach_norm};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::model::Parameters;
 use crate::schedule::Rates;
@@ -48,6 +48,9 @@ pub struct OptimizerOptions {
 /// A rule at work on a model, and what it remembers from step to step.
 #[derive(Debug)]
 pub struct Optimizer {
+    rule: Rule,
+    /// Those of model and temperature, where steps read them on the device.
+    rates: Option<[Tensor; 2]>,
     max_grad_norm: Option<f64>,
     plain: Group,
     decayed: Group,
@@ -86,6 +89,8 @@ impl Optimizer {
     pub fn new(parameters: &Parameters, options: OptimizerOptions) -> Self {
         let OptimizerOptions { rule, weight_decay, max_grad_norm } = options;
         let mut optimizer = Self {
+            rule,
+            rates: None,
             max_grad_norm,
             plain: Group::new(rule, 0.0),
             decayed: Group::new(rule, weight_decay),
@@ -105,11 +110,41 @@ impl Optimizer {
         optimizer
     }
 
+    /// Lets steps read their rates on the device, in fp32, so that one that was recorded can be taken again with others.
+    /// Only rules that [are fused](Rule::is_fused) can; returns whether this one does.
+    pub fn keep_rates_on(&mut self, device: Device) -> bool {
+        if self.rule.is_fused() {
+            let rate = || Tensor::zeros([] as [i64; 0], (Kind::Float, device));
+            self.rates = Some([rate(), rate()]);
+        }
+        self.rates.is_some()
+    }
+
+    /// Writes the rates of the step that follows to where it reads them, if that is on the device.
+    pub fn set_rates(&mut self, rates: &Rates) {
+        if let Some([model, temperature]) = &mut self.rates {
+            let _ = model.fill_(rates.model);
+            let _ = temperature.fill_(rates.temperature);
+        }
+    }
+
     /// Takes a step; `gradients` are in the order of the model's parameters, and are scaled in place if they are clipped.
+    /// Where `skip`, `[]` in fp32, is 1 when the device comes to it, nothing changes but the gradients.
     ///
     /// # Errors
     /// When libtorch refuses the tensors.
-    pub fn step(&mut self, gradients: &[Tensor], rates: &Rates) -> Result<(), OptimizerError> {
+    pub fn step(
+        &mut self,
+        gradients: &[Tensor],
+        rates: &Rates,
+        skip: Option<&Tensor>,
+    ) -> Result<(), OptimizerError> {
+        if let (Some(skip), false) = (skip, self.rule.is_fused()) {
+            // Host–device sync: these rules consist of many operations, none of which can be left out on the device.
+            if skip.double_value(&[]) != 0.0 {
+                return Ok(());
+            }
+        }
         if let Some(max_norm) = self.max_grad_norm {
             clip(gradients, max_norm)?;
         }
@@ -120,22 +155,32 @@ impl Optimizer {
                 .map(|(_, gradient)| gradient.shallow_clone())
                 .collect()
         };
-        self.plain.step(&of(GroupKind::Plain), rates.model)?;
-        self.decayed.step(&of(GroupKind::Decayed), rates.model)?;
-        self.step_temperature(&of(GroupKind::Temperature), rates)
+        let [model, temperature] = match &self.rates {
+            Some([model, temperature]) => [Some(model), Some(temperature)],
+            None => [None, None],
+        };
+        let on_device = |lr| OnDevice { lr, skip };
+        self.plain.step(&of(GroupKind::Plain), rates.model, on_device(model))?;
+        self.decayed.step(&of(GroupKind::Decayed), rates.model, on_device(model))?;
+        self.step_temperature(&of(GroupKind::Temperature), rates, on_device(temperature))
     }
 
     /// Without weight decay a step of any rule is proportional to its rate. So the threshold on τ, which is on the
     /// device, can be applied there to the finished step; choosing the rate beforehand would make every step wait for τ.
-    fn step_temperature(&mut self, gradients: &[Tensor], rates: &Rates) -> Result<(), OptimizerError> {
+    fn step_temperature(
+        &self,
+        gradients: &[Tensor],
+        rates: &Rates,
+        on_device: OnDevice<'_>,
+    ) -> Result<(), OptimizerError> {
         let before: Vec<Tensor> = self.temperature.params.iter().map(|s| s.detach().copy()).collect();
-        self.temperature.step(gradients, rates.temperature)?;
+        self.temperature.step(gradients, rates.temperature, on_device)?;
         let Some(threshold) = rates.threshold else { return Ok(()) };
         no_grad(|| {
-            for (s, before) in self.temperature.params.iter_mut().zip(&before) {
-                let shortened = before + (&*s - before) * threshold.factor;
+            for (s, before) in self.temperature.params.iter().zip(&before) {
+                let shortened = before + (s - before) * threshold.factor;
                 let is_low = before.ge(-threshold.tau.ln());
-                s.copy_(&shortened.where_self(&is_low, s));
+                s.shallow_clone().copy_(&shortened.where_self(&is_low, s));
             }
         });
         Ok(())

@@ -35,6 +35,11 @@ pub struct AdamOptions {
 }
 
 impl Rule {
+    /// Whether its step is one kernel for all parameters, which can read on the device how far to go, and whether at all.
+    pub fn is_fused(self) -> bool {
+        matches!(self, Self::AdamW(_) | Self::Sgd { .. })
+    }
+
     /// Returns the rule for the temperature: the same, but without momentum for SGD, as in the FastCLIP authors' code.
     pub(super) fn for_temperature(self) -> Self {
         match self {

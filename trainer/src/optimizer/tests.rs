@@ -1,5 +1,3 @@
-use tch::{Device, Kind};
-
 use super::*;
 use crate::model::{Clip, ModelConfig, Parameter};
 use crate::schedule::TauThreshold;
@@ -116,7 +114,7 @@ fn steps_follow_the_formulas_with_decay_and_without() {
         let mut expected = watched.map(|(name, ..)| Plain::new(model.parameters().get(name).unwrap()));
         for step in 1..=4 {
             let gradients = gradients(&model, f64::from(step));
-            optimizer.step(&gradients, &rates(1e-2, 3e-2)).unwrap();
+            optimizer.step(&gradients, &rates(1e-2, 3e-2), None).unwrap();
             for ((name, decay, lr), plain) in watched.iter().zip(&mut expected) {
                 let rule = match rule {
                     Rule::Sgd { .. } if *name == "logit_scale" => {
@@ -144,7 +142,7 @@ fn a_low_temperature_moves_by_a_part_of_the_step() {
             let mut optimizer = optimizer(&model, rule);
             let _ = no_grad(|| model.log_scale().shallow_clone().fill_(s));
             let rates = Rates { threshold, ..rates(0.0, 1e-2) };
-            optimizer.step(&gradients(&model, 0.5), &rates).unwrap();
+            optimizer.step(&gradients(&model, 0.5), &rates, None).unwrap();
             model.log_scale().double_value(&[]) - s
         };
         for threshold in [THRESHOLD, TauThreshold { tau: 0.2, factor: 0.25 }] {
@@ -168,7 +166,7 @@ fn clipping_scales_all_gradients_to_the_norm_that_is_allowed() {
             max_grad_norm,
         };
         let gradients = gradients(&model, 0.5);
-        Optimizer::new(model.parameters(), options).step(&gradients, &rates(1.0, 1.0)).unwrap();
+        Optimizer::new(model.parameters(), options).step(&gradients, &rates(1.0, 1.0), None).unwrap();
         let weights: Vec<Tensor> =
             model.parameters().iter().map(|parameter| parameter.tensor.detach()).collect();
         (gradients, weights)
@@ -207,7 +205,7 @@ fn a_restored_optimizer_goes_on_as_if_nothing_had_happened() {
         let (whole, resumed) = (model(), model());
         let mut first = optimizer(&whole, rule);
         for salt in [1.0, 2.0] {
-            first.step(&gradients(&whole, salt), &rates(1e-3, 1e-3)).unwrap();
+            first.step(&gradients(&whole, salt), &rates(1e-3, 1e-3), None).unwrap();
         }
         for (from, to) in whole.parameters().iter().zip(resumed.parameters()) {
             no_grad(|| to.tensor.shallow_clone().copy_(&from.tensor));
@@ -216,7 +214,7 @@ fn a_restored_optimizer_goes_on_as_if_nothing_had_happened() {
         let copied = first.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
         second.restore(copied).unwrap();
         for (model, optimizer) in [(&whole, &mut first), (&resumed, &mut second)] {
-            optimizer.step(&gradients(model, 3.0), &rates(1e-3, 1e-3)).unwrap();
+            optimizer.step(&gradients(model, 3.0), &rates(1e-3, 1e-3), None).unwrap();
         }
         for (left, right) in whole.parameters().iter().zip(resumed.parameters()) {
             assert!(left.tensor.equal(&right.tensor), "{rule:?}, {}", left.name);
@@ -258,4 +256,51 @@ fn state_of_another_model_or_rule_is_refused_by_name() {
     let mut lion = optimizer(&model, Rule::Lion { beta1: 0.9, beta2: 0.99 });
     let message = lion.restore(adamw.state()).unwrap_err().to_string();
     assert!(message.contains(".exp_avg_sq` is nothing that this optimizer keeps"), "{message}");
+}
+
+#[test]
+fn a_step_that_is_skipped_changes_nothing_under_any_rule() {
+    for rule in RULES {
+        let model = model();
+        let mut optimizer = optimizer(&model, rule);
+        let snapshot = |optimizer: &Optimizer| -> Vec<Tensor> {
+            let parameters = model.parameters().iter().map(|parameter| parameter.tensor.detach().copy());
+            parameters.chain(optimizer.state().iter().map(|(_, tensor)| tensor.copy())).collect()
+        };
+        let rates = Rates { threshold: Some(THRESHOLD), ..rates(1e-2, 1e-2) };
+        optimizer.step(&gradients(&model, 0.5), &rates, None).unwrap();
+        let before = snapshot(&optimizer);
+        let bad: Vec<Tensor> =
+            gradients(&model, 0.5).iter().map(|gradient| gradient.full_like(f64::NAN)).collect();
+        optimizer.step(&bad, &rates, Some(&Tensor::from(1f32))).unwrap();
+        for (before, after) in before.iter().zip(snapshot(&optimizer)) {
+            assert!(before.equal(&after), "{rule:?}");
+        }
+        optimizer.step(&gradients(&model, 0.5), &rates, Some(&Tensor::from(0f32))).unwrap();
+        assert!(before.iter().zip(snapshot(&optimizer)).any(|(before, after)| !before.equal(&after)));
+    }
+}
+
+#[test]
+fn rates_that_are_read_on_the_device_are_those_of_the_step() {
+    for rule in RULES.into_iter().filter(|rule| rule.is_fused()) {
+        let found = [false, true].map(|on_device| {
+            let model = model();
+            let mut optimizer = optimizer(&model, rule);
+            if on_device {
+                assert!(optimizer.keep_rates_on(Device::Cpu));
+            }
+            // Numbers that fp32 holds exactly.
+            for rate in [0.25, 0.125] {
+                let rates = rates(rate, rate / 2.0);
+                optimizer.set_rates(&rates);
+                optimizer.step(&gradients(&model, 0.5), &rates, None).unwrap();
+            }
+            model.parameters().iter().flat_map(|parameter| values(&parameter.tensor)).collect::<Vec<_>>()
+        });
+        assert_eq!(found[0], found[1], "{rule:?}");
+    }
+    for rule in RULES.into_iter().filter(|rule| !rule.is_fused()) {
+        assert!(!optimizer(&model(), rule).keep_rates_on(Device::Cpu), "{rule:?}");
+    }
 }
