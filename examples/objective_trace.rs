@@ -201,6 +201,7 @@ impl<'a> Trace<'a> {
             Vec::<i64>::try_from(&mine(ids))?.into_iter().map(|id| SampleId(id as u64)).collect();
         let epoch = step / self.config.steps_per_epoch;
         let local = Local {
+            ids_on_device: None,
             image: &unit[0],
             text: &unit[1],
             ids: &local_ids,

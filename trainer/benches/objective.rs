@@ -198,7 +198,15 @@ fn step(
     let (log_scale, bias) = (Tensor::from((1.0f32 / 0.07).ln()), Tensor::from(-10.0f32));
     let comm = Equals { world_size: ranks.get() };
     let mut differentiate = || {
-        let local = Local { image, text, ids: &ids, log_scale: &log_scale, bias: Some(&bias), epoch: 0 };
+        let local = Local {
+            image,
+            text,
+            ids: &ids,
+            ids_on_device: None,
+            log_scale: &log_scale,
+            bias: Some(&bias),
+            epoch: 0,
+        };
         objective.differentiate(&local, &comm)
     };
     let before = memory("VmRSS")?;

@@ -4,10 +4,14 @@
 //! all-reduce follows with what ranks must agree on anyway ([`Contribution`]): the reported values, whose gradients are not
 //! finite, whether somebody was asked to stop, and whose part of a checkpoint is written. That is a few bytes, where
 //! collectives of their own would cost their latency in every step.
+//!
+//! What comes of it stays on the device ([`Reckoning`]): whether the step may change anything, and all that the host wants to
+//! know, which it reads when it comes to that ([`Agreement`]). A host that waited here would leave a GPU without work.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_norm};
+use fastclip_torch_ext::{BucketEntry, GradientBuckets, TorchError, foreach_largest, foreach_norm};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
@@ -22,7 +26,16 @@ const GIVEN: [&str; 2] = [LOG_SCALE, LOGIT_BIAS];
 pub struct Gradients {
     buckets: GradientBuckets,
     /// Names of the parameters, in their order.
-    names: Vec<String>,
+    names: Arc<[String]>,
+}
+
+/// What is known on the device after gradients were summed.
+#[derive(Debug)]
+pub struct Reckoning {
+    /// 1 if the step must change nothing, since loss or gradients are not finite, else 0; `[]` in fp32.
+    pub is_lost: Tensor,
+    /// What [`Agreement::of`] reads, one dimension.
+    pub numbers: Tensor,
 }
 
 impl Gradients {
@@ -42,6 +55,11 @@ impl Gradients {
             buckets: GradientBuckets::new(&entries, bucket_bytes)?,
             names: parameters.iter().map(|parameter| parameter.name.clone()).collect(),
         })
+    }
+
+    /// Returns the names of the parameters, in their order.
+    pub fn names(&self) -> &Arc<[String]> {
+        &self.names
     }
 
     /// Returns the gradients in the order of the model's parameters.
@@ -82,17 +100,19 @@ impl Gradients {
         comm.all_reduce_during(&mut self.buckets, backward)
     }
 
-    /// Tells all ranks what this one contributes beside gradients, after those were summed. Collective.
+    /// Tells all ranks what this one contributes beside gradients, after those were summed. Collective. The host waits for
+    /// nothing.
     ///
     /// # Errors
     /// When ranks cannot reach each other.
-    pub fn agree(&self, contribution: Contribution, comm: &dyn Communicator) -> Result<Agreement, CommError> {
+    pub fn agree(&self, contribution: Contribution, comm: &dyn Communicator) -> Result<Reckoning, CommError> {
         let Contribution { values, stop, part } = contribution;
         let largest = self.buckets.largest();
         let options = (largest.kind(), largest.device());
         let values = Tensor::stack(&values.into_array().map(|value| value.to_kind(options.0)), 0);
         let is_finite = largest.isfinite().all().logical_and(&values.isfinite().all());
-        let marks = Tensor::zeros([(NUM_STOPS + comm.world_size()) as i64], options);
+        let num_ranks = comm.world_size() as i64;
+        let marks = Tensor::zeros([NUM_STOPS as i64 + num_ranks], options);
         if let Some(stop) = stop {
             let _ = marks.get(stop as i64).fill_(1.0);
         }
@@ -103,37 +123,23 @@ impl Gradients {
         let shared = Tensor::cat(&[values, marks], 0);
         comm.all_reduce_sum(&shared)?;
 
-        let norm =
-            foreach_norm(self.buckets.flats()).expect("buckets have one kind, and there is at least one");
-        // Host–device sync: the only one of a step. Everything the host wants to know comes with it.
-        let numbers = Tensor::cat(&[norm.reshape([1]), shared], 0).to_kind(Kind::Double);
-        let numbers = Vec::<f64>::try_from(numbers).expect("a vector of doubles converts");
-        let [norm, shared @ ..] = &numbers[..] else { unreachable!("the norm leads") };
-        let (values, marks) = shared.split_at(NUM_VALUES);
-        let (stops, ranks) = marks.split_at(NUM_STOPS);
-        let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
-        Ok(Agreement {
-            values: Values::from_array(values.try_into().expect("as many values come back as were sent")),
-            norm: *norm,
-            not_finite_on: (0..comm.world_size()).filter(|&rank| has(ranks[rank], NOT_FINITE)).collect(),
-            stop: Stop::ALL.into_iter().find_map(asked),
-            parts: Parts {
-                num_reported: ranks
-                    .iter()
-                    .filter(|&&mark| has(mark, Part::Written as u8) || has(mark, Part::Failed as u8))
-                    .count(),
-                first_failed: ranks.iter().position(|&mark| has(mark, Part::Failed as u8)),
-            },
+        let of_one_kind = "buckets have one kind, and there is at least one";
+        let norm = foreach_norm(self.buckets.flats()).expect(of_one_kind);
+        let ranks = shared.narrow(0, shared.size()[0] - num_ranks, num_ranks);
+        let is_lost = ranks.remainder(2.0).any().logical_or(&norm.isfinite().logical_not());
+        // The place of the first one that is largest: of zeros and ones, of the first one.
+        let are_bad = foreach_largest(self.in_order()).expect(of_one_kind).isfinite().logical_not();
+        let first = are_bad.to_kind(Kind::Int64).argmax(0, false);
+        let first = first.where_self(&are_bad.any(), &first.full_like(NO_PLACE)).to_kind(options.0);
+        Ok(Reckoning {
+            is_lost: is_lost.to_kind(Kind::Float),
+            numbers: Tensor::cat(&[norm.reshape([1]), first.reshape([1]), shared], 0),
         })
     }
-
-    /// Returns the name of the first parameter whose gradient is not finite. Waits for the device.
-    pub fn first_not_finite(&self) -> Option<&str> {
-        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) != 0;
-        let mut named = self.names.iter().zip(self.in_order());
-        named.find(|(_, gradient)| !is_finite(gradient)).map(|(name, _)| name.as_str())
-    }
 }
+
+/// In the place of the first parameter whose gradient is not finite, if all are.
+const NO_PLACE: i64 = -1;
 
 fn is_given(name: &str) -> bool {
     GIVEN.contains(&name)
@@ -187,6 +193,16 @@ pub struct Parts {
     pub first_failed: Option<usize>,
 }
 
+impl Parts {
+    /// What the only rank knows.
+    pub fn of_one(part: Part) -> Self {
+        Self {
+            num_reported: usize::from(part != Part::Nothing),
+            first_failed: (part == Part::Failed).then_some(0),
+        }
+    }
+}
+
 /// What one rank contributes to a step beside gradients.
 #[derive(Debug)]
 pub struct Contribution {
@@ -207,10 +223,49 @@ pub struct Agreement {
     pub norm: f64,
     /// Ranks whose own gradients or loss were not finite.
     pub not_finite_on: Vec<usize>,
+    /// Place of the first parameter whose gradient, summed over ranks, is not finite.
+    pub first_not_finite: Option<usize>,
     /// Whether a rank was asked to stop; of several requests the strongest.
     pub stop: Option<Stop>,
     /// What became of all ranks' parts of a checkpoint.
     pub parts: Parts,
+}
+
+impl Agreement {
+    /// Returns how many numbers there are in a world of so many ranks.
+    pub fn num_numbers(world_size: usize) -> usize {
+        2 + NUM_VALUES + NUM_STOPS + world_size
+    }
+
+    /// Reads the numbers of a [`Reckoning`].
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn of(numbers: &[f64]) -> Self {
+        let [norm, first, shared @ ..] = numbers else { panic!("a reckoning begins with norm and place") };
+        let (values, marks) = shared.split_at(NUM_VALUES);
+        let (stops, ranks) = marks.split_at(NUM_STOPS);
+        let asked = |stop: Stop| (stops[stop as usize] > 0.0).then_some(stop);
+        Self {
+            values: Values::from_array(values.try_into().expect("it was cut to this length")),
+            norm: *norm,
+            not_finite_on: (0..ranks.len()).filter(|&rank| has(ranks[rank], NOT_FINITE)).collect(),
+            first_not_finite: usize::try_from(*first as i64).ok(),
+            stop: Stop::ALL.into_iter().find_map(asked),
+            parts: Parts {
+                num_reported: ranks
+                    .iter()
+                    .filter(|&&mark| has(mark, Part::Written as u8) || has(mark, Part::Failed as u8))
+                    .count(),
+                first_failed: ranks.iter().position(|&mark| has(mark, Part::Failed as u8)),
+            },
+        }
+    }
+
+    /// Whether the step changes parameters.
+    pub fn is_finite(&self) -> bool {
+        self.not_finite_on.is_empty() && self.norm.is_finite()
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +295,11 @@ mod tests {
         gradients.sum_during(&comm, &mut backward).unwrap();
         let values = Values::from_array(VALUES.map(|value| Tensor::from(value as f32)));
         let contribution = Contribution { values, stop, part };
-        let agreement = gradients.agree(contribution, &comm).unwrap();
+        let Reckoning { is_lost, numbers } = gradients.agree(contribution, &comm).unwrap();
+        let numbers = Vec::<f64>::try_from(numbers.to_kind(Kind::Double)).unwrap();
+        assert_eq!(numbers.len(), Agreement::num_numbers(1));
+        let agreement = Agreement::of(&numbers);
+        assert_eq!(is_lost.double_value(&[]) == 0.0, agreement.is_finite(), "device and host agree");
         (gradients, agreement)
     }
 
@@ -254,7 +313,7 @@ mod tests {
         assert_eq!(agreement.norm, 6.0);
         assert_eq!(agreement.values.into_array(), VALUES);
         assert_eq!((agreement.not_finite_on, agreement.stop), (vec![], None));
-        assert_eq!(gradients.first_not_finite(), None);
+        assert_eq!(agreement.first_not_finite, None);
     }
 
     #[test]
@@ -262,7 +321,8 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             for part in [Part::Nothing, Part::Written, Part::Failed] {
                 let (gradients, agreement) = step(0.0, bad, None, part);
-                assert_eq!((agreement.not_finite_on, gradients.first_not_finite()), (vec![0], Some("last")));
+                let name = agreement.first_not_finite.map(|place| gradients.names()[place].as_str());
+                assert_eq!((agreement.not_finite_on, name), (vec![0], Some("last")));
             }
         }
     }

@@ -12,7 +12,7 @@
 //! | [`estimator`] | what training remembers of each sample |
 //! | [`schedule`], [`optimizer`] | how fast parameters move, and how |
 //! | [`gradients`] | how gradients become the same on all ranks |
-//! | [`step`] | how these make one step |
+//! | [`step`], [`pending`] | how these make one step, and when what it found is read |
 //! | [`checkpoint`] | what survives a restart |
 //! | [`eval`] | how good the model is |
 //! | [`mod@embed`] | what the model makes of a dataset, for others to use |
@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod pending;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -1,5 +1,6 @@
 //! What training passes gather beside gradients, as one tensor.
 
+use fastclip_torch_ext::foreach_copy;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommError, Communicator};
@@ -19,11 +20,11 @@ impl Statistics {
         Self { values: flat(parameters, true), counts: flat(parameters, false) }
     }
 
-    /// Puts them back.
-    pub(crate) fn restore(&self, parameters: &Parameters) {
-        for (is_floating, flat) in [(true, &self.values), (false, &self.counts)] {
-            if let Some(flat) = flat {
-                spread(parameters, is_floating, flat);
+    /// Puts them back where `is_lost`, `[]`, is not 0 when the device comes to it.
+    pub(crate) fn restore_where(&self, is_lost: &Tensor, parameters: &Parameters) {
+        for (is_floating, before) in [(true, &self.values), (false, &self.counts)] {
+            if let (Some(before), Some(now)) = (before, flat(parameters, is_floating)) {
+                spread(parameters, is_floating, &before.where_self(&is_lost.ne(0), &now));
             }
         }
     }
@@ -53,9 +54,13 @@ fn flat(parameters: &Parameters, is_floating: bool) -> Option<Tensor> {
 fn spread(parameters: &Parameters, is_floating: bool, flat: &Tensor) {
     debug_assert!(is_floating || flat.kind() == Kind::Int64);
     let mut start = 0;
-    for buffer in buffers(parameters, is_floating) {
-        let length = buffer.numel() as i64;
-        no_grad(|| buffer.shallow_clone().copy_(&flat.narrow(0, start, length).view_as(buffer)));
-        start += length;
-    }
+    let (to, from): (Vec<Tensor>, Vec<Tensor>) = buffers(parameters, is_floating)
+        .map(|buffer| {
+            let length = buffer.numel() as i64;
+            let part = flat.narrow(0, start, length).view_as(buffer);
+            start += length;
+            (buffer.shallow_clone(), part)
+        })
+        .unzip();
+    foreach_copy(&to, &from).expect("parts have the shapes and devices of what they are copied into");
 }

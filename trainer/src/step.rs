@@ -4,17 +4,23 @@
 //! the features that the objective contrasts with each other, then again, one micro-batch after the other, to propagate the
 //! gradient of its features. The objective sees the whole batch once, so that neither its loss nor its estimators know of
 //! micro-batches. Adding up gradients of losses within micro-batches would cost one pass less and be another objective.
+//!
+//! On a GPU a step only joins a queue: nothing in it makes the host wait, so that the GPU always has a next step to go on with
+//! ([`Trainer::launch`]). What it finds is [`Pending`] until somebody wants to know. Whether loss and gradients are finite is
+//! decided on the device, where the optimizer looks at it before it changes anything.
 
 use std::num::NonZeroUsize;
 
 use fastclip_schemas::SampleId;
+use fastclip_torch_ext::{Download, TorchError, upload};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::distributed::{CommCounters, CommError, Communicator};
-use crate::gradients::{Contribution, Gradients, Part as CheckpointPart, Parts, Stop};
+use crate::gradients::{Contribution, Gradients, Part as CheckpointPart, Parts, Reckoning, Stop};
 use crate::model::{Clip, LOG_SCALE, LOGIT_BIAS, Pass};
-use crate::objective::{Local, Objective, ObjectiveError, Values};
+use crate::objective::{Local, Objective, ObjectiveError, Values, id_tensor};
 use crate::optimizer::{Optimizer, OptimizerError};
+use crate::pending::{Known, Pending};
 use crate::schedule::{Rates, Schedule};
 use crate::statistics::{self, Statistics};
 
@@ -94,7 +100,18 @@ pub enum StepError {
         #[source]
         source: OptimizerError,
     },
-    /// Loss or gradients are infinite or not a number. Found before the optimizer moved.
+    /// What the host and the device tell each other did not get through.
+    #[error("could not {action} step {step}")]
+    Device {
+        /// Steps taken before.
+        step: u64,
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: TorchError,
+    },
+    /// Loss or gradients are infinite or not a number. The optimizer has changed nothing.
     #[error(
         "loss or gradients are not finite in step {step} on {}; {}{}",
         ranks(not_finite_on),
@@ -165,12 +182,34 @@ pub struct Trainer {
     pub step: u64,
 }
 
+/// A batch where the model computes, and what is drawn for it.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// See [`Inputs`].
+    pub(crate) images: Tensor,
+    pub(crate) tokens: Tensor,
+    /// `[b]`
+    pub(crate) ids: Tensor,
+    /// Patches of the images that take part; all if absent.
+    pub(crate) patches: Option<Tensor>,
+}
+
+/// What a step will have found when the device comes to it.
+#[derive(Debug)]
+pub(crate) struct Enqueued {
+    /// Those of the reckoning, then 1 for each sample of the rank whose features are not finite; in one vector.
+    pub(crate) numbers: Tensor,
+    /// What its collectives move.
+    pub(crate) communication: CommCounters,
+}
+
 impl Trainer {
-    /// Takes one step. Collective: all ranks take it together, each with its part of the global batch.
+    /// Takes one step, and waits for what it found. Collective: all ranks take it together, each with its part of the global
+    /// batch.
     ///
     /// # Errors
     /// When ranks cannot reach each other; the run is over then. When loss or gradients are not finite, all ranks know it,
-    /// and may go on: the step has changed nothing but the estimators of samples that were fine.
+    /// and may go on: the step has changed nothing but the estimators of samples that were fine, and is not counted.
     pub fn step(
         &mut self,
         batch: &Inputs<'_>,
@@ -178,10 +217,91 @@ impl Trainer {
         comm: &dyn Communicator,
     ) -> Result<StepReport, StepError> {
         let step = self.step;
+        self.launch(batch, message, comm)?.read().inspect_err(|_| self.step = step)
+    }
+
+    /// Puts one step on the device's queue: on a CPU, takes it. Collective, like [`Trainer::step`]. Schedules go on, also if
+    /// it turns out to change nothing.
+    ///
+    /// # Errors
+    /// When ranks cannot reach each other; the run is over then.
+    pub fn launch(
+        &mut self,
+        batch: &Inputs<'_>,
+        message: Message,
+        comm: &dyn Communicator,
+    ) -> Result<Pending, StepError> {
+        let placed = self.place(batch)?;
+        let rates = self.schedule.at(self.step);
+        self.optimizer.set_rates(&rates);
+        let enqueued = self.enqueue(&placed, batch.ids, batch.epoch, &rates, message, comm)?;
+        self.pending(enqueued, batch, rates, message, comm)
+    }
+
+    /// Brings to the device what is not there yet.
+    pub(crate) fn place(&self, batch: &Inputs<'_>) -> Result<Placed, StepError> {
+        let device = self.model.device();
+        let upload = |tensor: &Tensor| {
+            upload(tensor, device).map_err(|source| StepError::Device {
+                step: self.step,
+                action: "bring samples to the device for",
+                source,
+            })
+        };
+        let patches = self.model.draw_patches(self.step, batch.ids);
+        Ok(Placed {
+            images: batch.images.shallow_clone(),
+            tokens: batch.tokens.shallow_clone(),
+            ids: upload(&id_tensor(batch.ids))?,
+            patches: patches.as_ref().map(upload).transpose()?,
+        })
+    }
+
+    /// Sends what a step finds on its way to the host, and counts the step.
+    pub(crate) fn pending(
+        &mut self,
+        enqueued: Enqueued,
+        batch: &Inputs<'_>,
+        rates: Rates,
+        message: Message,
+        comm: &dyn Communicator,
+    ) -> Result<Pending, StepError> {
+        let step = self.step;
+        let Enqueued { numbers, communication } = enqueued;
+        let numbers = Download::start(&numbers).map_err(|source| StepError::Device {
+            step,
+            action: "ask what was found in",
+            source,
+        })?;
+        self.step += 1;
+        let known = Known {
+            step,
+            epoch: batch.epoch,
+            gamma: self.objective.gamma(batch.epoch),
+            rates,
+            communication,
+            num_ranks: comm.world_size(),
+            message,
+            ids: batch.ids.to_vec(),
+            names: self.gradients.names().clone(),
+        };
+        Ok(Pending::new(numbers, known))
+    }
+
+    /// Puts the work of a step on the device's queue.
+    pub(crate) fn enqueue(
+        &mut self,
+        placed: &Placed,
+        ids: &[SampleId],
+        epoch: u64,
+        rates: &Rates,
+        message: Message,
+        comm: &dyn Communicator,
+    ) -> Result<Enqueued, StepError> {
+        let step = self.step;
         let before = comm.counters();
         let statistics = Statistics::of(self.model.parameters());
-        let patches = self.model.draw_patches(step, batch.ids);
-        let parts = batch.parts(self.num_micro_batches, patches.as_ref());
+        let parts = placed.parts(self.num_micro_batches);
         let (mut kept, features) = match &parts[..] {
             [whole] => {
                 let features = Features::encode(&self.model, whole, Pass::Training);
@@ -190,9 +310,18 @@ impl Trainer {
             }
             parts => (None, no_grad(|| Features::encode_all(&self.model, parts))),
         };
+        let local = Local {
+            image: &features.image,
+            text: &features.text,
+            ids,
+            ids_on_device: Some(&placed.ids),
+            log_scale: self.model.log_scale(),
+            bias: self.model.logit_bias(),
+            epoch,
+        };
         let share = self
             .objective
-            .differentiate(&features.local(&self.model, batch), comm)
+            .differentiate(&local, comm)
             .map_err(|source| StepError::Objective { step, source })?;
 
         self.gradients.clear();
@@ -214,36 +343,17 @@ impl Trainer {
 
         let Message { stop, part } = message;
         let contribution = Contribution { values: share.values, stop, part };
-        let agreement =
+        let Reckoning { is_lost, numbers } =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
-        if !(agreement.not_finite_on.is_empty() && agreement.norm.is_finite()) {
-            statistics.restore(self.model.parameters());
-            return Err(StepError::NotFinite {
-                step,
-                not_finite_on: agreement.not_finite_on,
-                first: self.gradients.first_not_finite().map(str::to_owned),
-                samples: features.not_finite(batch.ids),
-                stop: agreement.stop,
-                parts: agreement.parts,
-            });
-        }
-        let rates = self.schedule.at(step);
+        statistics.restore_where(&is_lost, self.model.parameters());
         self.optimizer
-            .step(self.gradients.in_order(), &rates, None)
+            .step(self.gradients.in_order(), rates, Some(&is_lost))
             .map_err(|source| StepError::Update { step, source })?;
         self.model.clamp_temperature();
         self.model.round();
-        self.step += 1;
-        Ok(StepReport {
-            epoch: batch.epoch,
-            values: agreement.values,
-            grad_norm: agreement.norm,
-            tau: agreement.values.tau,
-            gamma: self.objective.gamma(batch.epoch),
-            rates,
+        Ok(Enqueued {
+            numbers: Tensor::cat(&[numbers.to_kind(Kind::Double), features.are_lost()], 0),
             communication: comm.counters().since(&before),
-            stop: agreement.stop,
-            parts: agreement.parts,
         })
     }
 }
@@ -258,11 +368,6 @@ impl Trainer {
     pub fn average_statistics(&self, comm: &dyn Communicator) -> Result<(), CommError> {
         statistics::average(self.model.parameters(), comm)
     }
-
-    /// Leaves out a step that [`Trainer::step`] found not to be finite: schedules go on as if it had been taken.
-    pub fn skip(&mut self) {
-        self.step += 1;
-    }
 }
 
 /// Some consecutive samples of a batch.
@@ -276,17 +381,17 @@ struct Part {
     tokens: Tensor,
 }
 
-impl Inputs<'_> {
+impl Placed {
     /// Cuts the batch into parts of equal size, up to a smaller last one.
-    fn parts(&self, num_parts: NonZeroUsize, patches: Option<&Tensor>) -> Vec<Part> {
-        let num_samples = self.ids.len();
+    fn parts(&self, num_parts: NonZeroUsize) -> Vec<Part> {
+        let num_samples = self.ids.size()[0] as usize;
         let size = num_samples.div_ceil(num_parts.get()).max(1);
         let part = |first: usize| {
             let rows = |tensor: &Tensor| tensor.narrow(0, first as i64, size.min(num_samples - first) as i64);
             Part {
                 first: first as i64,
                 images: rows(&self.images),
-                patches: patches.map(rows),
+                patches: self.patches.as_ref().map(rows),
                 tokens: rows(&self.tokens),
             }
         };
@@ -324,27 +429,15 @@ impl Features {
         Self { image: Tensor::cat(&image, 0), text: Tensor::cat(&text, 0) }
     }
 
-    /// Returns which of the samples have features that are not finite. Waits for the device.
-    fn not_finite(&self, ids: &[SampleId]) -> Vec<SampleId> {
-        let is_finite = |rows: &Tensor| rows.isfinite().all_dim(1, false);
-        let is_finite = is_finite(&self.image).logical_and(&is_finite(&self.text));
-        let is_finite = Vec::<bool>::try_from(is_finite).expect("one truth for each row");
-        ids.iter().zip(is_finite).filter(|(_, is_finite)| !is_finite).map(|(&id, _)| id).collect()
+    /// Returns 1 for each sample whose features are not finite, and 0 for the others, `[b]` in fp64.
+    fn are_lost(&self) -> Tensor {
+        let are_finite = |rows: &Tensor| rows.isfinite().all_dim(1, false);
+        let are_finite = are_finite(&self.image).logical_and(&are_finite(&self.text));
+        are_finite.logical_not().to_kind(Kind::Double)
     }
 
     fn detached(&self) -> Self {
         Self { image: self.image.detach(), text: self.text.detach() }
-    }
-
-    fn local<'a>(&'a self, model: &'a Clip, batch: &Inputs<'a>) -> Local<'a> {
-        Local {
-            image: &self.image,
-            text: &self.text,
-            ids: batch.ids,
-            log_scale: model.log_scale(),
-            bias: model.logit_bias(),
-            epoch: batch.epoch,
-        }
     }
 
     /// Propagates the gradients of the features to all parameters of the encoders.

@@ -194,14 +194,13 @@ impl Clip {
         self.text.set_recomputes(recomputes);
     }
 
-    /// Draws the patches of each image that take part in a training step, for [`Clip::encode_image_patches`]; none if the
-    /// config leaves no patch out. They depend on seed, step and sample alone.
+    /// Draws the patches of each image that take part in a training step, for [`Clip::encode_image_patches`], in the memory
+    /// of the host; none if the config leaves no patch out. They depend on seed, step and sample alone.
     pub fn draw_patches(&self, step: u64, ids: &[SampleId]) -> Option<Tensor> {
         let vision = &self.config.vision_cfg;
         (vision.patch_dropout > 0.0).then(|| {
             let num_patches = vision.num_tokens() - 1;
             patches::draw(self.seed, step, ids, num_patches, vision.num_kept_patches())
-                .to_device(self.device())
         })
     }
 

@@ -74,6 +74,7 @@ pub use individual::{Individual, IndividualOptions, IndividualVariant};
 pub use openclip::OpenClip;
 pub use siglip::{INITIAL_BIAS, INITIAL_TEMPERATURE as SIGLIP_TEMPERATURE, SigLip};
 pub use world::FeaturePrecision;
+pub(crate) use world::id_tensor;
 
 use self::world::World;
 use crate::distributed::{CommError, Communicator};
@@ -107,6 +108,8 @@ pub struct Local<'a> {
     pub text: &'a Tensor,
     /// Which samples they are.
     pub ids: &'a [SampleId],
+    /// The same where the features are, `[b]`, if they have been brought there already.
+    pub ids_on_device: Option<&'a Tensor>,
     /// The trained scalar s = ln(1/τ), `[]`.
     pub log_scale: &'a Tensor,
     /// What the sigmoid loss adds to every logit, `[]`; models for it have one.

@@ -78,6 +78,7 @@ impl Batch {
             image: &self.image,
             text: &self.text,
             ids: &self.ids,
+            ids_on_device: None,
             log_scale: &self.log_scale,
             bias: Some(&self.bias),
             epoch: self.epoch,

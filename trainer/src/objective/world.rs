@@ -1,5 +1,6 @@
 //! The features of all ranks.
 
+use fastclip_schemas::SampleId;
 use tch::{Kind, Tensor};
 
 use super::{Local, ObjectiveError};
@@ -17,6 +18,11 @@ pub enum FeaturePrecision {
     /// Rounded to bfloat16, which halves what travels. Products and sums stay in fp32, where products of such numbers are
     /// exact; what is lost is 1/512 of each feature, at τ = 0.01 up to a fifth of exp(s/τ).
     Bf16,
+}
+
+/// Returns ids as libtorch has them, `[b]`.
+pub(crate) fn id_tensor(ids: &[SampleId]) -> Tensor {
+    Tensor::from_slice(&ids.iter().map(|id| id.0 as i64).collect::<Vec<_>>())
 }
 
 /// The pairs of all ranks, as constants, and which of them are this rank's.
@@ -54,9 +60,11 @@ impl World {
         if with_ids {
             // The bits of the ids travel as if they were numbers of the features' kind: one collective less in every
             // step. Nothing computes with them on the way.
-            let ids: Vec<i64> = local.ids.iter().map(|id| id.0 as i64).collect();
-            parts
-                .push(Tensor::from_slice(&ids).view([num_local, 1]).view_dtype(travelling).to_device(device));
+            let ids = match local.ids_on_device {
+                Some(ids) => ids.shallow_clone(),
+                None => id_tensor(local.ids).to_device(device),
+            };
+            parts.push(ids.view([num_local, 1]).view_dtype(travelling));
         }
         let packed = Tensor::cat(&parts, 1); // [b, 2d + columns of an id]
         let all = comm.all_gather(&packed).map_err(ObjectiveError::exchanging("features"))?; // [B, …]

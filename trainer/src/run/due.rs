@@ -36,6 +36,12 @@ impl<'a> Due<'a> {
             || state.steps == self.total_steps
     }
 
+    /// Steps whose report must be read before anything else is done: those that are logged, and those after which something is
+    /// made of the model, or nothing more is done.
+    pub(super) fn report(&self, state: &RunState) -> bool {
+        self.log(state) || self.checkpoint(state) || self.evaluation(state).is_some() || self.stop(state)
+    }
+
     /// Ends of every N-th epoch, and of the last; and every N-th step.
     pub(super) fn evaluation(&self, state: &RunState) -> Option<&'a EvaluationConfig> {
         self.evaluation

@@ -5,9 +5,11 @@ mod due;
 mod error;
 mod recorder;
 mod start;
+mod tolerance;
 
 use fastclip_loader::Batch;
 use fastclip_schemas::{Position, RunSummary};
+use fastclip_torch_ext::Stream;
 use tch::Device;
 
 pub use data::{open as open_dataset, training_loader};
@@ -18,13 +20,15 @@ use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
 pub(crate) use self::start::{Extent, build};
 use self::start::{Start, start};
+use self::tolerance::{NamedSample, Tolerance};
 use crate::checkpoint::{CheckpointError, Saver};
-use crate::config::{EvaluationConfig, NonFinite, RunConfig};
+use crate::config::{EvaluationConfig, RunConfig};
 use crate::distributed::Communicator;
 use crate::eval::{self, EncodeOptions, EvalOptions, EvalReport};
 use crate::gradients::Stop;
 use crate::metrics::Picture;
 use crate::model::Clip;
+use crate::pending::InFlight;
 use crate::progress::Progress;
 use crate::report::pictures;
 use crate::step::{Message, StepError};
@@ -43,9 +47,6 @@ const NUM_PREDICTIONS: usize = 24;
 
 /// Images that TensorBoard shows beside what the model says about them.
 const NUM_PICTURES: usize = 8;
-
-/// Steps in a row that may be left out: more of them are no bad samples, but a model that is lost.
-const MAX_SKIPPED: u32 = 10;
 
 /// What a run finds around itself.
 pub struct Surroundings<'a> {
@@ -99,7 +100,9 @@ pub enum Outcome {
 /// # Errors
 /// When anything fails; a rank whose own failure it is tells the others, whose errors then name it.
 pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
-    train(config, around).inspect_err(|error| {
+    // A stream of its own: work on the default one waits for that of all others.
+    let stream = Stream::beside(around.device)?;
+    stream.within(|| train(config, around))?.inspect_err(|error| {
         if !error.came_from_others() {
             around.comm.announce_failure(&error.with_causes());
         }
@@ -117,55 +120,43 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
     let first = state.steps;
-    let may_skip = config.settings.on_non_finite == NonFinite::Skip;
-    let mut num_skipped = 0;
+    let mut tolerance = Tolerance::new(config.settings.on_non_finite);
+    let mut in_flight = InFlight::default();
+    // A GPU goes on with a step that nobody wants to know about yet while the next one is prepared.
+    let knows_at_once = !around.device.is_cuda();
 
     let mut batches = data.loader.stream(state.position, end)?;
     while let Some(batch) = watch.data(|| batches.next()) {
         let batch = batch?;
         let message = Message { stop: (around.stop)(), part: saver.part() };
-        let taken = watch.step(|| trainer.step(&data.inputs(&batch), message, comm));
-        let skipped = match &taken {
-            Err(error @ StepError::NotFinite { stop, parts, .. }) => {
-                name_samples(error, &batch);
-                num_skipped += 1;
-                (may_skip && num_skipped < MAX_SKIPPED).then_some((*stop, *parts))
-            }
-            _ => {
-                num_skipped = 0;
-                None
-            }
-        };
-        let (report, stop, parts) = match (taken, skipped) {
-            (Err(error), Some((stop, parts))) => {
-                tracing::warn!("the step is left out: {error}");
-                trainer.skip();
-                (None, stop, parts)
-            }
-            (Err(error @ StepError::NotFinite { .. }), None) => {
-                // All ranks end here. What is being written may be what a person will go back to.
-                saver.finish(comm)?;
-                return Err(error.into());
-            }
-            (taken, _) => {
-                let report = taken?;
-                let (stop, parts) = (report.stop, report.parts);
-                (Some(report), stop, parts)
-            }
-        };
+        let samples = named_samples(&batch);
+        let pending = watch.step(|| trainer.launch(&data.inputs(&batch), message, comm))?;
         state.steps += 1;
         state.samples_seen += data.global_batch;
         state.position = data.after(batch.position());
-        state.seconds = watch.seconds();
         drop(batch); // Its memory goes back to the loader before anything slow happens.
+        let is_wanted = knows_at_once || due.report(&state);
+        let arrived = watch.wait(|| in_flight.push(pending, samples, is_wanted));
+        state.seconds = watch.seconds();
 
-        saver.settle(&parts, comm)?;
-        if let Some(report) = &report {
-            let is_logged = due.log(&state);
-            recorder.step(&state, report, is_logged, &mut watch, saver.figures());
-            if let (true, Some(estimators)) = (is_logged, trainer.objective.estimators()) {
-                recorder.estimates(&state, estimators, comm)?;
-            }
+        let (mut report, mut stop) = (None, None);
+        for (found, samples) in arrived {
+            let judged = match tolerance.judge(found, &samples) {
+                Err(error @ StepError::NotFinite { .. }) => {
+                    // All ranks end here. What is being written may be what a person will go back to.
+                    saver.finish(comm)?;
+                    return Err(error.into());
+                }
+                judged => judged?,
+            };
+            saver.settle(&judged.parts, comm)?;
+            stop = stop.or(judged.stop);
+            report = judged.report;
+        }
+        let logged = report.filter(|_| due.log(&state));
+        recorder.step(&state, logged.as_ref(), &mut watch, saver.figures());
+        if let (Some(_), Some(estimators)) = (logged, trainer.objective.estimators()) {
+            recorder.estimates(&state, estimators, comm)?;
         }
         let evaluation = due.evaluation(&state);
         let stops = (stop.is_some() || due.stop(&state)) && state.position < end;
@@ -213,12 +204,9 @@ fn last_checkpoint(saver: &mut Saver, steps: u64, comm: &dyn Communicator) -> Re
     Ok(saver.location_of(steps))
 }
 
-/// Says by their keys which samples of a batch made a step not finite, so that people find them.
-fn name_samples(error: &StepError, batch: &Batch) {
-    let StepError::NotFinite { samples, .. } = error else { return };
-    for (id, key) in batch.sample_ids().iter().zip(batch.keys()).filter(|(id, _)| samples.contains(id)) {
-        tracing::warn!("the features of sample {id}, `{key}`, are not finite");
-    }
+/// Ids and keys of a batch's samples.
+fn named_samples(batch: &Batch) -> Vec<NamedSample> {
+    batch.sample_ids().iter().copied().zip(batch.keys().iter().cloned()).collect()
 }
 
 /// An evaluation and how long it took.

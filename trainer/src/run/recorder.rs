@@ -70,6 +70,13 @@ impl Stopwatch {
         value
     }
 
+    /// Waits for what a step found.
+    pub(super) fn wait<T>(&mut self, read: impl FnOnce() -> T) -> T {
+        let value = read();
+        self.lap();
+        value
+    }
+
     /// Seconds of all sessions.
     pub(super) fn seconds(&self) -> f64 {
         self.seconds
@@ -135,19 +142,19 @@ impl Recorder {
         })
     }
 
+    /// Notes a step, with a line of the log if there is a report for it.
     pub(super) fn step(
         &mut self,
         state: &RunState,
-        report: &StepReport,
-        is_logged: bool,
+        report: Option<&StepReport>,
         watch: &mut Stopwatch,
         checkpoints: Option<CheckpointTiming>,
     ) {
         let Some(writer) = &mut self.writer else { return };
-        if !is_logged {
+        let Some(report) = report else {
             writer.advance(state.steps);
             return;
-        }
+        };
         let written = writer.train(TrainRecord {
             step: state.steps,
             epoch: report.epoch,

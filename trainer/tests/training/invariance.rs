@@ -10,7 +10,7 @@ use fastclip_trainer::distributed::{
     Agreement, Alone, CommCounters, Communicator, ConnectOptions, Environment, connect,
 };
 use fastclip_trainer::estimator::{Dealing, EstimatorTable};
-use fastclip_trainer::gradients::{Contribution, Gradients, Part};
+use fastclip_trainer::gradients::{Agreement as AgreementOfRanks, Contribution, Gradients, Part};
 use fastclip_trainer::model::{Clip, Layers, ModelConfig};
 use fastclip_trainer::objective::{
     ContrastOptions, GammaDecay, GammaSchedule, Global, GlobalOptions, GlobalVariant, GradientRule,
@@ -78,7 +78,7 @@ pub(crate) fn openclip(_: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(OpenClip::default())
 }
 
-fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
+pub(crate) fn siglip(_: &dyn Communicator) -> Box<dyn Objective> {
     Box::new(SigLip::default())
 }
 
@@ -279,8 +279,10 @@ fn gradients_that_are_not_finite_name_the_rank_whose_they_are() {
         gradients.sum_during(comm, &mut || (parameter * factor).sum(Kind::Double).backward()).unwrap();
         let values = Values::from_array(std::array::from_fn(|_| Tensor::from(0.0)));
         let contribution = Contribution { values, stop: None, part: Part::Nothing };
-        let agreement = gradients.agree(contribution, comm).unwrap();
-        (agreement.not_finite_on, gradients.first_not_finite().map(str::to_owned))
+        let numbers = gradients.agree(contribution, comm).unwrap().numbers;
+        let agreement = AgreementOfRanks::of(&Vec::<f64>::try_from(numbers).unwrap());
+        let name = agreement.first_not_finite.map(|place| gradients.names()[place].clone());
+        (agreement.not_finite_on, name)
     });
     for of_rank in found {
         assert_eq!(of_rank, (vec![1], Some("ln_final.bias".to_owned())));

@@ -7,6 +7,7 @@ mod check;
 mod checkpoints;
 mod endings;
 mod help;
+mod host_waits;
 mod invariance;
 mod locks;
 mod machines;
