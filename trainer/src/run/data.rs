@@ -1,16 +1,17 @@
-//! Batches of the training set, as tensors.
+//! The training set.
 
 use std::num::NonZeroUsize;
 
-use fastclip_loader::{Batch, Loader, Order, Tail, Transform, World};
+use fastclip_loader::{Loader, LoaderBuilder, Order, Tail, Transform, World};
 use fastclip_schemas::Position;
 use fastclip_shards::{Cache, Dataset};
-use tch::{Device, Kind, Tensor};
+use fastclip_torch_ext::TorchError;
+use tch::Device;
 
 use super::RunError;
+use super::feed::Feed;
 use crate::config::DataConfig;
 use crate::distributed::Communicator;
-use crate::step::Inputs;
 
 /// The training set, and what all its batches have in common.
 #[derive(Debug)]
@@ -18,7 +19,10 @@ pub(super) struct TrainingData {
     pub(super) loader: Loader,
     /// Samples of all ranks in a step.
     pub(super) global_batch: u64,
+    /// Samples of this rank in a step.
+    local_batch: i64,
     image_size: i64,
+    context_length: i64,
     device: Device,
 }
 
@@ -37,6 +41,10 @@ pub fn open(location: &str) -> Result<Dataset, RunError> {
 /// # Errors
 /// When the dataset cannot be read, or the settings do not fit it.
 pub fn training_loader(config: &DataConfig, rank: usize, world_size: usize) -> Result<Loader, RunError> {
+    Ok(builder(config, rank, world_size)?.build()?)
+}
+
+fn builder(config: &DataConfig, rank: usize, world_size: usize) -> Result<LoaderBuilder, RunError> {
     let num_ranks = NonZeroUsize::new(world_size).expect("a run has at least one rank");
     let global_batch = config.batch_size.saturating_mul(config.accum_freq).saturating_mul(num_ranks);
     let mut dataset = open(&config.location)?;
@@ -55,7 +63,24 @@ pub fn training_loader(config: &DataConfig, rank: usize, world_size: usize) -> R
     if let Some(factors) = &config.upsampling_factors {
         builder = builder.upsampling_factors(factors.clone());
     }
-    Ok(builder.build()?)
+    Ok(builder)
+}
+
+/// Lets batches for a GPU lie in memory that it copies from by itself.
+#[cfg(feature = "cuda")]
+fn in_memory_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
+    use fastclip_loader::buffer::{WithoutCuda, page_locked};
+    if !device.is_cuda() {
+        return builder;
+    }
+    let allocator = page_locked(WithoutCuda::UsePageable);
+    builder.host_allocator(allocator.expect("where there is no page-locked memory, ordinary one is taken"))
+}
+
+/// No device but the CPU can be there.
+#[cfg(not(feature = "cuda"))]
+fn in_memory_for(_device: Device, builder: LoaderBuilder) -> LoaderBuilder {
+    builder
 }
 
 impl TrainingData {
@@ -64,24 +89,22 @@ impl TrainingData {
         comm: &dyn Communicator,
         device: Device,
     ) -> Result<Self, RunError> {
-        let loader = training_loader(config, comm.rank(), comm.world_size())?;
+        let builder = builder(config, comm.rank(), comm.world_size())?;
+        let loader = in_memory_for(device, builder).build()?;
         let global_batch = loader.plan().layout().global_batch();
-        Ok(Self { loader, global_batch, image_size: config.image_size.into(), device })
+        Ok(Self {
+            loader,
+            global_batch,
+            local_batch: (config.batch_size.get() * config.accum_freq.get()) as i64,
+            image_size: config.image_size.into(),
+            context_length: config.context_length as i64,
+            device,
+        })
     }
 
-    /// Copies a batch into tensors on the device, without the columns of tokens that are padding in all rows.
-    pub(super) fn inputs<'a>(&self, batch: &'a Batch) -> Inputs<'a> {
-        let num_samples = batch.len() as i64;
-        let side = self.image_size;
-        let images = Tensor::from_data_size(batch.images(), &[num_samples, 3, side, side], Kind::Uint8);
-        let tokens = Tensor::from_slice(batch.tokens()).view([num_samples, batch.context_length() as i64]);
-        let longest = batch.lengths().iter().copied().max().unwrap_or(0).into();
-        Inputs {
-            images: images.to_device(self.device),
-            tokens: tokens.narrow(1, 0, longest).to_device(self.device),
-            ids: batch.sample_ids(),
-            epoch: batch.position().epoch,
-        }
+    /// Makes what brings batches to the device.
+    pub(super) fn feed(&self) -> Result<Feed, TorchError> {
+        Feed::new(self.device, self.local_batch, self.image_size, self.context_length)
     }
 
     /// Returns where the batch after this one stands.

@@ -29,6 +29,9 @@ pub enum RunError {
     /// Training data could not be loaded.
     #[error("could not load training data")]
     Load(#[from] LoadError),
+    /// A batch did not get to where it is computed with.
+    #[error("could not bring a batch to the device")]
+    Feed(#[source] TorchError),
     /// A step failed.
     #[error("could not take a step")]
     Step(#[from] StepError),

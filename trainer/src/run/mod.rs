@@ -3,6 +3,7 @@
 mod data;
 mod due;
 mod error;
+mod feed;
 mod recorder;
 mod start;
 mod tolerance;
@@ -31,7 +32,7 @@ use crate::model::Clip;
 use crate::pending::InFlight;
 use crate::progress::Progress;
 use crate::report::pictures;
-use crate::step::{Message, StepError};
+use crate::step::{Inputs, Message, StepError};
 
 /// Result of a finished run, inside its folder.
 pub const SUMMARY_FILE: &str = "summary.json";
@@ -100,7 +101,7 @@ pub enum Outcome {
 /// # Errors
 /// When anything fails; a rank whose own failure it is tells the others, whose errors then name it.
 pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
-    // A stream of its own: work on the default one waits for that of all others.
+    // A stream of its own: work on the default one waits for that of all others, copies of batches among it.
     let stream = Stream::beside(around.device)?;
     stream.within(|| train(config, around))?.inspect_err(|error| {
         if !error.came_from_others() {
@@ -121,7 +122,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut evaluated = None;
     let first = state.steps;
     let mut tolerance = Tolerance::new(config.settings.on_non_finite);
-    let mut in_flight = InFlight::default();
+    let (mut feed, mut in_flight) = (data.feed().map_err(RunError::Feed)?, InFlight::default());
     // A GPU goes on with a step that nobody wants to know about yet while the next one is prepared.
     let knows_at_once = !around.device.is_cuda();
 
@@ -130,11 +131,12 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         let batch = batch?;
         let message = Message { stop: (around.stop)(), part: saver.part() };
         let samples = named_samples(&batch);
-        let pending = watch.step(|| trainer.launch(&data.inputs(&batch), message, comm))?;
+        let position = batch.position();
+        let launch = |inputs: &Inputs<'_>| trainer.launch(inputs, message, comm);
+        let pending = watch.step(|| feed.step(batch, launch)).map_err(RunError::Feed)??;
         state.steps += 1;
         state.samples_seen += data.global_batch;
-        state.position = data.after(batch.position());
-        drop(batch); // Its memory goes back to the loader before anything slow happens.
+        state.position = data.after(position);
         let is_wanted = knows_at_once || due.report(&state);
         let arrived = watch.wait(|| in_flight.push(pending, samples, is_wanted));
         state.seconds = watch.seconds();
