@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use fastclip_schemas::SampleId;
-use fastclip_torch_ext::{memory_peak, reset_memory_peak, torch_version};
+use fastclip_torch_ext::{HostWaits, Stream, memory_peak, reset_memory_peak, set_host_waits, torch_version};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::config::RunConfig;
 use crate::distributed::Alone;
+use crate::graphs::StepGraphs;
 use crate::model::ModelCost;
+use crate::pending::InFlight;
 use crate::run::{Extent, RunError, build};
 use crate::step::{Inputs, Message, StepReport, Trainer};
 
@@ -25,6 +27,8 @@ pub struct BenchOptions {
     pub steps: u64,
     /// Tokens of the longest caption of every batch; the others have any length up to it.
     pub caption_length: i64,
+    /// Whether an operation of the timed steps that makes the host wait for a GPU is an error.
+    pub refuses_host_waits: bool,
 }
 
 /// What was measured.
@@ -48,6 +52,8 @@ pub struct Figures {
     pub peak_allocated_bytes: Option<u64>,
     /// Most bytes that were taken from its driver.
     pub peak_reserved_bytes: Option<u64>,
+    /// Recorded steps, if steps were to be recorded.
+    pub num_recorded: Option<usize>,
     /// Losses of the warm-up.
     pub losses: Vec<f64>,
     /// Norms of its gradients.
@@ -95,14 +101,23 @@ impl MadeBatch {
 /// Steps over made batches.
 struct Bench {
     trainer: Trainer,
+    graphs: Option<StepGraphs>,
     batches: Vec<MadeBatch>,
     comm: Alone,
+    in_flight: InFlight<()>,
 }
 
 impl Bench {
-    fn step(&mut self) -> Result<StepReport, RunError> {
-        let batch = &self.batches[self.trainer.step as usize % self.batches.len()];
-        Ok(self.trainer.step(&batch.inputs(), Message::default(), &self.comm)?)
+    /// Takes a step and returns the reports that have come: that of this step if it is wanted, and that of an earlier one.
+    fn step(&mut self, is_wanted: bool) -> Result<Vec<StepReport>, RunError> {
+        let Self { trainer, graphs, batches, comm, in_flight } = self;
+        let batch = &batches[trainer.step as usize % batches.len()].inputs();
+        let pending = match graphs {
+            Some(graphs) => graphs.launch(trainer, batch, Message::default(), comm),
+            None => trainer.launch(batch, Message::default(), comm),
+        }?;
+        let arrived = in_flight.push(pending, (), is_wanted);
+        Ok(arrived.into_iter().map(|(report, ())| report).collect::<Result<_, _>>()?)
     }
 }
 
@@ -111,6 +126,10 @@ impl Bench {
 /// # Errors
 /// When a step fails.
 pub fn bench(config: &RunConfig, device: Device, options: BenchOptions) -> Result<Figures, RunError> {
+    Stream::beside(device)?.within(|| bench_here(config, device, options))?
+}
+
+fn bench_here(config: &RunConfig, device: Device, options: BenchOptions) -> Result<Figures, RunError> {
     if let Some(threads) = config.settings.threads {
         fastclip_torch_ext::set_num_threads(threads)?;
     }
@@ -118,27 +137,37 @@ pub fn bench(config: &RunConfig, device: Device, options: BenchOptions) -> Resul
     let batch = (config.data.batch_size.get() * config.data.accum_freq.get()) as u64;
     let comm = Alone::new();
     let extent = Extent { num_sample_ids: batch * NUM_BATCHES as u64, steps_per_epoch: NUM_BATCHES as u64 };
+    let mut trainer = build(config, extent, device, &comm)?;
     let mut bench = Bench {
-        trainer: build(config, extent, device, &comm)?,
+        graphs: StepGraphs::if_wanted(config.settings.cuda_graphs, &mut trainer, 1),
+        trainer,
         batches: (0..NUM_BATCHES)
             .map(|number| MadeBatch::draw(config, number, options.caption_length, device))
             .collect(),
         comm,
+        in_flight: InFlight::default(),
     };
     let (mut losses, mut grad_norms) = (Vec::new(), Vec::new());
     for _ in 0..options.warm_up {
-        let report = bench.step()?;
-        losses.push(report.values.loss);
-        grad_norms.push(report.grad_norm);
+        for report in bench.step(true)? {
+            losses.push(report.values.loss);
+            grad_norms.push(report.grad_norm);
+        }
     }
     finish(device);
     reset_memory_peak(device)?;
-    let started = Instant::now();
-    for _ in 0..options.steps {
-        bench.step()?;
+    if options.refuses_host_waits {
+        set_host_waits(HostWaits::Refused)?;
     }
-    finish(device);
+    let started = Instant::now();
+    for step in 1..=options.steps {
+        // As in a run, the next step is on the queue before one is read about.
+        bench.step(step == options.steps)?;
+    }
     let seconds = started.elapsed().as_secs_f64();
+    if options.refuses_host_waits {
+        set_host_waits(HostWaits::Allowed)?;
+    }
     let peak = memory_peak(device)?;
     let samples_per_second = (batch * options.steps) as f64 / seconds;
     let flops_per_sample = ModelCost::of(&config.model).training_flops();
@@ -152,6 +181,7 @@ pub fn bench(config: &RunConfig, device: Device, options: BenchOptions) -> Resul
         teraflops: samples_per_second * flops_per_sample as f64 / 1e12,
         peak_allocated_bytes: peak.map(|peak| peak.allocated),
         peak_reserved_bytes: peak.map(|peak| peak.reserved),
+        num_recorded: bench.graphs.as_ref().map(StepGraphs::num_recorded),
         losses,
         grad_norms,
     })

@@ -12,7 +12,7 @@
 //! | [`estimator`] | what training remembers of each sample |
 //! | [`schedule`], [`optimizer`] | how fast parameters move, and how |
 //! | [`gradients`] | how gradients become the same on all ranks |
-//! | [`step`], [`pending`] | how these make one step, and when what it found is read |
+//! | [`step`], [`pending`], [`graphs`] | how these make one step, and when what it found is read |
 //! | [`checkpoint`] | what survives a restart |
 //! | [`eval`] | how good the model is |
 //! | [`mod@embed`] | what the model makes of a dataset, for others to use |
@@ -32,6 +32,7 @@ pub mod estimator;
 pub mod eval;
 mod files;
 pub mod gradients;
+pub mod graphs;
 pub mod launch;
 pub mod metrics;
 pub mod model;

@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::process::ExitCode;
 
 use clap::Args;
+use fastclip_torch_ext::HAS_CUDA;
 use fastclip_trainer::bench::{BenchOptions, bench};
 use fastclip_trainer::config::RunConfig;
 use fastclip_trainer::progress::Progress;
@@ -25,13 +26,16 @@ pub(crate) struct BenchArgs {
     /// Tokens of the longest caption of every batch [default: all that the model takes]
     #[arg(long, value_name = "N")]
     caption_length: Option<i64>,
+    /// Fails where an operation of the timed steps makes the host wait for the GPU
+    #[arg(long)]
+    refuse_host_waits: bool,
     #[command(flatten)]
     options: SharedArgs,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  train bench --model ViT-B-16 --batch-size 320 --precision amp_bf16
+  train bench --model ViT-B-16 --batch-size 320 --precision amp_bf16 --cuda-graphs
   train bench --model toy --batch-size 64 --device cpu --steps 3";
 
 impl BenchArgs {
@@ -45,6 +49,11 @@ impl BenchArgs {
             return print(&config.to_toml());
         }
         log::start(&Progress::hidden(), Level::WARN, None).map_err(Failure::broken)?;
+        if self.refuse_host_waits && !HAS_CUDA {
+            return Err(Failure::refused(anyhow::anyhow!(
+                "`--refuse-host-waits` is about GPUs, and this program was built without the feature `cuda`"
+            )));
+        }
         let longest = config.model.text_cfg.context_length;
         let caption_length = self.caption_length.unwrap_or(longest);
         if !(2..=longest).contains(&caption_length) {
@@ -56,7 +65,12 @@ impl BenchArgs {
         let figures = bench(
             &config,
             device,
-            BenchOptions { warm_up: self.warm_up, steps: self.steps.get(), caption_length },
+            BenchOptions {
+                warm_up: self.warm_up,
+                steps: self.steps.get(),
+                caption_length,
+                refuses_host_waits: self.refuse_host_waits,
+            },
         )?;
         print(&format!("{}\n", serde_json::to_string(&figures).map_err(Failure::broken)?))
     }

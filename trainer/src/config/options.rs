@@ -240,6 +240,9 @@ options! {
         /// Where to compute; auto takes a GPU if there is one [default: auto]
         #[arg(help_heading = "Run")]
         device: DeviceChoice = DeviceChoice::Auto,
+        /// Records the steps of a GPU once for each length of captions, and replays them by one call each; for one rank, with adamw or sgd
+        #[arg(help_heading = "Run", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        cuda_graphs: bool = false,
         /// What happens when loss or gradients are not finite [default: stop]
         #[arg(help_heading = "Run", alias = "on_non_finite")]
         on_non_finite: NonFinite = NonFinite::Stop,

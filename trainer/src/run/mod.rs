@@ -27,6 +27,7 @@ use crate::config::{EvaluationConfig, RunConfig};
 use crate::distributed::Communicator;
 use crate::eval::{self, EncodeOptions, EvalOptions, EvalReport};
 use crate::gradients::Stop;
+use crate::graphs::StepGraphs;
 use crate::metrics::Picture;
 use crate::model::Clip;
 use crate::pending::InFlight;
@@ -101,7 +102,8 @@ pub enum Outcome {
 /// # Errors
 /// When anything fails; a rank whose own failure it is tells the others, whose errors then name it.
 pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
-    // A stream of its own: work on the default one waits for that of all others, copies of batches among it.
+    // A stream of its own: work on the default one waits for that of all others, copies of batches among it,
+    // and cannot be recorded.
     let stream = Stream::beside(around.device)?;
     stream.within(|| train(config, around))?.inspect_err(|error| {
         if !error.came_from_others() {
@@ -121,6 +123,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
     let first = state.steps;
+    let mut graphs = StepGraphs::if_wanted(config.settings.cuda_graphs, &mut trainer, comm.world_size());
     let mut tolerance = Tolerance::new(config.settings.on_non_finite);
     let (mut feed, mut in_flight) = (data.feed().map_err(RunError::Feed)?, InFlight::default());
     // A GPU goes on with a step that nobody wants to know about yet while the next one is prepared.
@@ -132,7 +135,10 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         let message = Message { stop: (around.stop)(), part: saver.part() };
         let samples = named_samples(&batch);
         let position = batch.position();
-        let launch = |inputs: &Inputs<'_>| trainer.launch(inputs, message, comm);
+        let launch = |inputs: &Inputs<'_>| match &mut graphs {
+            Some(graphs) => graphs.launch(&mut trainer, inputs, message, comm),
+            None => trainer.launch(inputs, message, comm),
+        };
         let pending = watch.step(|| feed.step(batch, launch)).map_err(RunError::Feed)??;
         state.steps += 1;
         state.samples_seen += data.global_batch;

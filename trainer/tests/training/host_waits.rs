@@ -5,9 +5,10 @@ use fastclip_torch_ext::value_reads;
 use fastclip_trainer::distributed::Alone;
 use fastclip_trainer::optimizer::{AdamOptions, Optimizer, OptimizerOptions, Rule};
 use fastclip_trainer::step::{Inputs, Message, Trainer};
-use tch::Tensor;
+use tch::{Cuda, Tensor};
 
 use crate::invariance::{image_of, openclip, siglip, tokens, trainer, v2, v3};
+use crate::setting::{Setting, succeed};
 
 const NUM_SAMPLES: i64 = 8;
 
@@ -61,4 +62,27 @@ fn rules_differ_in_what_they_read() {
     // The kernel for CPUs reads the number of steps of each parameter, in memory that is its own; that for GPUs reads it there.
     let (found, num_parameters) = reads(Rule::AdamW(AdamOptions { beta1: 0.9, beta2: 0.98, eps: 1e-6 }));
     assert_eq!(found, vec![item(); num_parameters]);
+}
+
+#[test]
+fn steps_on_a_gpu_make_the_host_wait_for_nothing() {
+    if !(Cuda::is_available() && fastclip_torch_ext::HAS_CUDA) {
+        eprintln!("skipped: this machine has no GPU, or this program no CUDA");
+        return;
+    }
+    let setting = Setting::new();
+    for more in [&[][..], &["--cuda-graphs"], &["--precision", "amp_bf16", "--accum-freq", "2"]] {
+        let mut command = setting.train("bench");
+        command.args([
+            "--model",
+            "tiny.json",
+            "--batch-size",
+            "8",
+            "--device",
+            "cuda",
+            "--refuse-host-waits",
+        ]);
+        command.args(more);
+        succeed(command);
+    }
 }
