@@ -100,8 +100,7 @@ impl Worker {
             self.resized.resize(width * height * 3, 0);
             let (across, down) = (from.width as u32, from.height as u32);
             let large = TypedImageRef::<U8x3>::from_buffer(across, down, &self.decoded)?;
-            let mut small =
-                TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)?;
+            let mut small = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)?;
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
             self.resizer.resize_typed(&large, &mut small, &options)?;
             &self.resized

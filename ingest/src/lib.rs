@@ -49,8 +49,8 @@ pub use filters::{HostList, HostListError, RowFilters};
 pub use hash::{HashColumn, HashKind};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use inspect::{
-    CaptionStats, FindError, InspectOptions, InspectReport, Specimen, StoredMembers, Thumbnail,
-    Wanted, find_sample, inspect,
+    CaptionStats, FindError, InspectOptions, InspectReport, Specimen, StoredMembers, Thumbnail, Wanted,
+    find_sample, inspect,
 };
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};

@@ -4,9 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
-use fastclip_ingest::{
-    DownloadError, FindError, IndexError, LogFormat, PackError, SurveyError, VerifyError,
-};
+use fastclip_ingest::{DownloadError, FindError, IndexError, LogFormat, PackError, SurveyError, VerifyError};
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 use serde_json::json;
 

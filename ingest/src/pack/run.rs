@@ -86,7 +86,8 @@ pub(crate) fn run<R: Rows + Sync>(
     };
     let mut packer = Packer::new(job, state, writer, records, seen);
     packing.num_rows.into_iter().for_each(|num_rows| progress.set_total(num_rows));
-    progress.resume_at(packer.next_row());
+    let first = packer.next_row();
+    progress.resume_at(first);
 
     let consume = |outcome| {
         if stop.is_requested() {
@@ -96,7 +97,6 @@ pub(crate) fn run<R: Rows + Sync>(
         progress.advance(1, num_bytes);
         Ok(())
     };
-    let first = packer.next_row();
     let start_worker = || rows.start_worker();
     let packed = ordered::map_in_order(rows.rows(first), packing.threads, start_worker, R::prepare, consume);
     progress.finish();

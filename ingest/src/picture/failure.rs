@@ -59,9 +59,11 @@ impl PictureReason {
     /// What text is that should have been an image: of all that hosts send instead of one, pages are the most frequent.
     fn of_text(bytes: &[u8]) -> Option<Self> {
         let start = bytes.get(..LOOKED_AT).unwrap_or(bytes).trim_ascii_start();
-        let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start().to_ascii_lowercase();
+        let start =
+            start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start().to_ascii_lowercase();
         let find = |tag: &[u8]| start.windows(tag.len()).position(|window| window == tag);
-        let pages = [b"<!doctype html".as_slice(), b"<html", b"<head", b"<body"].into_iter().filter_map(find).min();
+        let pages =
+            [b"<!doctype html".as_slice(), b"<html", b"<head", b"<body"].into_iter().filter_map(find).min();
         match (start.starts_with(b"<"), pages, find(b"<svg")) {
             (true, Some(page), svg) if svg.is_none_or(|svg| page < svg) => Some(Self::HtmlPage),
             (true, _, Some(_)) => Some(Self::Svg),
@@ -74,7 +76,9 @@ impl PictureFailure {
     /// Why these bytes are no image.
     pub(super) fn of_bytes(bytes: &[u8], error: DecodeError) -> Self {
         match PictureReason::of_text(bytes) {
-            Some(reason) if matches!(error, DecodeError::UnknownFormat) => Self::new(reason, error.to_string()),
+            Some(reason) if matches!(error, DecodeError::UnknownFormat) => {
+                Self::new(reason, error.to_string())
+            }
             _ => error.into(),
         }
     }

@@ -45,7 +45,11 @@ pub(super) struct Repetitions {
 
 impl RepetitionFinder {
     /// Takes the hashes of a shard's samples, with their positions.
-    pub(super) fn add(&mut self, shard: u32, hashes: impl IntoIterator<Item = (u32, u128)>) -> io::Result<()> {
+    pub(super) fn add(
+        &mut self,
+        shard: u32,
+        hashes: impl IntoIterator<Item = (u32, u128)>,
+    ) -> io::Result<()> {
         let placed = hashes.into_iter().map(|(position, hash)| (hash, Place { shard, position }));
         self.hashes.extend(placed);
         if self.hashes.len() >= IN_MEMORY { self.spill() } else { Ok(()) }

@@ -93,7 +93,8 @@ pub(super) async fn examine(
 fn placed(scanned: &ScannedShard, hashes: Vec<(u64, u128)>) -> Vec<(u32, u128)> {
     let place = |(start, hash): (u64, u128)| {
         let following = scanned.samples.partition_point(|sample| sample.span.start <= start);
-        let position = following.checked_sub(1).filter(|position| start < scanned.samples[*position].span.end)?;
+        let position =
+            following.checked_sub(1).filter(|position| start < scanned.samples[*position].span.end)?;
         Some((position as u32, hash))
     };
     let mut images: Vec<_> = hashes.into_iter().filter_map(place).collect();
