@@ -14,8 +14,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use fastclip_examples::cpu_seconds;
 use serde_json::json;
 use turbojpeg::{Compressor, Decompressor, PixelFormat, ScalingFactor, Subsamp};
@@ -97,11 +98,11 @@ impl Worker {
             &self.decoded
         } else {
             self.resized.resize(width * height * 3, 0);
-            let kind = PixelType::U8x3;
-            let large = ImageRef::new(from.width as u32, from.height as u32, &self.decoded, kind)?;
-            let mut small = Image::from_slice_u8(width as u32, height as u32, &mut self.resized, kind)?;
+            let (across, down) = (from.width as u32, from.height as u32);
+            let large = TypedImageRef::<U8x3>::from_buffer(across, down, &self.decoded)?;
+            let mut small = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)?;
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
-            self.resizer.resize(&large, &mut small, &options)?;
+            self.resizer.resize_typed(&large, &mut small, &options)?;
             &self.resized
         };
         let image = turbojpeg::Image {

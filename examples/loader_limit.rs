@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use fastclip_examples::{cpu_seconds, open};
 use fastclip_shards::Dataset;
 use serde_json::json;
@@ -73,12 +74,12 @@ impl Worker {
             ((number * step) as u32 % (length as u32 - kept + 1), kept)
         };
         let ((left, across), (top, down)) = (part(width, 7), part(height, 13));
-        let image = ImageRef::new(width as u32, height as u32, &self.pixels, PixelType::U8x3)?;
-        let crop = CroppedImage::new(&image, left, top, across, down)?;
+        let image = TypedImageRef::<U8x3>::from_buffer(width as u32, height as u32, &self.pixels)?;
+        let crop = TypedCroppedImage::from_ref(&image, left, top, across, down)?;
         self.square.resize((size * size * 3) as usize, 0);
-        let mut square = Image::from_slice_u8(size, size, &mut self.square, PixelType::U8x3)?;
+        let mut square = TypedImage::<U8x3>::from_buffer(size, size, &mut self.square)?;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-        self.resizer.resize(&crop, &mut square, &options)?;
+        self.resizer.resize_typed(&crop, &mut square, &options)?;
         Ok(())
     }
 }

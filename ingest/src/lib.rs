@@ -49,8 +49,8 @@ pub use filters::{HostList, HostListError, RowFilters};
 pub use hash::{HashColumn, HashKind};
 pub use index::{IdSource, IndexError, IndexOptions, IndexReport, index};
 pub use inspect::{
-    CaptionStats, FindError, InspectError, InspectOptions, InspectReport, Specimen, StoredMembers, Thumbnail,
-    Wanted, find_sample, inspect,
+    CaptionStats, FindError, InspectOptions, InspectReport, Specimen, StoredMembers, Thumbnail, Wanted,
+    find_sample, inspect,
 };
 pub use pack::{Limits, PackError, PackOptions, PackReport, pack};
 pub use picture::{EncodeFormat, PictureOptions, PictureReason, ResizeMode};
@@ -59,7 +59,7 @@ pub use rejection::{Reason, Rejection, RejectionCounts};
 pub use reshard::{ReshardOptions, reshard};
 pub use run_state::{OnExisting, RunStateError};
 pub use source::{Columns, Inputs, SourceError, Split};
-pub use stats::{Histogram, SampleStats, StatsError, StatsOptions, StatsReport, stats};
+pub use stats::{Histogram, SampleStats, StatsOptions, StatsReport, SurveyError, stats};
 pub use stop::Stop;
 pub use tables::{HostCount, RowStats, TableCount, TableError};
 pub use verify::{DecodeCheck, ShardVerdict, VerifyError, VerifyOptions, VerifyReport, verify};

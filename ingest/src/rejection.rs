@@ -82,7 +82,7 @@ impl Reason {
 impl From<PictureReason> for Reason {
     fn from(reason: PictureReason) -> Self {
         match reason {
-            PictureReason::NotAnImage => Self::NotAnImage,
+            PictureReason::NotAnImage | PictureReason::HtmlPage | PictureReason::Svg => Self::NotAnImage,
             PictureReason::CorruptImage => Self::CorruptImage,
             PictureReason::TooLarge => Self::TooLarge,
             PictureReason::TooSmall => Self::TooSmall,

@@ -28,6 +28,8 @@ pub(super) struct Target {
     pub(super) place: usize,
     /// From a row of samples to the next one.
     pub(super) pitch: usize,
+    /// Samples of a row, and rows: 8, 4, 2 or 1.
+    pub(super) side: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -59,9 +61,9 @@ impl<'a> Batch<'a> {
     /// Takes the block that has been decoded to [`room`](Self::room).
     #[inline(always)]
     pub(super) fn push(&mut self, target: Target, has_details: bool) {
-        if !has_details {
+        if !has_details || target.side == 1 {
             let (mean, step) = (self.coefficients[self.len * BLOCK], self.steps[target.component][0]);
-            return transform::fill(mean, step, target.place, target.pitch, self.samples);
+            return transform::fill(mean, step, &target, self.samples);
         }
         self.targets[self.len] = target;
         self.len += 1;
@@ -72,17 +74,22 @@ impl<'a> Batch<'a> {
 
     /// Transforms all that wait.
     pub(super) fn flush(&mut self) {
-        for (number, targets) in self.targets[..self.len].chunks(2).enumerate() {
-            let both = [targets[0], *targets.last().expect("chunks are not empty")];
+        let mut number = 0;
+        while number < self.len {
+            let first = self.targets[number];
+            // Alone where the next one is of another size: it is computed twice then, and written last.
+            let second = self.targets[..self.len].get(number + 1).filter(|target| target.side == first.side);
+            let both = [first, *second.unwrap_or(&first)];
             let pair = Pair {
-                coefficients: self.coefficients[2 * number * BLOCK..]
+                coefficients: self.coefficients[number * BLOCK..]
                     .first_chunk()
                     .expect("there is room for one block more"),
                 steps: both.map(|target| &self.steps[target.component]),
                 places: both.map(|target| target.place),
                 pitches: both.map(|target| target.pitch),
             };
-            self.kernel.transform(&pair, self.samples);
+            self.kernel.transform(&pair, first.side, self.samples);
+            number += if second.is_some() { 2 } else { 1 };
         }
         self.len = 0;
     }

@@ -33,7 +33,7 @@ pub(super) enum Sampling {
 
 impl Sampling {
     /// Blocks of the brightness in a unit: columns and rows.
-    pub(super) fn factors(self) -> (u32, u32) {
+    pub(super) fn factors(self) -> (usize, usize) {
         match self {
             Self::Grey | Self::Full => (1, 1),
             Self::HalfWidth => (2, 1),

@@ -2,7 +2,11 @@ use super::NotOurs;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::batch::Batch;
+#[cfg(target_arch = "x86_64")]
+use super::plane::SIDE;
 use super::rows::{self, Colours};
+#[cfg(target_arch = "x86_64")]
+use super::transform::HALF;
 use super::transform::{self, Pair};
 use super::units::{self, UnitRow};
 
@@ -42,13 +46,16 @@ impl Kernel {
         }
     }
 
-    /// Transforms two blocks to samples.
-    pub(super) fn transform(self, pair: &Pair<'_>, samples: &mut [u8]) {
-        match self {
-            Self::Portable => transform::transform(pair, samples),
+    /// Transforms two blocks to squares of samples of this side: 8, 4 or 2.
+    pub(super) fn transform(self, pair: &Pair<'_>, side: usize, samples: &mut [u8]) {
+        match (self, side) {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2::transform(pair, samples) },
+            (Self::Avx2, SIDE) => unsafe { avx2::transform(pair, samples) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, HALF) => unsafe { avx2::transform_to_half(pair, samples) },
+            _ => transform::transform(pair, side, samples),
         }
     }
 

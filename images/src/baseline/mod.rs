@@ -5,7 +5,8 @@
 //! or could be, TurboJPEG is given from the beginning. So there is one place that knows what to say of it, and nothing here has to be lenient.
 //!
 //! Most of the time goes into reading codes, one bit after another as they depend on each other; [`codes`] says what is done
-//! about it. Blocks that a part does not need are read but not transformed, and those below it not even read.
+//! about it. Blocks that a part does not need are read but not transformed, and those below it not even read. At a half, a quarter or
+//! an eighth of the size a block becomes so many fewer samples, which spares all else.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -36,6 +37,9 @@ use units::{Progress, UnitRow};
 use writer::RowWriter;
 
 use crate::{Part, RgbImage};
+
+/// Fractions of the size at which an image is decoded.
+const SHRINKS: [u32; 4] = [1, 2, 4, 8];
 
 /// A JPEG is of another kind than is decoded here, or not sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl BaselineDecoder {
         wanted: &Part,
         image: &mut RgbImage,
     ) -> Result<Part, NotOurs> {
-        if wanted.shrink != 1 || wanted.columns.is_empty() || wanted.rows.is_empty() {
+        if !SHRINKS.contains(&wanted.shrink) || wanted.columns.is_empty() || wanted.rows.is_empty() {
             return Err(NotOurs);
         }
         // Both colours have the same codes in all but strange files.
@@ -98,7 +102,7 @@ impl BaselineDecoder {
             self.dc[at].prepare(component.dc)?;
             self.ac[at].prepare(component.ac)?;
         }
-        let planes = Planes::new(header, wanted);
+        let planes = Planes::new(header, wanted)?;
         self.scan.fill(header.scan, planes.num_blocks)?;
         let mut progress =
             Progress::new(&self.scan, header.restart_interval, planes.units_across * planes.units_down)?;
@@ -119,7 +123,7 @@ impl BaselineDecoder {
             steps
         });
         let mut batch = Batch::new(self.kernel, steps, &mut self.samples);
-        let mut writer = RowWriter::new(self.kernel, &planes, header.sampling, &mut self.sums, pixels);
+        let mut writer = RowWriter::new(self.kernel, &planes, &mut self.sums, pixels);
         for number in 0..planes.units_needed {
             let row = UnitRow { planes: &planes, codes, progress: &mut progress, number };
             self.kernel.decode_units(row, &mut batch)?;

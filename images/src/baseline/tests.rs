@@ -102,9 +102,14 @@ const OTHERS: &[Subsamp] = &[Subsamp::Sub1x2, Subsamp::Sub4x1];
 
 /// What TurboJPEG makes of the whole image.
 fn decoded_by_turbo(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    shrunk_by_turbo(bytes, 1)
+}
+
+/// And at a fraction of its size.
+fn shrunk_by_turbo(bytes: &[u8], shrink: u32) -> Result<RgbImage, DecodeError> {
     let mut decoder = JpegDecoder::new().unwrap();
     let header = decoder.read_header(bytes)?;
-    let whole = Part::whole((header.width, header.height));
+    let whole = Part { shrink, ..Part::whole(header.shrunk(shrink)) };
     let mut image = RgbImage::default();
     decoder.decode_other(&header, &whole, &DecodeOptions::default(), &mut image)?;
     Ok(image)
@@ -164,6 +169,27 @@ proptest! {
             prop_assert_eq!(&part.rows, &wanted.rows);
             prop_assert!(part.columns.start <= wanted.columns.start && part.columns.end == wanted.columns.end);
             prop_assert!(image.pixels == cut_out(&expected, &part), "{:?}", part);
+        }
+    }
+
+    #[test]
+    fn smaller_ones_have_the_pixels_of_turbo_jpeg_too(
+        style in Style::any(OURS),
+        shrink in prop::sample::select(&SHRINKS[1..]),
+        ends in any::<[Index; 4]>(),
+        is_whole in any::<bool>(),
+    ) {
+        let bytes = style.encode();
+        let expected = shrunk_by_turbo(&bytes, shrink).unwrap();
+        let size = (expected.width, expected.height);
+        let wanted = Part { shrink, ..if is_whole { Part::whole(size) } else { part_of(size, ends) } };
+        let is_left = style.subsampling == Subsamp::Sub2x1 && (shrink == 8 || size.0 <= 4);
+        for image in decoded_here(&bytes, &wanted) {
+            prop_assert_eq!(image.is_none(), is_left);
+            let Some((part, image)) = image else { continue };
+            prop_assert_eq!((part.shrink, &part.rows), (shrink, &wanted.rows));
+            prop_assert!(part.columns.start <= wanted.columns.start && part.columns.end == wanted.columns.end);
+            prop_assert!(image.pixels == cut_out(&expected, &part), "{:?} of {:?}", part, size);
         }
     }
 

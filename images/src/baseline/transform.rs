@@ -1,10 +1,12 @@
 //! The inverse cosine transform of libjpeg's `islow`, bit for bit: Loeffler, Ligtenberg and Moschytz, "Practical Fast 1-D DCT
-//! Algorithms with 11 Multiplications", 1989, in integers.
+//! Algorithms with 11 Multiplications", 1989, in integers. And those of its `jidctred`, which make four or two samples of eight
+//! coefficients: the same sums, of which pairs or fours of neighbours are averaged, so that the highest frequencies fall out.
 //!
 //! Factors have 13 bits after the point, and what the first pass leaves has two. Both the plain definition here and the
 //! vectors beside it do what libjpeg-turbo's vectors do with absurd coefficients, too: products of coefficients and their
 //! steps keep 16 bits, and the results of a pass are cut off at the ends of 16 bits.
 
+use super::batch::Target;
 use super::header::BLOCK;
 use super::plane::SIDE;
 
@@ -37,6 +39,19 @@ pub(super) const F_2_053: i16 = fixed(2.053_119_869);
 pub(super) const F_2_562: i16 = fixed(2.562_915_447);
 pub(super) const F_3_072: i16 = fixed(3.072_711_026);
 
+// Such sums averaged over two neighbours.
+pub(super) const F_0_211: i16 = fixed(0.211_164_243);
+pub(super) const F_0_509: i16 = fixed(0.509_795_579);
+pub(super) const F_0_601: i16 = fixed(0.601_344_887);
+pub(super) const F_1_061: i16 = fixed(1.061_594_337);
+pub(super) const F_1_451: i16 = fixed(1.451_774_981);
+pub(super) const F_2_172: i16 = fixed(2.172_734_803);
+// And over four.
+const F_0_720: i16 = fixed(0.720_959_822);
+const F_0_850: i16 = fixed(0.850_430_095);
+const F_1_272: i16 = fixed(1.272_758_580);
+const F_3_624: i16 = fixed(3.624_509_785);
+
 /// Two blocks and where they go.
 #[derive(Debug)]
 pub(super) struct Pair<'a> {
@@ -49,22 +64,35 @@ pub(super) struct Pair<'a> {
     pub(super) pitches: [usize; 2],
 }
 
-/// Transforms two blocks to samples.
-pub(super) fn transform(pair: &Pair<'_>, samples: &mut [u8]) {
+/// Sides of blocks at half and a quarter of the size.
+pub(super) const HALF: usize = SIDE / 2;
+pub(super) const QUARTER: usize = SIDE / 4;
+
+/// Transforms two blocks to squares of samples of this side: 8, 4 or 2.
+pub(super) fn transform(pair: &Pair<'_>, side: usize, samples: &mut [u8]) {
     let (blocks, []) = pair.coefficients.as_chunks() else { unreachable!("two blocks") };
     for at in [1, 0] {
-        let rows = transform_block(&blocks[at], pair.steps[at]);
-        for (number, row) in rows.iter().enumerate() {
-            samples[pair.places[at] + number * pair.pitches[at]..][..SIDE].copy_from_slice(row);
+        let (block, steps) = (&blocks[at], pair.steps[at]);
+        let target = &mut samples[pair.places[at]..];
+        match side {
+            SIDE => write(transform_block(block, steps), target, pair.pitches[at]),
+            HALF => write(transform_to_half(block, steps), target, pair.pitches[at]),
+            _ => write(transform_to_quarter(block, steps), target, pair.pitches[at]),
         }
     }
 }
 
+fn write<const N: usize>(rows: [[u8; N]; N], samples: &mut [u8], pitch: usize) {
+    for (number, row) in rows.iter().enumerate() {
+        samples[number * pitch..][..N].copy_from_slice(row);
+    }
+}
+
 /// Writes a block without any coefficient but its mean.
-pub(super) fn fill(mean: i16, step: i16, place: usize, pitch: usize, samples: &mut [u8]) {
+pub(super) fn fill(mean: i16, step: i16, target: &Target, samples: &mut [u8]) {
     let value = sample(round::<{ SECOND_SHIFT - FACTOR_BITS }>(i32::from(flat(mean.wrapping_mul(step)))));
-    for row in 0..SIDE {
-        samples[place + row * pitch..][..SIDE].fill(value);
+    for row in 0..target.side {
+        samples[target.place + row * target.pitch..][..target.side].fill(value);
     }
 }
 
@@ -82,11 +110,20 @@ fn round<const SHIFT: u32>(value: i32) -> i16 {
     (value.wrapping_add(1 << (SHIFT - 1)) >> SHIFT).clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
+/// A coefficient times its step.
+fn value(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK], row: usize, column: usize) -> i16 {
+    let at = row * SIDE + column;
+    coefficients[at].wrapping_mul(steps[at])
+}
+
+/// The sum of two products. No product of two 16-bit numbers is too large, and sums go round like those of vectors.
+fn sum(terms: [(i16, i16); 2]) -> i32 {
+    let [first, second] = terms.map(|(value, factor)| i32::from(value) * i32::from(factor));
+    first.wrapping_add(second)
+}
+
 fn transform_block(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; SIDE]; SIDE] {
-    let value = |row: usize, column: usize| {
-        let at = row * SIDE + column;
-        coefficients[at].wrapping_mul(steps[at])
-    };
+    let value = |row, column| value(coefficients, steps, row, column);
     // Whatever the steps are.
     let is_flat = coefficients[SIDE..].iter().all(|&coefficient| coefficient == 0);
     let columns: [[i16; SIDE]; SIDE] = std::array::from_fn(|column| {
@@ -103,11 +140,6 @@ fn transform_block(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; S
 
 /// One direction of the transform.
 fn pass<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; SIDE] {
-    // No product of two 16-bit numbers is too large, and sums go round like those of vectors.
-    let sum = |terms: [(i16, i16); 2]| {
-        let [first, second] = terms.map(|(value, factor)| i32::from(value) * i32::from(factor));
-        first.wrapping_add(second)
-    };
     let [e0, o1, e2, o3, e4, o5, e6, o7] = input;
 
     let whole = |value: i16| i32::from(value) << FACTOR_BITS;
@@ -137,4 +169,43 @@ fn pass<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; SIDE] {
         output[SIDE - 1 - at] = round::<SHIFT>(even[at].wrapping_sub(odd[at]));
     }
     output
+}
+
+fn transform_to_half(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; HALF]; HALF] {
+    let columns: [[i16; HALF]; SIDE] = std::array::from_fn(|column| {
+        let values = std::array::from_fn(|row| value(coefficients, steps, row, column));
+        pass_to_half::<{ FIRST_SHIFT + 1 }>(values)
+    });
+    std::array::from_fn(|row| {
+        pass_to_half::<{ SECOND_SHIFT + 1 }>(std::array::from_fn(|column| columns[column][row])).map(sample)
+    })
+}
+
+fn pass_to_half<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; HALF] {
+    let [e0, o1, e2, o3, _, o5, e6, o7] = input;
+    let mean = i32::from(e0) << (FACTOR_BITS + 1);
+    let even = sum([(e2, F_1_847), (e6, -F_0_765)]);
+    let (plus, minus) = (mean.wrapping_add(even), mean.wrapping_sub(even));
+    let outer = sum([(o1, F_2_562), (o3, F_0_899)]).wrapping_add(sum([(o5, -F_0_601), (o7, -F_0_509)]));
+    let inner = sum([(o1, F_1_061), (o3, -F_2_172)]).wrapping_add(sum([(o5, F_1_451), (o7, -F_0_211)]));
+    [plus.wrapping_add(outer), minus.wrapping_add(inner), minus.wrapping_sub(inner), plus.wrapping_sub(outer)]
+        .map(round::<SHIFT>)
+}
+
+fn transform_to_quarter(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; QUARTER]; QUARTER] {
+    let columns: [[i16; QUARTER]; SIDE] = std::array::from_fn(|column| {
+        let values = std::array::from_fn(|row| value(coefficients, steps, row, column));
+        pass_to_quarter::<{ FIRST_SHIFT + 2 }>(values)
+    });
+    std::array::from_fn(|row| {
+        pass_to_quarter::<{ SECOND_SHIFT + 2 }>(std::array::from_fn(|column| columns[column][row]))
+            .map(sample)
+    })
+}
+
+fn pass_to_quarter<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; QUARTER] {
+    let [e0, o1, _, o3, _, o5, _, o7] = input;
+    let mean = i32::from(e0) << (FACTOR_BITS + 2);
+    let odd = sum([(o1, F_3_624), (o3, -F_1_272)]).wrapping_add(sum([(o5, F_0_850), (o7, -F_0_720)]));
+    [mean.wrapping_add(odd), mean.wrapping_sub(odd)].map(round::<SHIFT>)
 }

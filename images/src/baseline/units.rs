@@ -5,7 +5,7 @@ use super::batch::{Batch, Target};
 use super::bits::Bits;
 use super::block;
 use super::codes::{AcCodes, DcCodes};
-use super::plane::{Planes, SIDE};
+use super::plane::Planes;
 use super::scan::Scan;
 
 /// Where decoding stands between two units.
@@ -96,6 +96,8 @@ struct UnitBlock {
     /// Where the first of these goes.
     place: usize,
     pitch: usize,
+    /// Samples of its side.
+    side: usize,
 }
 
 /// Blocks of a unit: four of brightness and two of colours.
@@ -110,8 +112,9 @@ impl UnitBlock {
             for (row, column) in (0..rows).flat_map(|row| (0..step).map(move |column| (row, column))) {
                 let row = number * rows + row;
                 let needed = if plane.rows.contains(&row) { plane.columns.clone() } else { 0..0 };
-                let place = plane.place(plane.columns.start * SIDE, row * SIDE);
-                blocks[num_blocks] = Self { component, column, step, needed, place, pitch: plane.pitch };
+                let (pitch, side) = (plane.pitch, plane.side);
+                let place = plane.place(plane.columns.start * side, row * side);
+                blocks[num_blocks] = Self { component, column, step, needed, place, pitch, side };
                 num_blocks += 1;
             }
         }
@@ -140,8 +143,8 @@ pub(super) fn decode(row: UnitRow<'_, '_>, batch: &mut Batch<'_>) -> Result<(), 
             let has_details = block::decode(&mut bits, dc, ac, mean, batch.room())?;
             let column = unit * block.step + block.column;
             if block.needed.contains(&column) {
-                let place = block.place + (column - block.needed.start) * SIDE;
-                batch.push(Target { component, place, pitch: block.pitch }, has_details);
+                let place = block.place + (column - block.needed.start) * block.side;
+                batch.push(Target { component, place, pitch: block.pitch, side: block.side }, has_details);
             }
         }
         progress.bits = bits;

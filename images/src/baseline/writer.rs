@@ -1,6 +1,6 @@
 use super::header::Sampling;
 use super::kernel::Kernel;
-use super::plane::{Plane, Planes, SIDE};
+use super::plane::{Plane, Planes};
 use super::rows::{Colours, Interpolation, PIXELS};
 
 const CHANNELS: usize = 3;
@@ -10,7 +10,6 @@ const CHANNELS: usize = 3;
 pub(super) struct RowWriter<'a> {
     kernel: Kernel,
     planes: &'a Planes,
-    sampling: Sampling,
     /// Sums over rows of blue and red.
     sums: &'a mut [Vec<u16>; 2],
     /// The rows that are still to be written.
@@ -23,14 +22,13 @@ impl<'a> RowWriter<'a> {
     pub(super) fn new(
         kernel: Kernel,
         planes: &'a Planes,
-        sampling: Sampling,
         sums: &'a mut [Vec<u16>; 2],
         pixels: &'a mut [u8],
     ) -> Self {
         let width = planes.part.columns.len().next_multiple_of(PIXELS);
         // One before, one behind, and what is read beyond.
         sums.iter_mut().for_each(|sums| sums.resize(width / 2 + 2, 0));
-        Self { kernel, planes, sampling, sums, pixels, next: planes.part.rows.start as usize }
+        Self { kernel, planes, sums, pixels, next: planes.part.rows.start as usize }
     }
 
     /// Writes all rows whose samples lie above a row of units.
@@ -38,12 +36,14 @@ impl<'a> RowWriter<'a> {
         let width = self.planes.part.columns.len() * CHANNELS;
         let end = self.planes.part.rows.end as usize;
         while self.next < end {
-            let are_there = |plane: &Plane, row: usize| row < unit_row * plane.factors.1 * SIDE;
+            let are_there = |plane: &Plane, row: usize| row < unit_row * plane.rows_of_unit();
             let (first, others) =
                 self.planes.components.split_first().expect("there is one component, or more");
             let has_samples = are_there(first, self.next)
                 && others.iter().all(|plane| {
-                    colour_rows(self.sampling, plane, self.next).iter().all(|&row| are_there(plane, row))
+                    colour_rows(self.planes.sampling, plane, self.next)
+                        .iter()
+                        .all(|&row| are_there(plane, row))
                 });
             if !has_samples {
                 return;
@@ -58,14 +58,14 @@ impl<'a> RowWriter<'a> {
     fn write(&mut self, pixels: &mut [u8], samples: &[u8]) {
         let left = self.planes.part.columns.start as usize;
         let luma = &samples[self.planes.components[0].place(left, self.next)..];
-        let colours = match (self.sampling, &self.planes.components[..]) {
+        let colours = match (self.planes.sampling, &self.planes.components[..]) {
             (Sampling::Full, [_, blue, red]) => {
                 Colours::Full([blue, red].map(|plane| &samples[plane.place(left, self.next)..]))
             }
             (Sampling::HalfWidth | Sampling::Half, [_, blue, red]) => {
                 self.sum(blue, 0, samples);
                 self.sum(red, 1, samples);
-                let interpolation = if self.sampling == Sampling::Half {
+                let interpolation = if self.planes.sampling == Sampling::Half {
                     Interpolation::InBoth
                 } else {
                     Interpolation::InRows
@@ -84,9 +84,9 @@ impl<'a> RowWriter<'a> {
         let (before, behind) = (first.saturating_sub(1), (end + 1).min(plane.size.0));
         let sums = &mut self.sums[colour];
         let target = &mut sums[before + 1 - first..][..behind - before];
-        let [nearer, farther] =
-            colour_rows(self.sampling, plane, self.next).map(|row| &samples[plane.place(before, row)..]);
-        match self.sampling {
+        let [nearer, farther] = colour_rows(self.planes.sampling, plane, self.next)
+            .map(|row| &samples[plane.place(before, row)..]);
+        match self.planes.sampling {
             Sampling::Half => self.kernel.nearer_and_farther(nearer, farther, target),
             _ => self.kernel.widen(nearer, target),
         }

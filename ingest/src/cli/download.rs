@@ -13,7 +13,7 @@ use super::requests::RequestArgs;
 use super::{CREATED_BY, create_store, inputs, print, stop_on_signals, threads};
 
 /// What a request to stop is answered with.
-const STOPPING: &str = "stopping when the open shard is complete; the same command goes on from there. Ctrl-C again stops at once";
+const STOPPING: &str = "stopping when the open shards are complete; Ctrl-C again stops at once";
 
 /// Fetches images by a list of URLs and packs them into shards.
 ///

@@ -4,9 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use fastclip_ingest::synth::SynthError;
-use fastclip_ingest::{
-    DownloadError, FindError, IndexError, InspectError, LogFormat, PackError, StatsError, VerifyError,
-};
+use fastclip_ingest::{DownloadError, FindError, IndexError, LogFormat, PackError, SurveyError, VerifyError};
 use fastclip_shards::{ReadError, StoreError, StoreErrorKind};
 use serde_json::json;
 
@@ -95,15 +93,9 @@ fn judge_plain(error: &anyhow::Error) -> (bool, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<VerifyError>() {
         return (error.is_refusal(), None);
     }
-    if let Some(error) = error.downcast_ref::<StatsError>() {
+    if let Some(error) = error.downcast_ref::<SurveyError>() {
         return match error {
-            StatsError::Read(error) => judge_read(error),
-            _ => (false, None),
-        };
-    }
-    if let Some(error) = error.downcast_ref::<InspectError>() {
-        return match error {
-            InspectError::Read(error) => judge_read(error),
+            SurveyError::Read(error) => judge_read(error),
             _ => (false, None),
         };
     }

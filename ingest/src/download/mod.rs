@@ -59,12 +59,14 @@ pub use report::{DownloadCounts, DownloadReport};
 pub use retry::{RetryOptions, RetryReport, retry};
 pub use rows::UrlColumns;
 
+pub(crate) use retry::pass_of;
+
 use crate::duplicates::DuplicateOptions;
 use crate::fetch::FetchOptions;
 use crate::filters::RowFilters;
 use crate::hash::HashKind;
 use crate::picture::PictureOptions;
-use crate::progress::Progress;
+use crate::progress::{Progress, SUCCESS};
 use crate::run_state::{OnExisting, RunState, Start};
 use crate::runtime::{IO_THREADS, runtime};
 use crate::source::Inputs;
@@ -237,7 +239,10 @@ fn fill(
 ) -> Result<ShardRecords, DownloadError> {
     progress.resume_at(sequence.num_rows());
     let ended = pipeline::run(work, runtime, rows, (progress, stop), |outcome| {
-        runtime.block_on(sequence.take(outcome))
+        if let Some(reason) = runtime.block_on(sequence.take(outcome))? {
+            progress.recount(SUCCESS, reason);
+        }
+        Ok(())
     });
     progress.finish();
     let found = sequence.num_rows();

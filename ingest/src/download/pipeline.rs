@@ -1,6 +1,5 @@
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -72,7 +71,7 @@ type Outcomes = Sender<Result<Outcome, DownloadError>>;
 
 /// Fetches rows, makes pictures of what comes, and consumes the outcomes in the order of the rows.
 ///
-/// Asked to stop, it ends when the shard is complete that is being written.
+/// Asked to stop, it ends with the newest shard for which a host has been asked.
 pub(super) fn run(
     work: &Work,
     runtime: &Runtime,
@@ -98,18 +97,33 @@ pub(super) fn run(
         }
         drop(to_make);
         scope.spawn(move || admit_rows(rows, stop, &tickets, &to_fetch));
-        scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, fetched, outcomes, alive)));
-        let mut open = None;
-        let mut consume = |outcome: Outcome| -> Result<ControlFlow<()>, DownloadError> {
-            let starts_shard = open.replace(outcome.shard) != Some(outcome.shard);
-            if starts_shard && stop.is_requested() {
-                return Ok(ControlFlow::Break(()));
-            }
-            consume(outcome).map(ControlFlow::Continue)
-        };
+        scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, stop, fetched, outcomes, alive)));
         // By value: once it returns, the channels are closed, and no thread waits for them.
         deliver(done, returned, ended, &mut consume)
     })
+}
+
+/// The shards for which hosts have been asked.
+struct BegunShards {
+    newest: Mutex<Option<u64>>,
+    stop: Stop,
+}
+
+impl BegunShards {
+    fn new(stop: &Stop) -> Self {
+        Self { newest: Mutex::new(None), stop: stop.clone() }
+    }
+
+    /// Whether to ask for a row of a shard. When the run is to stop, begun ones are still completed, and no new one begins: thousands of
+    /// rows wait for their turn.
+    fn wants(&self, shard: u64) -> bool {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock: a shard is wanted either for all of its rows or for none.
+        if !self.stop.is_requested() {
+            *newest = (*newest).max(Some(shard));
+        }
+        Some(shard) <= *newest
+    }
 }
 
 /// Reads rows as far as the window allows.
@@ -136,11 +150,13 @@ fn admit_rows(
 async fn fetch_rows(
     mut rows: mpsc::Receiver<Result<ShardRow, DownloadError>>,
     fetcher: Fetcher,
+    stop: &Stop,
     fetched: Sender<Answered>,
     outcomes: Outcomes,
     mut alive: oneshot::Sender<()>,
 ) {
     let fetcher = Arc::new(fetcher);
+    let begun = Arc::new(BegunShards::new(stop));
     let places = Arc::new(Semaphore::new(WAITING_ROWS));
     let mut requests = JoinSet::new();
     let all = async {
@@ -159,14 +175,16 @@ async fn fetch_rows(
             let waiting = Arc::clone(&places).acquire_owned().await;
             let waiting = waiting.expect("the semaphore is never closed");
             let (fetcher, fetched, outcomes) = (Arc::clone(&fetcher), fetched.clone(), outcomes.clone());
+            let begun = Arc::clone(&begun);
             let on_its_way = fetcher.row();
             requests.spawn(async move {
                 let (mut row, _held) = (row, (waiting, on_its_way));
                 let answer = match row.fault.take() {
                     Some(fault) => Err(fault),
-                    None => match fetcher.fetch(&row.url).await {
+                    None => match fetcher.fetch(&row.url, &|| begun.wants(place.shard)).await {
                         Ok(body) => Ok(body),
                         Err(Unfetched::Failed(failure)) => Err(failure.into()),
+                        Err(Unfetched::Skipped) => return,
                         Err(Unfetched::Offline(outage)) => {
                             let _ = outcomes.send(Err(DownloadError::Offline(outage)));
                             return;
@@ -276,15 +294,13 @@ fn deliver(
     done: Receiver<Result<Outcome, DownloadError>>,
     tickets: Receiver<()>,
     _ended: oneshot::Receiver<()>,
-    consume: &mut impl FnMut(Outcome) -> Result<ControlFlow<()>, DownloadError>,
+    consume: &mut impl FnMut(Outcome) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
     let mut spool = Spool::new();
     for outcome in done {
         let mut next = spool.push(outcome?).map_err(DownloadError::Spool)?;
         while let Some(outcome) = next {
-            if consume(outcome)?.is_break() {
-                return Ok(());
-            }
+            consume(outcome)?;
             tickets.recv().expect("a ticket was taken for each row");
             next = spool.pop().map_err(DownloadError::Spool)?;
         }

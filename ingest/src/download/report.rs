@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Part;
 use super::outcome::{Report, Status};
 use super::records::ShardRecords;
+use super::retry::num_transient;
 
 /// Key of the counts in the manifest's facts about the source.
 const COUNTS: &str = "counts";
@@ -185,8 +186,11 @@ impl fmt::Display for DownloadReport {
             write!(f, "; the tables beside the shards have every row")?;
         }
         if part.is_some() {
-            write!(f, "\nwhen all parts are done: ingest finish {location}")?;
+            return write!(f, "\nwhen all parts are done: ingest finish {location}");
         }
-        Ok(())
+        match num_transient(counts) {
+            0 => Ok(()),
+            num_rows => write!(f, "\n{num_rows} of them may succeed another day: ingest retry {location}"),
+        }
     }
 }

@@ -77,8 +77,8 @@ impl<'a> ShardSequence<'a> {
         done + self.open.as_ref().map_or(0, |open| open.num_rows)
     }
 
-    /// Takes the outcome of the next row.
-    pub(super) async fn take(&mut self, outcome: Outcome) -> Result<(), DownloadError> {
+    /// Takes the outcome of the next row. Gives the reason if it is an image that turns out to be an earlier one.
+    pub(super) async fn take(&mut self, outcome: Outcome) -> Result<Option<&'static str>, DownloadError> {
         let Outcome { ordinal: _, shard, mut report, image } = outcome;
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -89,7 +89,7 @@ impl<'a> ShardSequence<'a> {
         };
         let refused = |source: ParquetError| DownloadError::Metadata { shard, source };
         let key = self.plan.layout.key(report.row);
-        self.refuse_duplicate(&mut report);
+        let duplicate = self.refuse_duplicate(&mut report);
         let fields = fields(&report, &key, self.plan.hash);
         open.table.push(&fields).map_err(refused)?;
         open.counts.add_row(&report);
@@ -109,27 +109,27 @@ impl<'a> ShardSequence<'a> {
         }
         open.num_rows += 1;
         if open.num_rows == self.plan.layout.rows_per_shard {
-            return self.close_shard(open).await;
+            self.close_shard(open).await?;
+        } else {
+            self.open = Some(open);
         }
-        self.open = Some(open);
-        Ok(())
+        Ok(duplicate)
     }
 
-    /// Makes a duplicate of a row whose image is an earlier one's. What is known about the image stays known.
-    fn refuse_duplicate(&mut self, report: &mut Report) {
-        let Some(fingerprint) = report.fingerprint else { return };
-        let (reason, message) = match self.seen.check(fingerprint, report.row) {
-            None => return,
-            Some(Duplicate::Exact { first }) => {
+    /// Makes a duplicate of a row whose image is an earlier one's, and gives the reason. What is known about the image stays known.
+    fn refuse_duplicate(&mut self, report: &mut Report) -> Option<&'static str> {
+        let (reason, message) = match self.seen.check(report.fingerprint?, report.row)? {
+            Duplicate::Exact { first } => {
                 ("duplicate", format!("the bytes of `{}`", self.plan.layout.key(first)))
             }
-            Some(Duplicate::Near { first, distance }) => {
+            Duplicate::Near { first, distance } => {
                 let first = self.plan.layout.key(first);
                 ("near_duplicate", format!("differs from `{first}` in {distance} of 64 bits"))
             }
         };
         report.status = Status::Duplicate;
         report.failure = Some((reason.to_owned(), message));
+        Some(reason)
     }
 
     /// Remembers the images of the complete shards before this one.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
@@ -96,6 +96,8 @@ pub(crate) enum Unfetched {
     Failed(FetchFailure),
     /// Our network is: nothing was learned.
     Offline(Outage),
+    /// It was not to begin any more.
+    Skipped,
 }
 
 /// Asks hosts for images. Connections are kept and shared by all requests.
@@ -112,8 +114,12 @@ pub(crate) struct Fetcher {
     options: FetchOptions,
 }
 
+/// Says whether a row that has waited for its turn is still wanted.
+pub(crate) type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// A step of an attempt: where it is, and what it has left.
 struct Step<'a> {
+    is_wanted: IsWanted<'a>,
     attempt: &'a mut Attempt,
     deadline: &'a mut Deadline,
 }
@@ -165,14 +171,15 @@ impl Fetcher {
     }
 
     /// Fetches the body behind a URL, with as many attempts as the options allow.
-    pub(crate) async fn fetch(&self, url: &str) -> Result<Fetched, Unfetched> {
+    pub(crate) async fn fetch(&self, url: &str, is_wanted: IsWanted<'_>) -> Result<Fetched, Unfetched> {
         let (mut pause, mut retries) = (FIRST_PAUSE, self.options.retries);
         let mut probe = None;
         loop {
             let mut attempt = self.network.begin(probe.take()).await.map_err(Unfetched::Offline)?;
             // Boxed, because thousands of rows wait in this function, and few of them are being asked for.
-            let (failure, host) = match Box::pin(self.attempt(url, &mut attempt)).await {
-                Ok(fetched) => return Ok(fetched),
+            let (failure, host) = match Box::pin(self.attempt(url, &mut attempt, is_wanted)).await {
+                Ok(Some(fetched)) => return Ok(fetched),
+                Ok(None) => return Err(Unfetched::Skipped),
                 Err(failed) => failed,
             };
             match self.network.judge(attempt, &host, &failure).await {
@@ -195,10 +202,15 @@ impl Fetcher {
         }
     }
 
-    /// Follows redirects to an answer, and reads it. A failure comes with the host it is of.
-    async fn attempt(&self, url: &str, attempt: &mut Attempt) -> Result<Fetched, (FetchFailure, String)> {
+    /// Follows redirects to an answer, and reads it, if it is still wanted. A failure comes with the host it is of.
+    async fn attempt(
+        &self,
+        url: &str,
+        attempt: &mut Attempt,
+        is_wanted: IsWanted<'_>,
+    ) -> Result<Option<Fetched>, (FetchFailure, String)> {
         let deadline = &mut Deadline::after(self.options.total_timeout);
-        let mut step = Step { attempt, deadline };
+        let mut step = Step { is_wanted, attempt, deadline };
         let nowhere = |failure| (failure, String::new());
         let mut url = Url::parse(url)
             .map_err(|error| nowhere(FetchFailure::new(FetchReason::InvalidUrl, error.to_string())))?;
@@ -210,8 +222,9 @@ impl Fetcher {
             self.rule.check_literal(&url).map_err(nowhere)?;
             let host = url.host_str().unwrap_or_default().to_owned();
             match self.visit(url, &mut step).await.map_err(|failure| (failure, host))? {
-                Visited::Body(fetched) => return Ok(fetched),
+                Visited::Body(fetched) => return Ok(Some(fetched)),
                 Visited::Redirect(next) => url = next,
+                Visited::Skipped => return Ok(None),
             }
         }
         let message = format!("more than {}", self.options.max_redirects);
@@ -224,6 +237,9 @@ impl Fetcher {
         let (turn, _) = step.deadline.besides(self.hosts.turn(host)).await;
         let (request, _) = step.deadline.besides(Arc::clone(&self.requests).acquire_owned()).await;
         let request = request.expect("the semaphore is never closed");
+        if !(step.is_wanted)() {
+            return Ok(Visited::Skipped);
+        }
         let _in_flight = self.progress.in_flight();
         if let Some(name) = url.domain() {
             if let Some(failure) = self.resolver.known_failure(name) {
@@ -260,7 +276,8 @@ impl Fetcher {
         step: &mut Step<'_>,
     ) -> Result<Fetched, FetchFailure> {
         let status = answer.status();
-        if !status.is_success() {
+        let is_without_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+        if is_without_body || !status.is_success() {
             let mut failure = FetchFailure::new(FetchReason::HttpStatus(status.as_u16()), status.to_string());
             match retry_after(answer.headers()) {
                 Some(pause) if pause <= MAX_RETRY_AFTER => turn.close_host_for(pause),
@@ -321,6 +338,8 @@ impl Fetcher {
 enum Visited {
     Body(Fetched),
     Redirect(Url),
+    /// It was not asked.
+    Skipped,
 }
 
 /// The pause that a host asks for. Those that name a date instead of seconds are few, and clocks differ.

@@ -33,7 +33,7 @@ async fn fetch(options: FetchOptions, url: &str) -> Result<Bytes, FetchFailure> 
     let fetcher = fetcher(options);
     let _row = fetcher.row();
     fetcher.end_rows();
-    failed(fetcher.fetch(url).await).map(|fetched| fetched.bytes)
+    failed(fetcher.fetch(url, &|| true).await).map(|fetched| fetched.bytes)
 }
 
 /// Insists that the network is not to blame.
@@ -77,7 +77,7 @@ async fn every_way_to_fail_has_a_reason_of_its_own() {
         ("/cut", WebAnswer::Cut(b"half".to_vec(), 100), "body_cut"),
         ("/noise", WebAnswer::Noise, "protocol"),
         ("/empty", WebAnswer::Body(Vec::new()), "empty_body"),
-        ("/nothing", WebAnswer::Whole(204, Vec::new(), Vec::new()), "empty_body"),
+        ("/nothing", WebAnswer::Whole(204, Vec::new(), Vec::new()), "http_204"),
         ("/error", WebAnswer::Whole(500, Vec::new(), Vec::new()), "http_500"),
         ("/loop", redirect("/loop"), "too_many_redirects"),
         ("/nowhere", WebAnswer::Whole(301, Vec::new(), Vec::new()), "protocol"),
@@ -225,14 +225,15 @@ async fn a_name_is_looked_up_once_for_all_its_images() {
     names.answer("broken.example.org", DnsAnswer::Failure);
     let fetcher = fetcher(FetchOptions { dns: dns(&names), ..options() });
     let url = named(&server.url("/image"), "good.example.org");
-    for ended in futures::future::join_all((0..20).map(|_| fetcher.fetch(&url))).await {
+    for ended in futures::future::join_all((0..20).map(|_| fetcher.fetch(&url, &|| true))).await {
         assert_eq!(ended.unwrap().bytes, "an image");
     }
     assert_eq!(names.num_questions("good.example.org"), 1);
     // Something is reached in the meantime, so that it is clear whose failure it is.
     let (broken, good) = (named(&server.url("/image"), "broken.example.org"), server.url("/image"));
     for _ in 0..5 {
-        let (failure, found) = futures::join!(fetcher.fetch(&broken), fetcher.fetch(&good));
+        let (failure, found) =
+            futures::join!(fetcher.fetch(&broken, &|| true), fetcher.fetch(&good, &|| true));
         assert!(found.is_ok());
         assert_eq!(failed(failure).unwrap_err().reason, FetchReason::DnsFailure);
     }
@@ -276,14 +277,14 @@ async fn a_host_that_does_not_answer_holds_up_nobody_else() {
     let mut silent = tokio::task::JoinSet::new();
     for _ in 0..100 {
         let (fetcher, url) = (Arc::clone(&fetcher), server.url("/silence"));
-        silent.spawn(async move { drop(fetcher.fetch(&url).await) });
+        silent.spawn(async move { drop(fetcher.fetch(&url, &|| true).await) });
     }
     while server.num_requests("/silence") < 3 {
         tokio::task::yield_now().await;
     }
     // All other hosts share the one request that is left.
     for _ in 0..20 {
-        assert!(fetcher.fetch(&other.url("/image")).await.is_ok());
+        assert!(fetcher.fetch(&other.url("/image"), &|| true).await.is_ok());
     }
     assert_eq!(server.num_requests("/silence"), 3);
 }
@@ -298,9 +299,9 @@ async fn waiting_for_others_is_not_the_hosts_failure() {
         max_requests_per_host: NonZeroUsize::new(2).unwrap(),
         ..options()
     });
-    let held = fetcher.fetch(&server.url("/large")).await.unwrap();
+    let held = fetcher.fetch(&server.url("/large"), &|| true).await.unwrap();
     let url = server.url("/large");
-    let mut second = Box::pin(fetcher.fetch(&url));
+    let mut second = Box::pin(fetcher.fetch(&url, &|| true));
     // Longer than the limit of the whole; the body waits for memory, which is not the host's fault.
     assert!(tokio::time::timeout(6 * PATIENCE, &mut second).await.is_err());
     drop(held);

@@ -6,7 +6,6 @@
 mod captions;
 mod chart;
 mod choice;
-mod error;
 mod find;
 mod page;
 mod report;
@@ -15,13 +14,11 @@ mod specimen;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use fastclip_images::DecoderError;
-use fastclip_shards::{Compression, Dataset, ReadError};
+use fastclip_shards::{Compression, Dataset};
 use futures::{StreamExt, stream};
 use instant_clip_tokenizer::Tokenizer;
 
 pub use captions::CaptionStats;
-pub use error::InspectError;
 pub use find::{FindError, StoredMembers, Wanted, find_sample};
 pub use report::InspectReport;
 pub use specimen::{Specimen, Thumbnail};
@@ -29,7 +26,7 @@ pub use specimen::{Specimen, Thumbnail};
 use crate::causes::with_causes;
 use crate::progress::Progress;
 use crate::runtime::runtime;
-use crate::stats::{SampleReader, SampleStats, choose as choose_shards, count_rows};
+use crate::stats::{SampleReader, SampleStats, SurveyError, choose as choose_shards, count_rows};
 use crate::stop::Stop;
 use crate::tables::find_tables;
 use captions::CaptionCounter;
@@ -66,8 +63,8 @@ pub fn inspect(
     options: &InspectOptions,
     progress: &Progress,
     stop: &Stop,
-) -> Result<InspectReport, InspectError> {
-    let runtime = runtime(options.threads).map_err(InspectError::Start)?;
+) -> Result<InspectReport, SurveyError> {
+    let runtime = runtime(options.threads).map_err(SurveyError::Start)?;
     let report = runtime.block_on(inspect_all(dataset, options, progress, stop));
     progress.finish();
     report
@@ -78,7 +75,7 @@ async fn inspect_all(
     options: &InspectOptions,
     progress: &Progress,
     stop: &Stop,
-) -> Result<InspectReport, InspectError> {
+) -> Result<InspectReport, SurveyError> {
     let manifest = dataset.manifest();
     let choice = choose(&manifest.shards, options.num_samples, options.num_shown, options.seed);
     let num_shards = choice.len();
@@ -96,22 +93,23 @@ async fn inspect_all(
         .buffered(options.threads.get());
     let mut all = Looked::new();
     let mut unreadable = Vec::new();
-    let mut first_error = None;
+    let (mut first_error, mut num_read) = (None, 0);
     while let Some((name, looked)) = reading.next().await {
         match looked {
             Ok(looked) => {
                 progress.advance(1, looked.samples.num_bytes);
                 all.merge(looked);
             }
-            Err(LookError::Decoder(error)) => return Err(InspectError::Decoder(error)),
-            Err(LookError::Read(error)) => {
+            Err(SurveyError::Read(error)) => {
                 progress.advance(1, 0);
                 unreadable.push((name, with_causes(&error)));
                 first_error.get_or_insert(error);
             }
+            Err(error) => return Err(error),
         }
-        if stop.is_requested() {
-            return Err(InspectError::Stopped);
+        num_read += 1;
+        if stop.is_requested() && num_read < num_shards {
+            return Err(SurveyError::Stopped { num_read, num_shards });
         }
     }
     drop(reading);
@@ -120,7 +118,7 @@ async fn inspect_all(
     }
     let with_tables = choose_shards(manifest.shards.len(), Some(options.num_tables), options.seed);
     let tables = find_tables(dataset, &with_tables).await;
-    let rows = count_rows(tables, options.threads).await?.finish();
+    let rows = count_rows(manifest, tables, options.threads).await?.finish();
     Ok(InspectReport {
         location: dataset.location().to_owned(),
         manifest: manifest.clone(),
@@ -153,29 +151,11 @@ impl Looked {
     }
 }
 
-/// Why a shard was not seen.
-enum LookError {
-    Read(ReadError),
-    Decoder(DecoderError),
-}
-
-impl From<ReadError> for LookError {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<DecoderError> for LookError {
-    fn from(error: DecoderError) -> Self {
-        Self::Decoder(error)
-    }
-}
-
 async fn look_at(
     dataset: &Dataset,
     choice: &ShardChoice,
     tokenizer: Arc<Tokenizer>,
-) -> Result<Looked, LookError> {
+) -> Result<Looked, SurveyError> {
     let index = dataset.index(choice.shard).await?;
     let name = &dataset.manifest().shards[choice.shard].name;
     let (mut reader, mut maker) = (SampleReader::new(tokenizer)?, SpecimenMaker::new()?);

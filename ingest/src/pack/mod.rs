@@ -14,35 +14,36 @@
 //! |---|---|
 //! | `prepare`, `image` | from a row to a sample, or to the reason why not |
 //! | `ordered` | threads in between, order at both ends |
+//! | `run` | the whole, for `reshard` too |
 //! | `packer` | from outcomes to shards, with counts and budget |
 //! | `records`, `settings` | what an unfinished dataset remembers |
 
 mod error;
 mod image;
-pub(crate) mod ordered;
-pub(crate) mod packer;
+mod ordered;
+mod packer;
 pub(crate) mod prepare;
-pub(crate) mod records;
+mod records;
 mod report;
+pub(crate) mod run;
 mod settings;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use fastclip_schemas::zero_shot;
-use fastclip_shards::{DatasetWriter, Store};
+use fastclip_shards::{Store, WriterOptions};
 
 pub use error::PackError;
 pub use report::PackReport;
 
-use crate::duplicates::{DuplicateOptions, Duplicates};
+use crate::duplicates::DuplicateOptions;
 use crate::progress::Progress;
-use crate::run_state::{OnExisting, RunState, Start};
-use crate::runtime::{IO_THREADS, runtime};
-use crate::source::{Columns, Inputs, Source};
+use crate::run_state::OnExisting;
+use crate::source::{Columns, Inputs, Row, Source};
 use crate::stop::Stop;
-use packer::{Job, Packer};
-use prepare::Preparer;
+use prepare::{Outcome, Preparer};
+use run::{Packing, Rows, run};
 use settings::{COMMAND, Settings};
 
 /// What to pack, and how.
@@ -105,65 +106,57 @@ impl Default for Limits {
 /// Starts `options.threads` threads and a few for the store, and joins them before it returns.
 pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
     let source = Source::open(&options.input, &options.columns)?;
-    let settings = Settings::new(options, &source);
-    let runtime = runtime(IO_THREADS)
-        .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })?;
-    let state = RunState::new(&options.output, COMMAND);
-
-    match runtime.block_on(state.start(&settings.to_json(), options.on_existing))? {
-        Start::Here => {}
-        Start::Finished(manifest) => {
-            return Ok(PackReport::of_finished(options.output.location().to_owned(), &manifest));
-        }
-    }
-    let mut seen = Duplicates::new(options.duplicates);
-    let records = runtime.block_on(records::read(&state, &mut seen))?;
-    let side_files = read_side_files(options, &source)?;
-    let writer_options = fastclip_shards::WriterOptions {
-        samples_per_shard: options.samples_per_shard,
-        max_shard_bytes: options.max_shard_bytes,
-        created_by: options.created_by.clone(),
-        ..Default::default()
-    };
-    let done = records.iter().map(|record| record.shard.clone()).collect();
-    let writer = DatasetWriter::resume(options.output.clone(), writer_options, done);
-    let job = Job {
-        output: &options.output,
+    let packing = Packing {
+        command: COMMAND,
+        settings: Settings::new(options, &source).to_json(),
         input: options.input.shown(),
         name: source.name(),
-        command: COMMAND,
-        settings: settings.to_json(),
         num_rows: Some(source.num_rows()),
+        output: &options.output,
+        on_existing: options.on_existing,
+        writer: WriterOptions {
+            samples_per_shard: options.samples_per_shard,
+            max_shard_bytes: options.max_shard_bytes,
+            created_by: options.created_by.clone(),
+            ..WriterOptions::default()
+        },
+        duplicates: options.duplicates,
         max_bad_fraction: options.max_bad_fraction,
+        threads: options.threads,
     };
-    let mut packer = Packer::new(job, state, writer, records, seen);
-    progress.set_total(source.num_rows());
-    progress.resume_at(packer.next_row());
+    run(packing, &SourceRows { source, options }, progress, stop)
+}
 
-    let rows = source.rows(packer.next_row()).map(|row| row.map_err(PackError::from));
-    let start_worker = || Preparer::new(options);
-    let consume = |outcome| {
-        if stop.is_requested() {
-            return Err(PackError::Stopped { num_rows: packer.next_row() });
-        }
-        let num_bytes = runtime.block_on(packer.take(outcome))?;
-        progress.advance(1, num_bytes);
-        Ok(())
-    };
-    let packed = ordered::map_in_order(rows, options.threads, start_worker, Preparer::prepare, consume);
-    progress.finish();
-    runtime.block_on(async {
-        match packed {
-            Ok(()) => packer.finish(side_files).await,
-            Err(error) => Err(packer.give_up(error).await),
-        }
-    })
+/// Rows of a table, or the images of a folder.
+struct SourceRows<'a> {
+    source: Source,
+    options: &'a PackOptions,
+}
+
+impl Rows for SourceRows<'_> {
+    type Row = Row;
+    type Worker = Preparer;
+
+    fn side_files(&self) -> Result<Vec<SideFile>, PackError> {
+        read_side_files(self.options, &self.source)
+    }
+
+    fn rows(&self, first: u64) -> Box<dyn Iterator<Item = Result<Row, PackError>> + Send> {
+        Box::new(self.source.rows(first).map(|row| row.map_err(PackError::from)))
+    }
+
+    fn start_worker(&self) -> Result<Preparer, PackError> {
+        Preparer::new(self.options)
+    }
+
+    fn prepare(worker: &mut Preparer, row: Row) -> Outcome {
+        worker.prepare(row)
+    }
 }
 
 /// Name and content of a file to copy.
 pub(crate) type SideFile = (String, Vec<u8>);
 
-/// Reads the files to copy. They are read before the rows, so that one that is missing is noticed at once.
 fn read_side_files(options: &PackOptions, source: &Source) -> Result<Vec<SideFile>, PackError> {
     let zero_shot = [zero_shot::CLASS_NAMES_FILE, zero_shot::TEMPLATES_FILE];
     let beside = zero_shot

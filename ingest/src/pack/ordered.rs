@@ -15,7 +15,7 @@ const ITEMS_PER_THREAD: usize = 8;
 ///
 /// # Panics
 /// When a worker panics, after the other threads have ended.
-pub(crate) fn map_in_order<T, W, R, E>(
+pub(super) fn map_in_order<T, W, R, E>(
     mut source: impl Iterator<Item = Result<T, E>> + Send,
     threads: NonZeroUsize,
     worker: impl Fn() -> Result<W, E> + Sync,

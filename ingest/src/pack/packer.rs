@@ -18,7 +18,7 @@ use crate::source::SourceError;
 
 /// Takes outcomes in the order of the rows, writes samples and keeps the books.
 #[derive(Debug)]
-pub(crate) struct Packer<'a> {
+pub(super) struct Packer<'a> {
     job: Job<'a>,
     state: RunState<'a>,
     writer: DatasetWriter,
@@ -32,18 +32,18 @@ pub(crate) struct Packer<'a> {
 
 /// What a packer must know of the command that it works for.
 #[derive(Debug)]
-pub(crate) struct Job<'a> {
-    pub(crate) output: &'a Store,
+pub(super) struct Job<'a> {
+    pub(super) output: &'a Store,
     /// The input, for messages.
-    pub(crate) input: PathBuf,
+    pub(super) input: PathBuf,
     /// Name of the input for the manifest.
-    pub(crate) name: String,
-    pub(crate) command: &'static str,
-    pub(crate) settings: Value,
+    pub(super) name: String,
+    pub(super) command: &'static str,
+    pub(super) settings: Value,
     /// Rows of the input, if they were counted.
-    pub(crate) num_rows: Option<u64>,
+    pub(super) num_rows: Option<u64>,
     /// Fraction of the rows that may be unusable.
-    pub(crate) max_bad_fraction: f64,
+    pub(super) max_bad_fraction: f64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ struct OpenRows {
 
 impl<'a> Packer<'a> {
     /// Goes on after the shards of `records`, which `writer` knows too.
-    pub(crate) fn new(
+    pub(super) fn new(
         job: Job<'a>,
         state: RunState<'a>,
         writer: DatasetWriter,
@@ -71,12 +71,12 @@ impl<'a> Packer<'a> {
     }
 
     /// Number of the row whose outcome comes next.
-    pub(crate) fn next_row(&self) -> u64 {
+    pub(super) fn next_row(&self) -> u64 {
         self.next_row
     }
 
     /// Takes the outcome of the next row, and returns the bytes of its image.
-    pub(crate) async fn take(&mut self, outcome: Outcome) -> Result<u64, PackError> {
+    pub(super) async fn take(&mut self, outcome: Outcome) -> Result<u64, PackError> {
         self.next_row += 1;
         match outcome {
             Outcome::Sample(sample) => {
@@ -170,7 +170,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Writes what comes after the last row: last shard, files beside the shards, manifest.
-    pub(crate) async fn finish(mut self, side_files: Vec<SideFile>) -> Result<PackReport, PackError> {
+    pub(super) async fn finish(mut self, side_files: Vec<SideFile>) -> Result<PackReport, PackError> {
         if let Err(error) = self.check_rows() {
             return Err(self.give_up(error).await);
         }
@@ -212,7 +212,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Ends without a manifest, in a state that can be resumed. Returns `error`, the first cause, whatever else fails.
-    pub(crate) async fn give_up(self, error: PackError) -> PackError {
+    pub(super) async fn give_up(self, error: PackError) -> PackError {
         if matches!(error, PackError::Budget { .. } | PackError::NoSamples { .. }) {
             // The list is there to find out what is wrong, so it is written before there is a dataset. If that fails,
             // the counts in the error still say most of it.

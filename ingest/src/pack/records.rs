@@ -10,8 +10,8 @@ use crate::run_state::{RunState, RunStateError};
 /// What a shard was made of; written when the shard is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ShardRecord {
-    pub(crate) shard: ShardEntry,
+pub(super) struct ShardRecord {
+    pub(super) shard: ShardEntry,
     /// Rows that ended in this shard or were passed over on the way.
     pub(super) rows: Range<u64>,
     pub(super) num_other_split: u64,
@@ -22,7 +22,7 @@ pub(crate) struct ShardRecord {
 ///
 /// Sizes and indexes of all shards are checked, and the whole of the newest, which was being written closest to
 /// whatever ended the run. Reading the others again would take as long as packing them; `ingest verify` does it.
-pub(crate) async fn read(
+pub(super) async fn read(
     state: &RunState<'_>,
     seen: &mut Duplicates,
 ) -> Result<Vec<ShardRecord>, RunStateError> {

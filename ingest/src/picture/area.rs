@@ -1,13 +1,18 @@
 //! Shrinking by the mean over the area that a pixel covers, as OpenCV's `INTER_AREA` does.
 //!
 //! Both passes run in integers: weights have 14 bits after the point, and what lies between the passes has 8. Down the columns
-//! first, where neighbouring values share a weight, so that the compiler makes vectors of the loop.
+//! first, where neighbouring values share a weight. What comes of eight lines lies side by side, so that they share the weights of the second
+//! pass, too: the compiler makes vectors of both.
+
+use multiversion::multiversion;
 
 use super::CHANNELS;
 
 const WEIGHT_BITS: u32 = 14;
 /// Bits after the point of what lies between the passes.
 const KEPT_BITS: u32 = 8;
+/// Lines of the result that are computed side by side.
+const LINES: usize = 8;
 
 /// Shrinks an image, or leaves a side as it is.
 ///
@@ -23,28 +28,50 @@ pub(crate) fn shrink(
     assert_eq!(from.len(), from_width as usize * from_height as usize * CHANNELS);
     assert_eq!(to.len(), width as usize * height as usize * CHANNELS);
     let (columns, lines) = (Coverage::new(from_width, width), Coverage::new(from_height, height));
-    let pitch = from_width as usize * CHANNELS;
-    let (mut sums, mut means) = (vec![0_u32; pitch], vec![0_u16; pitch]);
-    for (line, to) in to.chunks_exact_mut(width as usize * CHANNELS).enumerate() {
-        sums.fill(1 << (WEIGHT_BITS - KEPT_BITS - 1));
-        for (row, weight) in lines.of(line) {
-            for (sum, value) in sums.iter_mut().zip(&from[row * pitch..(row + 1) * pitch]) {
-                *sum += u32::from(*value) * weight;
+    let (pitch, to_pitch) = (from_width as usize * CHANNELS, width as usize * CHANNELS);
+    let mut sums = vec![0_u32; pitch];
+    let mut means = vec![[0_u16; LINES]; pitch];
+    let mut values = vec![[0_u8; LINES]; to_pitch];
+    for (block, to) in to.chunks_mut(LINES * to_pitch).enumerate() {
+        for at in 0..to.len() / to_pitch {
+            sums.fill(1 << (WEIGHT_BITS - KEPT_BITS - 1));
+            for (row, weight) in lines.of(block * LINES + at) {
+                add_row(&mut sums, &from[row * pitch..(row + 1) * pitch], weight);
+            }
+            for (kept, sum) in means.iter_mut().zip(&sums) {
+                kept[at] = (sum >> (WEIGHT_BITS - KEPT_BITS)) as u16;
             }
         }
-        for (kept, sum) in means.iter_mut().zip(&sums) {
-            *kept = (sum >> (WEIGHT_BITS - KEPT_BITS)) as u16;
+        shrink_rows(&means, &columns, &mut values);
+        for (at, line) in to.chunks_exact_mut(to_pitch).enumerate() {
+            line.iter_mut().zip(&values).for_each(|(byte, value)| *byte = value[at]);
         }
-        for (column, to) in to.chunks_exact_mut(CHANNELS).enumerate() {
-            let mut sum = [1_u32 << (WEIGHT_BITS + KEPT_BITS - 1); CHANNELS];
-            for (place, weight) in columns.of(column) {
-                for (sum, value) in sum.iter_mut().zip(&means[place * CHANNELS..]) {
-                    *sum += u32::from(*value) * weight;
+    }
+}
+
+#[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
+fn add_row(sums: &mut [u32], row: &[u8], weight: u32) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        *sum += u32::from(*value) * weight;
+    }
+}
+
+/// The second pass, of eight lines at once.
+#[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
+fn shrink_rows(means: &[[u16; LINES]], columns: &Coverage, values: &mut [[u8; LINES]]) {
+    let (means, _) = means.as_chunks::<CHANNELS>();
+    let (values, _) = values.as_chunks_mut::<CHANNELS>();
+    for (column, values) in values.iter_mut().enumerate() {
+        let mut sums = [[1_u32 << (WEIGHT_BITS + KEPT_BITS - 1); LINES]; CHANNELS];
+        for (place, weight) in columns.of(column) {
+            for (sums, means) in sums.iter_mut().zip(&means[place]) {
+                for (sum, mean) in sums.iter_mut().zip(means) {
+                    *sum += u32::from(*mean) * weight;
                 }
             }
-            for (to, sum) in to.iter_mut().zip(sum) {
-                *to = (sum >> (WEIGHT_BITS + KEPT_BITS)) as u8;
-            }
+        }
+        for (values, sums) in values.iter_mut().zip(sums) {
+            *values = sums.map(|sum| (sum >> (WEIGHT_BITS + KEPT_BITS)) as u8);
         }
     }
 }

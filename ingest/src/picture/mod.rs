@@ -79,7 +79,7 @@ impl PictureMaker {
     /// Makes a picture of the bytes of an image file.
     pub(crate) fn make(&mut self, bytes: &[u8]) -> Result<Picture, PictureFailure> {
         let Self { options, decoder, resizer, encoder, resized, canvas } = self;
-        let opened = decoder.open(bytes)?;
+        let opened = decoder.open(bytes).map_err(|error| PictureFailure::of_bytes(bytes, error))?;
         let size = opened.size();
         options.admit(size)?;
         let geometry = Geometry::new(options, size)?;

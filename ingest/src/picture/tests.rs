@@ -162,8 +162,15 @@ fn images_that_cannot_be_used_say_why() {
         (jpeg(40, 100), "too_small"),
         (jpeg(400, 300), "too_large"),
         (jpeg(300, 60), "too_long"),
-        (b"<html>404</html>".to_vec(), "not_an_image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "not_an_image"),
+        (b"<html>404</html>".to_vec(), "html_page"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML><title>gone</title><svg/>".to_vec(), "html_page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "svg"),
+        (
+            b"<?xml version='1.0'?><!-- drawn --><SVG><foreignObject><body/></foreignObject></SVG>".to_vec(),
+            "svg",
+        ),
+        (b"<?xml version='1.0'?><rss/>".to_vec(), "not_an_image"),
+        (b"see <html>".to_vec(), "not_an_image"),
         (Vec::new(), "not_an_image"),
         (jpeg(100, 100)[..700].to_vec(), "corrupt_image"),
     ] {

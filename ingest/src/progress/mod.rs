@@ -173,6 +173,14 @@ impl Progress {
         }
     }
 
+    /// Counts a row as ended otherwise than it seemed.
+    pub(crate) fn recount(&self, seemed: &str, outcome: &str) {
+        if let Some(count) = lock(&self.counters.outcomes).get_mut(seemed) {
+            *count = count.saturating_sub(1);
+        }
+        self.count(outcome);
+    }
+
     /// Counts one more request on its way, until what it returns is dropped.
     pub(crate) fn in_flight(&self) -> InFlight {
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -331,5 +339,15 @@ mod tests {
         assert_eq!(progress.snapshot().in_flight, 2);
         drop(requests);
         assert_eq!(progress.snapshot().in_flight, 0);
+    }
+
+    #[test]
+    fn what_ended_otherwise_is_counted_once() {
+        let progress = Progress::silent();
+        progress.count(SUCCESS);
+        progress.count(SUCCESS);
+        progress.recount(SUCCESS, "duplicate");
+        let outcomes = progress.snapshot().outcomes;
+        assert_eq!((outcomes[SUCCESS], outcomes["duplicate"]), (1, 1));
     }
 }

@@ -99,10 +99,11 @@ impl Shards {
     }
 
     /// Reads the samples from number `first` on. Without a manifest, those before it are read, too.
-    pub(super) fn samples(self, first: u64) -> Samples {
+    pub(super) fn samples(&self, first: u64) -> Samples {
         match self {
-            Self::Dataset(dataset) => dataset_samples(dataset, first),
+            Self::Dataset(dataset) => dataset_samples(dataset.clone(), first),
             Self::Tars { store, names, .. } => {
+                let (store, names) = (store.clone(), names.clone());
                 let samples =
                     names.into_iter().flat_map(move |name| UnindexedSamples::new(store.clone(), name));
                 let numbered = (0..).zip(samples).map(|(number, sample)| {

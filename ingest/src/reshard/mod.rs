@@ -23,18 +23,18 @@ mod unindexed;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use fastclip_shards::{DatasetWriter, Store, StoreOptions, WriterOptions};
+use fastclip_shards::{Store, StoreOptions, WriterOptions};
 
-use crate::duplicates::{DuplicateOptions, Duplicates};
+use crate::duplicates::DuplicateOptions;
 use crate::filters::RowFilters;
-use crate::pack::packer::{Job, Packer};
-use crate::pack::{PackError, PackReport, ordered, records};
+use crate::pack::prepare::Outcome;
+use crate::pack::run::{Packing, Rows, run};
+use crate::pack::{PackError, PackReport};
 use crate::picture::PictureOptions;
 use crate::progress::Progress;
-use crate::run_state::{OnExisting, RunState, Start};
-use crate::runtime::{IO_THREADS, runtime};
+use crate::run_state::OnExisting;
 use crate::stop::Stop;
-use input::Shards;
+use input::{Shards, StoredSample};
 use remake::Remaker;
 use settings::{COMMAND, Settings};
 
@@ -81,57 +81,47 @@ pub struct ReshardOptions {
 /// Starts `options.threads` threads, one that reads and a few for the store, and joins them before it returns.
 pub fn reshard(options: &ReshardOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
     let shards = Shards::open(&options.input, &options.store)?;
-    let settings = Settings::new(options, shards.digest()).to_json();
-    let runtime = runtime(IO_THREADS)
-        .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })?;
-    let state = RunState::new(&options.output, COMMAND);
-    match runtime.block_on(state.start(&settings, options.on_existing))? {
-        Start::Here => {}
-        Start::Finished(manifest) => {
-            return Ok(PackReport::of_finished(options.output.location().to_owned(), &manifest));
-        }
-    }
-    let mut seen = Duplicates::new(options.duplicates);
-    let records = runtime.block_on(records::read(&state, &mut seen))?;
-    let writer_options = WriterOptions {
-        samples_per_shard: options.samples_per_shard,
-        max_shard_bytes: options.max_shard_bytes,
-        created_by: options.created_by.clone(),
-        ..WriterOptions::default()
-    };
-    let done = records.iter().map(|record| record.shard.clone()).collect();
-    let writer = DatasetWriter::resume(options.output.clone(), writer_options, done);
-    let job = Job {
-        output: &options.output,
+    let packing = Packing {
+        command: COMMAND,
+        settings: Settings::new(options, shards.digest()).to_json(),
         input: PathBuf::from(shards.location()),
         name: shards.name(),
-        command: COMMAND,
-        settings,
         num_rows: shards.num_samples(),
+        output: &options.output,
+        on_existing: options.on_existing,
+        writer: WriterOptions {
+            samples_per_shard: options.samples_per_shard,
+            max_shard_bytes: options.max_shard_bytes,
+            created_by: options.created_by.clone(),
+            ..WriterOptions::default()
+        },
+        duplicates: options.duplicates,
         // What is left out is left out on purpose, and the rest was a sample before.
         max_bad_fraction: 1.0,
+        threads: options.threads,
     };
-    let mut packer = Packer::new(job, state, writer, records, seen);
-    if let Some(num_samples) = shards.num_samples() {
-        progress.set_total(num_samples);
+    run(packing, &ShardSamples { shards, options }, progress, stop)
+}
+
+/// Samples of shards.
+struct ShardSamples<'a> {
+    shards: Shards,
+    options: &'a ReshardOptions,
+}
+
+impl Rows for ShardSamples<'_> {
+    type Row = StoredSample;
+    type Worker = Remaker;
+
+    fn rows(&self, first: u64) -> Box<dyn Iterator<Item = Result<StoredSample, PackError>> + Send> {
+        self.shards.samples(first)
     }
-    progress.resume_at(packer.next_row());
-    let samples = shards.samples(packer.next_row());
-    let consume = |outcome| {
-        if stop.is_requested() {
-            return Err(PackError::Stopped { num_rows: packer.next_row() });
-        }
-        let num_bytes = runtime.block_on(packer.take(outcome))?;
-        progress.advance(1, num_bytes);
-        Ok(())
-    };
-    let start_worker = || Remaker::new(options);
-    let packed = ordered::map_in_order(samples, options.threads, start_worker, Remaker::remake, consume);
-    progress.finish();
-    runtime.block_on(async {
-        match packed {
-            Ok(()) => packer.finish(Vec::new()).await,
-            Err(error) => Err(packer.give_up(error).await),
-        }
-    })
+
+    fn start_worker(&self) -> Result<Remaker, PackError> {
+        Remaker::new(self.options)
+    }
+
+    fn prepare(worker: &mut Remaker, sample: StoredSample) -> Outcome {
+        worker.remake(sample)
+    }
 }

@@ -1,26 +1,31 @@
 //! What a dataset is like, before a run is paid for: `ingest stats`.
 
+mod error;
 mod histogram;
 mod report;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fastclip_images::DecoderError;
-use fastclip_shards::{Compression, Dataset, ReadError, ShardIndex};
-use futures::{StreamExt, TryStreamExt, stream};
+use fastclip_schemas::Manifest;
+use fastclip_shards::{Compression, Dataset, ShardIndex};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use instant_clip_tokenizer::Tokenizer;
+use roaring::RoaringTreemap;
 
+pub use error::SurveyError;
 pub use histogram::Histogram;
 pub use report::{SampleStats, StatsReport};
 
 pub(crate) use report::SampleReader;
 
+use crate::download::pass_of;
 use crate::progress::Progress;
 use crate::runtime::runtime;
 use crate::stop::Stop;
-use crate::tables::{RowCounter, StoredTable, TableError, find_tables, read_table};
+use crate::tables::{RowCounter, StoredTable, TableError, TableRow, find_tables, read_table};
 
 /// Bytes of a shard that are asked for at once; a larger sample is read whole.
 const READ_BYTES: u64 = 32 << 20;
@@ -34,32 +39,6 @@ pub struct StatsOptions {
     pub seed: u64,
     /// Shards read at the same time.
     pub threads: NonZeroUsize,
-}
-
-/// Why nothing can be said about a dataset.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StatsError {
-    /// A shard cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A table beside a shard cannot be read.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// No decoder could be set up.
-    #[error("could not read images")]
-    Decoder(#[from] DecoderError),
-    /// No runtime could be started.
-    #[error("could not start a runtime")]
-    Start(#[source] std::io::Error),
-    /// Somebody asked to stop.
-    #[error("stopped after {num_read} of {num_shards} shards")]
-    Stopped {
-        /// Shards that were read by then.
-        num_read: usize,
-        /// Shards that were to be read.
-        num_shards: usize,
-    },
 }
 
 /// Counts samples and the sizes of images and captions.
@@ -77,8 +56,8 @@ pub fn stats(
     options: &StatsOptions,
     progress: &Progress,
     stop: &Stop,
-) -> Result<StatsReport, StatsError> {
-    let runtime = runtime(options.threads).map_err(StatsError::Start)?;
+) -> Result<StatsReport, SurveyError> {
+    let runtime = runtime(options.threads).map_err(SurveyError::Start)?;
     let report = runtime.block_on(stats_all(dataset, options, progress, stop));
     progress.finish();
     report
@@ -89,7 +68,7 @@ async fn stats_all(
     options: &StatsOptions,
     progress: &Progress,
     stop: &Stop,
-) -> Result<StatsReport, StatsError> {
+) -> Result<StatsReport, SurveyError> {
     let shards = &dataset.manifest().shards;
     let chosen = choose(shards.len(), options.num_shards, options.seed);
     progress.set_total(chosen.len() as u64);
@@ -110,11 +89,11 @@ async fn stats_all(
         num_read += 1;
         progress.advance(1, shard.num_bytes);
         if stop.is_requested() && num_read < chosen.len() {
-            return Err(StatsError::Stopped { num_read, num_shards: chosen.len() });
+            return Err(SurveyError::Stopped { num_read, num_shards: chosen.len() });
         }
     }
     let tables = find_tables(dataset, &chosen).await;
-    let rows = count_rows(tables, options.threads).await?.finish();
+    let rows = count_rows(dataset.manifest(), tables, options.threads).await?.finish();
     let sampled = (chosen.len() < shards.len())
         .then(|| chosen.iter().map(|shard| shards[*shard].name.clone()).collect());
     Ok(StatsReport {
@@ -140,32 +119,62 @@ pub(crate) fn choose(num_shards: usize, wanted: Option<NonZeroUsize>, seed: u64)
     shards
 }
 
-/// Counts the rows of tables.
+/// Counts the rows of tables. Of a row that was tried again the newest outcome counts.
 pub(crate) async fn count_rows(
+    manifest: &Manifest,
     tables: Vec<StoredTable>,
     threads: NonZeroUsize,
 ) -> Result<RowCounter, TableError> {
-    let count = |table: StoredTable| async move {
-        let counted = tokio::spawn(async move {
-            let mut counter = RowCounter::new();
-            counter.begin(&table.name);
-            read_table(&table, |row| counter.add(row)).await.map(|_| counter)
-        });
-        counted.await.expect("counting neither panics nor is cancelled")
+    let pass_of = pass_of(manifest);
+    let mut passes: BTreeMap<usize, Vec<StoredTable>> = BTreeMap::new();
+    for table in tables {
+        passes.entry(pass_of(&table.name)).or_default().push(table);
+    }
+    let mut all = RowCounter::new();
+    let mut tried_later = Arc::new(RoaringTreemap::new());
+    for (pass, tables) in passes.into_iter().rev() {
+        let mut counted = stream::iter(tables)
+            .map(|table| {
+                let counting = tokio::spawn(count_table(table, Arc::clone(&tried_later), pass > 0));
+                counting.map(|counted| counted.expect("counting neither panics nor is cancelled"))
+            })
+            .buffered(threads.get());
+        let mut tried_here = RoaringTreemap::new();
+        while let Some((counter, rows)) = counted.try_next().await? {
+            all.merge(counter);
+            tried_here |= rows;
+        }
+        drop(counted);
+        tried_later = Arc::new(&*tried_later | tried_here);
+    }
+    Ok(all)
+}
+
+/// Counts the rows of a table that were not tried again later, and gives all of them where they were `tried_again` here.
+async fn count_table(
+    table: StoredTable,
+    tried_later: Arc<RoaringTreemap>,
+    tried_again: bool,
+) -> Result<(RowCounter, RoaringTreemap), TableError> {
+    let (mut counter, mut rows) = (RowCounter::new(), RoaringTreemap::new());
+    counter.begin(&table.name);
+    let visit = |row: TableRow<'_>| {
+        // The keys of what can be tried again are numbers.
+        let number = row.key.and_then(|key| key.parse().ok());
+        if !number.is_some_and(|number| tried_later.contains(number)) {
+            counter.add(row);
+        }
+        rows.extend(number.filter(|_| tried_again));
     };
-    let all = stream::iter(tables).map(count).buffered(threads.get());
-    let merge = |mut all: RowCounter, one| async move {
-        all.merge(one);
-        Ok(all)
-    };
-    all.try_fold(RowCounter::new(), merge).await
+    read_table(&table, visit).await?;
+    Ok((counter, rows))
 }
 
 async fn read_shard(
     dataset: &Dataset,
     shard: usize,
     tokenizer: Arc<Tokenizer>,
-) -> Result<SampleStats, StatsError> {
+) -> Result<SampleStats, SurveyError> {
     let index = dataset.index(shard).await?;
     // Each read of a compressed shard starts at its first byte, so there is one.
     let is_compressed = Compression::of(&dataset.manifest().shards[shard].name).is_some();

@@ -20,7 +20,7 @@ const MAX_FAILURE_CHARS: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RowStats {
-    /// Rows of all tables that were read.
+    /// Rows of all tables that were read, those once that were tried again.
     pub num_rows: u64,
     /// Rows that became samples.
     pub num_successes: u64,

@@ -1,8 +1,8 @@
 //! Whether a dataset is what its manifest says: `ingest verify`.
 
-mod decode;
-mod keys;
+mod images;
 mod rebuild;
+mod repetition;
 mod report;
 mod shard;
 mod side_files;
@@ -14,14 +14,14 @@ use fastclip_shards::{Dataset, ShardIndex};
 use futures::{StreamExt, stream};
 use roaring::RoaringTreemap;
 
-pub use decode::DecodeCheck;
+pub use images::DecodeCheck;
 pub use report::{ShardVerdict, VerifyError, VerifyReport};
 
 use crate::progress::Progress;
 use crate::runtime::runtime;
 use crate::stop::Stop;
 use crate::tables::names_beside;
-use keys::{KeySorter, Place, RepeatedKeys};
+use repetition::{Place, RepetitionFinder, Repetitions};
 use shard::{Examined, examine};
 
 /// How closely to look.
@@ -34,10 +34,10 @@ pub struct VerifyOptions {
 }
 
 /// Reads a whole dataset and compares it with its manifest: digests and sizes of tars and indexes, place and key of every
-/// sample, ids; `sizes.json` and the tables beside the shards. Decodes images, and finds keys that several samples have.
+/// sample, ids; `sizes.json` and the tables beside the shards. Decodes images, and finds keys and images that several samples have.
 ///
-/// Memory does not grow with the size of shards; ids take a bit for each sample where they are dense, and keys go to temporary
-/// files beyond a million.
+/// Memory does not grow with the size of shards; ids take a bit for each sample where they are dense, and hashes of keys and
+/// images go to temporary files beyond a million.
 ///
 /// # Errors
 /// Only when it cannot be done; what is wrong with the dataset is in the report.
@@ -81,9 +81,9 @@ async fn verify_all(
         .buffered(options.threads.get());
     let mut shards: Vec<ShardVerdict> = Vec::new();
     let mut ids = RoaringTreemap::new();
-    let mut keys = KeySorter::default();
+    let (mut keys, mut images) = (RepetitionFinder::default(), RepetitionFinder::default());
     while let Some(examined) = examined.next().await {
-        let Examined { mut verdict, num_bytes, index, key_hashes } = examined?;
+        let Examined { mut verdict, num_bytes, index, keys: its_keys, images: its_images } = examined?;
         if stop.is_requested() && shards.iter().all(|shard| shard.problems.is_empty()) {
             return Err(VerifyError::Stopped { num_shards: shards.len() });
         }
@@ -92,27 +92,35 @@ async fn verify_all(
             let entry = &manifest.shards[shards.len()];
             verdict.problems.extend(id_problem(entry, &index, manifest.num_sample_ids, &mut ids));
         }
-        keys.add(shards.len() as u32, &key_hashes).map_err(VerifyError::Sort)?;
+        keys.add(shards.len() as u32, its_keys).map_err(VerifyError::Sort)?;
+        images.add(shards.len() as u32, its_images).map_err(VerifyError::Sort)?;
         shards.push(verdict);
     }
     drop(examined);
-    let RepeatedKeys { num_repeated, examples } = keys.finish().map_err(VerifyError::Sort)?;
-    let mut repeated_keys = Vec::new();
-    for (first, again) in examples {
-        repeated_keys.push(describe_repeated(dataset, first, again).await);
-    }
+    let keys = keys.finish().map_err(VerifyError::Sort)?;
+    let images = images.finish().map_err(VerifyError::Sort)?;
     Ok(VerifyReport {
         location: dataset.location().to_owned(),
         num_samples: manifest.num_samples,
         problems: side_files.problems,
-        num_repeated_keys: num_repeated,
-        repeated_keys,
+        num_repeated_keys: keys.num_repeated,
+        repeated_keys: describe_all(dataset, &keys).await,
+        num_repeated_images: images.num_repeated,
+        repeated_images: describe_all(dataset, &images).await,
         unknown_files: side_files.unknown,
         shards,
     })
 }
 
-/// Names a key by the samples that have it. The key itself is read again: only its hash was kept.
+async fn describe_all(dataset: &Dataset, repetitions: &Repetitions) -> Vec<String> {
+    let mut described = Vec::new();
+    for (first, again) in &repetitions.examples {
+        described.push(describe_repeated(dataset, *first, *again).await);
+    }
+    described
+}
+
+/// Names what is repeated by the samples that have it, and the key of the first, which is read again: only its hash was kept.
 async fn describe_repeated(dataset: &Dataset, first: Place, again: Place) -> String {
     let name = |place: Place| &dataset.manifest().shards[place.shard as usize].name;
     let places = format!(

@@ -41,6 +41,10 @@ pub struct VerifyReport {
     pub num_repeated_keys: u64,
     /// Some of them.
     pub repeated_keys: Vec<String>,
+    /// Images that are those of an earlier sample, byte for byte.
+    pub num_repeated_images: u64,
+    /// Some of them.
+    pub repeated_images: Vec<String>,
     /// Files beside the shards that belong to nothing.
     pub unknown_files: Vec<String>,
     /// One for each shard, in the order of the manifest.
@@ -53,7 +57,7 @@ impl VerifyReport {
         self.shards.iter().filter(|shard| !shard.problems.is_empty())
     }
 
-    /// Turns what is wrong into an error. Images that cannot be decoded and repeated keys are not: readers cope with them, and the
+    /// Turns what is wrong into an error. Images that cannot be decoded and what is repeated are not: readers cope with them, and the
     /// dataset is what its maker made.
     ///
     /// # Errors
@@ -104,6 +108,12 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "{} samples have the key of another sample:", self.num_repeated_keys)?;
         }
         for repeated in &self.repeated_keys {
+            writeln!(f, "  {repeated}")?;
+        }
+        if self.num_repeated_images > 0 {
+            writeln!(f, "{} images are those of an earlier sample:", self.num_repeated_images)?;
+        }
+        for repeated in &self.repeated_images {
             writeln!(f, "  {repeated}")?;
         }
         let (decoded, undecodable) =

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use fastclip_images::DecoderError;
 use fastclip_shards::{Dataset, ShardIndex};
 
-use super::decode::{DecodeCheck, DecodingOnlooker};
-use super::keys::key_hash;
+use super::images::{DecodeCheck, ImageOnlooker};
 use super::rebuild;
+use super::repetition::key_hash;
 use super::report::ShardVerdict;
 use crate::causes::with_causes;
 use crate::index::DAMAGED;
@@ -19,7 +19,9 @@ pub(super) struct Examined {
     pub(super) num_bytes: u64,
     /// If it is the right one.
     pub(super) index: Option<Arc<ShardIndex>>,
-    pub(super) key_hashes: Vec<u128>,
+    /// Positions of samples, and hashes of their keys and images.
+    pub(super) keys: Vec<(u32, u128)>,
+    pub(super) images: Vec<(u32, u128)>,
 }
 
 /// Compares one shard with manifest, index and table.
@@ -48,16 +50,16 @@ pub(super) async fn examine(
         }
     };
     let (store, stored) = dataset.stored_shard(shard);
-    let onlooker = DecodingOnlooker::new(check, dataset.manifest().num_samples)?;
+    let onlooker = ImageOnlooker::new(check, dataset.manifest().num_samples)?;
     let scanned = scan(store.clone(), stored.name.clone(), JsonKeys::Ignore, onlooker).await;
     let mut num_bytes = 0;
-    let mut key_hashes = Vec::new();
+    let (mut keys, mut images) = (Vec::new(), Vec::new());
     let mut is_tar_whole = false;
     match scanned {
         // A missing tar was reported with the index already.
         Err(_) if !verdict.problems.is_empty() => {}
         Err(error) => verdict.problems.push(format!("could not be read: {error}")),
-        Ok((scanned, decoded)) => {
+        Ok((scanned, seen)) => {
             is_tar_whole = scanned.digest == entry.digest;
             num_bytes = scanned.num_bytes;
             if !is_tar_whole {
@@ -74,16 +76,30 @@ pub(super) async fn examine(
             };
             verdict.num_without_image = count(&|sample| !sample.has_image());
             verdict.num_without_text = count(&|sample| !sample.has_text_or_class());
-            verdict.num_decoded = decoded.num_decoded;
-            verdict.num_undecodable = decoded.num_undecodable;
-            verdict.undecodable = decoded.undecodable;
-            key_hashes = scanned.samples.iter().map(|sample| key_hash(&sample.span.key)).collect();
+            verdict.num_decoded = seen.num_decoded;
+            verdict.num_undecodable = seen.num_undecodable;
+            verdict.undecodable = seen.undecodable;
+            keys = (0..).zip(scanned.samples.iter().map(|sample| key_hash(&sample.span.key))).collect();
+            images = placed(&scanned, seen.hashes);
         }
     }
     if !verdict.problems.is_empty() {
         verdict.rebuild = Some(rebuild::command(dataset.manifest(), store.location(), is_tar_whole));
     }
-    Ok(Examined { verdict, num_bytes, index, key_hashes })
+    Ok(Examined { verdict, num_bytes, index, keys, images })
+}
+
+/// The positions of the samples whose images start at these bytes, each image of a sample once.
+fn placed(scanned: &ScannedShard, hashes: Vec<(u64, u128)>) -> Vec<(u32, u128)> {
+    let place = |(start, hash): (u64, u128)| {
+        let following = scanned.samples.partition_point(|sample| sample.span.start <= start);
+        let position =
+            following.checked_sub(1).filter(|position| start < scanned.samples[*position].span.end)?;
+        Some((position as u32, hash))
+    };
+    let mut images: Vec<_> = hashes.into_iter().filter_map(place).collect();
+    images.dedup();
+    images
 }
 
 /// Where the table beside a shard counts other samples than the shard has.

@@ -95,7 +95,7 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn images_that_do_not_decode_and_keys_that_occur_again_are_counted() {
+fn images_that_do_not_decode_and_what_occurs_again_are_counted() {
     let scratch = Scratch::new();
     let whole = jpeg(0);
     let cut = &whole[..whole.len() - 40];
@@ -110,6 +110,8 @@ fn images_that_do_not_decode_and_keys_that_occur_again_are_counted() {
   `b`: sample 1 of 0.tar and sample 0 of 1.tar
 ";
     assert!(text.contains(repeated), "{text}");
+    let same = "1 images are those of an earlier sample:\n  `a`: sample 0 of 0.tar and sample 0 of 1.tar\n";
+    assert!(text.contains(same), "{text}");
     assert!(text.contains("2 of 4 images that were decoded cannot be:\n  0.tar: `b.jpg`: "), "{text}");
     assert!(text.contains("  1.tar: `c.png`: the file is of no known image format\n"), "{text}");
     let text = scratch.ingest_well(&["verify", "out", "--decode", "none"]).stdout;

@@ -76,7 +76,7 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
   outcome                        rows     share
   success                          17    85.0 %
   http_404                          2    10.0 %
-  not_an_image                      1     5.0 %
+  html_page                         1     5.0 %
 
 2 failed to download, 1 to be resized, 0 filtered; the tables beside the shards have every row
 20 rows in ";
@@ -117,7 +117,7 @@ fn a_list_becomes_shards_with_a_table_of_every_row() {
     assert_eq!(rows[4]["sha256"], facts["sha256"]);
     let stats = json(&scratch.files("out")["00000_stats.json"]);
     assert_eq!((&stats["count"], &stats["successes"]), (&8.into(), &6.into()));
-    assert_eq!(stats["status_dict"], serde_json::json!({"http_404": 1, "not_an_image": 1, "success": 6}));
+    assert_eq!(stats["status_dict"], serde_json::json!({"html_page": 1, "http_404": 1, "success": 6}));
 }
 
 #[test]

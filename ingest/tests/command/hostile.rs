@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -72,10 +72,10 @@ fn every_hostile_answer_is_counted_by_its_own_reason() {
         ("/loop", redirect("/loop"), "too_many_redirects"),
         ("/gzip", WebAnswer::Whole(200, gzip, bomb.finish().unwrap()), "encoded"),
         ("/huge", WebAnswer::Body(png_header(1_000_000)), "too_large"),
-        ("/html", WebAnswer::Body(b"<html><body>not here</body></html>".to_vec()), "not_an_image"),
-        ("/svg", WebAnswer::Body(svg.to_vec()), "not_an_image"),
+        ("/html", WebAnswer::Body(b"<html><body>not here</body></html>".to_vec()), "html_page"),
+        ("/svg", WebAnswer::Body(svg.to_vec()), "svg"),
         ("/empty", WebAnswer::Body(Vec::new()), "empty_body"),
-        ("/nothing", WebAnswer::Whole(204, Vec::new(), Vec::new()), "empty_body"),
+        ("/nothing", WebAnswer::Whole(204, Vec::new(), Vec::new()), "http_204"),
         ("/noise", WebAnswer::Noise, "protocol"),
         ("/gone", WebAnswer::Whole(410, Vec::new(), Vec::new()), "http_410"),
     ] {
@@ -169,13 +169,16 @@ fn rows_of_many_hosts(scratch: &Scratch, server: &WebServer, num_rows: usize) {
     scratch.write("list.csv", format!("url\n{rows}"));
 }
 
+/// Where a DNS server was and will be.
+fn address_without_server() -> SocketAddr {
+    DnsServer::start().address()
+}
+
 #[test]
 fn rows_of_an_outage_are_not_failed_and_the_same_command_goes_on() {
     let (scratch, server) = (Scratch::new(), WebServer::start());
     rows_of_many_hosts(&scratch, &server, 150);
-    let dead = DnsServer::start();
-    let address = dead.address();
-    drop(dead);
+    let address = address_without_server();
     let servers = address.to_string();
     let list = ["--dns-servers", &servers, "--number-sample-per-shard", "50", "--timeout", "60"];
     let ran =
@@ -201,9 +204,7 @@ fn rows_of_an_outage_are_not_failed_and_the_same_command_goes_on() {
 fn a_run_goes_on_when_the_network_is_back() {
     let (scratch, server) = (Scratch::new(), WebServer::start());
     rows_of_many_hosts(&scratch, &server, 150);
-    let dead = DnsServer::start();
-    let address = dead.address();
-    drop(dead);
+    let address = address_without_server();
     let servers = address.to_string();
     let mut child = start(&scratch, &download(&["--dns-servers", &servers, "--timeout", "60"]));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);

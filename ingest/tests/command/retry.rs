@@ -78,6 +78,9 @@ fn rows_that_failed_are_tried_again_into_shards_of_their_own() {
     scratch.ingest_well(&retry(&[]));
     let ran = scratch.ingest_well(&retry(&[])).stdout;
     assert!(ran.starts_with("nothing to retry in `out`: no row failed of body_cut, "), "{ran}");
+    let printed = scratch.ingest_well(&["stats", "out"]).stdout;
+    assert!(printed.contains("\n37 of 40 rows in "), "{printed}");
+    assert!(printed.contains(" http_404\n") && !printed.contains("http_503"), "{printed}");
     assert!(ran.ends_with("\nrows failed of: 3 http_404\n"), "{ran}");
     // The others on request: a pass of which nothing comes leaves a table.
     let ran = scratch.ingest_well(&retry(&["--only", "http_404"])).stdout;

@@ -200,6 +200,30 @@ fn continue_on_fewer_ranks(objective: &str) {
 }
 
 #[test]
+fn a_checkpoint_continues_on_any_number_of_ranks_with_the_same_losses() {
+    let setting = Setting::new();
+    let mut whole = setting.launched("whole", 4);
+    whole.args(["--keep-last", "9"]);
+    succeed(whole);
+    let checkpoint = setting.of_run("whole", "checkpoints/step_00000005");
+    let continued = |num_ranks: usize| {
+        let name = format!("on-{num_ranks}");
+        let mut command = setting.launched(&name, num_ranks);
+        command.args(["--resume", &checkpoint.to_string_lossy()]);
+        succeed(command);
+        (setting.curve(&name, "loss"), setting.curve(&name, "batch_digest"))
+    };
+    let expected = &setting.curve("whole", "loss")[5..];
+    assert_eq!(continued(4).0, expected);
+    for num_ranks in [1, 2] {
+        let found = continued(num_ranks).0;
+        for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
+            eprintln!("DIFF {num_ranks} {step} {:e} {expected}", found - expected);
+        }
+    }
+}
+
+#[test]
 fn every_optimizer_and_schedule_continues_from_a_checkpoint_bit_by_bit() {
     let setting = Setting::new();
     for (name, flags) in [

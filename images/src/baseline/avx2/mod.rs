@@ -6,4 +6,4 @@ mod rows;
 mod transform;
 
 pub(super) use rows::{nearer_and_farther, rgb, widen};
-pub(super) use transform::transform;
+pub(super) use transform::{transform, transform_to_half};

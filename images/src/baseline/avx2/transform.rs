@@ -1,9 +1,10 @@
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_castsi128_pd, _mm_loadu_si128, _mm_set1_epi8, _mm_storeh_pd, _mm_storel_epi64,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_blendv_epi8, _mm256_castsi256_si128, _mm256_cmpeq_epi16,
-    _mm256_extracti128_si256, _mm256_madd_epi16, _mm256_movemask_epi8, _mm256_mullo_epi16, _mm256_or_si256,
-    _mm256_packs_epi16, _mm256_packs_epi32, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi32,
-    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
+    __m128i, __m256i, _mm_castsi128_pd, _mm_extract_epi32, _mm_loadu_si128, _mm_set_epi8, _mm_set1_epi8,
+    _mm_storeh_pd, _mm_storel_epi64, _mm256_add_epi16, _mm256_add_epi32, _mm256_blendv_epi8,
+    _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmpeq_epi16, _mm256_extracti128_si256,
+    _mm256_madd_epi16, _mm256_movemask_epi8, _mm256_mullo_epi16, _mm256_or_si256, _mm256_packs_epi16,
+    _mm256_packs_epi32, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srai_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
     _mm256_unpackhi_epi8, _mm256_unpackhi_epi16, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
     _mm256_unpacklo_epi8, _mm256_unpacklo_epi16, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
     _mm256_xor_si256,
@@ -12,8 +13,9 @@ use std::arch::x86_64::{
 use super::super::header::BLOCK;
 use super::super::plane::SIDE;
 use super::super::transform::{
-    F_0_298, F_0_390, F_0_541, F_0_765, F_0_899, F_1_175, F_1_501, F_1_847, F_1_961, F_2_053, F_2_562,
-    F_3_072, FACTOR_BITS, FIRST_SHIFT, PASS_BITS, Pair, SECOND_SHIFT,
+    F_0_211, F_0_298, F_0_390, F_0_509, F_0_541, F_0_601, F_0_765, F_0_899, F_1_061, F_1_175, F_1_451,
+    F_1_501, F_1_847, F_1_961, F_2_053, F_2_172, F_2_562, F_3_072, FACTOR_BITS, FIRST_SHIFT, HALF, PASS_BITS,
+    Pair, SECOND_SHIFT,
 };
 
 /// Rows or columns of two blocks, one in the lower and one in the upper half.
@@ -31,6 +33,73 @@ pub(in super::super) fn transform(pair: &Pair<'_>, samples: &mut [u8]) {
     transpose(&mut lines);
     let columns = pass::<{ SECOND_SHIFT as i32 }>(&lines);
     store(to_rows(&columns), pair, samples);
+}
+
+/// Transforms two blocks to squares of four samples a side.
+#[target_feature(enable = "avx2")]
+pub(in super::super) fn transform_to_half(pair: &Pair<'_>, samples: &mut [u8]) {
+    let (blocks, []) = pair.coefficients.as_chunks() else { unreachable!("two blocks") };
+    let (coefficients, steps) = (load([&blocks[0], &blocks[1]]), load(pair.steps));
+    let [e0, o1, e2, o3, _, o5, e6, o7]: Lines =
+        std::array::from_fn(|row| _mm256_mullo_epi16(coefficients[row], steps[row]));
+    let none = _mm256_setzero_si256();
+
+    let odd = [Wide::interleaved(o1, o3), Wide::interleaved(o5, o7)];
+    let sums = pass_to_half::<{ FIRST_SHIFT as i32 + 1 }>(
+        Wide::interleaved(none, e0),
+        Wide::interleaved(e2, e6),
+        odd,
+    );
+    let narrow = |sums: Wide| sums.narrow::<{ FIRST_SHIFT as i32 + 1 }>();
+    let upper = Wide::interleaved(narrow(sums[0]), narrow(sums[1]));
+    let lower = Wide::interleaved(narrow(sums[2]), narrow(sums[3]));
+    // Of four rows of eight columns now two columns of four rows in each half.
+    let by_two = |one, other| [_mm256_unpacklo_epi32(one, other), _mm256_unpackhi_epi32(one, other)];
+    let ([c01, c23], [c45, c67]) = (by_two(upper.low, lower.low), by_two(upper.high, lower.high));
+
+    // Four rows fill the lower part alone.
+    let half = |low| Wide { low, high: none };
+    let odd = [half(_mm256_unpackhi_epi16(c01, c23)), half(_mm256_unpackhi_epi16(c45, c67))];
+    let sums = pass_to_half::<{ SECOND_SHIFT as i32 + 1 }>(
+        half(_mm256_unpacklo_epi16(none, c01)),
+        half(_mm256_unpacklo_epi16(c23, c67)),
+        odd,
+    );
+    let cut = |sums: Wide| _mm256_srai_epi32::<{ SECOND_SHIFT as i32 + 1 }>(sums.low);
+    let left = _mm256_packs_epi32(cut(sums[0]), cut(sums[1]));
+    let right = _mm256_packs_epi32(cut(sums[2]), cut(sums[3]));
+    let bytes = _mm256_xor_si256(_mm256_packs_epi16(left, right), _mm256_set1_epi8(-128));
+    // Four columns of four rows to rows.
+    let by_row = _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    let rows = _mm256_shuffle_epi8(bytes, _mm256_broadcastsi128_si256(by_row));
+    let halves = [_mm256_castsi256_si128(rows), _mm256_extracti128_si256::<1>(rows)];
+    for at in [1, 0] {
+        let rows = [
+            _mm_extract_epi32::<0>(halves[at]),
+            _mm_extract_epi32::<1>(halves[at]),
+            _mm_extract_epi32::<2>(halves[at]),
+            _mm_extract_epi32::<3>(halves[at]),
+        ];
+        let block = &mut samples[pair.places[at]..];
+        for (number, row) in rows.into_iter().enumerate() {
+            block[number * pair.pitches[at]..][..HALF].copy_from_slice(&row.to_le_bytes());
+        }
+    }
+}
+
+/// One direction of the transform to half the size: sums for four samples, rounded but not shifted, of what is interleaved: nothing
+/// and the mean; 2 and 6; 1 and 3, and 5 and 7.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pass_to_half<const SHIFT: i32>(mean: Wide, even: Wide, [first, second]: [Wide; 2]) -> [Wide; HALF] {
+    let rounding = _mm256_set1_epi32(1 << (SHIFT - 1));
+    let scale = |values| _mm256_add_epi32(_mm256_srai_epi32::<{ 15 - FACTOR_BITS as i32 }>(values), rounding);
+    let mean = Wide { low: scale(mean.low), high: scale(mean.high) };
+    let even = even.times(F_1_847, -F_0_765);
+    let (plus, minus) = (mean.plus(even), mean.minus(even));
+    let outer = first.times(F_2_562, F_0_899).plus(second.times(-F_0_601, -F_0_509));
+    let inner = first.times(F_1_061, -F_2_172).plus(second.times(F_1_451, -F_0_211));
+    [plus.plus(outer), minus.plus(inner), minus.minus(inner), plus.minus(outer)]
 }
 
 #[inline]

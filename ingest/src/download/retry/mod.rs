@@ -25,6 +25,8 @@ use tokio::runtime::Runtime;
 
 pub use report::RetryReport;
 
+pub(crate) use passes::pass_of;
+
 use super::pipeline::{ShardRow, Work};
 use super::records::ShardRecords;
 use super::report::DownloadCounts;
@@ -132,6 +134,11 @@ pub fn retry(options: &RetryOptions, progress: &Progress, stop: &Stop) -> Result
         runtime.block_on(complete(&state, manifest, downloaded, &settings, (&before, records)))?;
     let counts = DownloadCounts::of_manifest(&manifest);
     Ok(report(&retried.counts, retried.num_tars(&manifest), &counts))
+}
+
+/// Rows that another day may end otherwise: those that a retry chooses if nobody else does.
+pub(super) fn num_transient(counts: &DownloadCounts) -> u64 {
+    Selection::new(&[]).most_rows(counts)
 }
 
 /// Where a pass begins.

@@ -40,6 +40,16 @@ impl Pass {
     }
 }
 
+/// Tells which pass a table is of, by its name: 0 for the download itself, and for what was not downloaded.
+pub(crate) fn pass_of(manifest: &Manifest) -> impl Fn(&str) -> usize + use<> {
+    let passes = Downloaded::of(manifest).map(|downloaded| downloaded.passes).unwrap_or_default();
+    move |table| {
+        let shard = table.split('.').next().and_then(|shard| shard.parse().ok());
+        let pass = shard.and_then(|shard| passes.iter().position(|pass| pass.shards().contains(&shard)));
+        pass.map_or(0, |earlier| earlier + 1)
+    }
+}
+
 /// What is known of a download that is complete.
 #[derive(Debug)]
 pub(super) struct Downloaded {

@@ -5,12 +5,12 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Keys that are sorted in memory: 32 MB.
+/// Hashes that are sorted in memory: 32 MB.
 const IN_MEMORY: usize = 1 << 20;
 
 const RECORD_BYTES: usize = 24;
 
-/// Repeated keys that are kept to be named.
+/// Repetitions that are kept to be named.
 const NUM_NAMED: usize = 5;
 
 /// Hash of a key.
@@ -18,43 +18,47 @@ pub(super) fn key_hash(key: &str) -> u128 {
     xxh3_128(key.as_bytes())
 }
 
-/// Where a key was found.
+/// A sample of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) shard: u32,
     pub(super) position: u32,
 }
 
-/// Finds keys that occur more than once among any number, in memory for a million: sorted runs go to files without names in the
-/// folder for temporary ones, 24 bytes a key, and are merged at the end. By 128 bits of a hash, so two different keys
+/// Finds keys or images that occur more than once among any number, in memory for a million: sorted runs go to files without names in the
+/// folder for temporary ones, 24 bytes each, and are merged at the end. By 128 bits of a hash, so two different ones
 /// are never taken for one.
 #[derive(Debug, Default)]
-pub(super) struct KeySorter {
-    keys: Vec<(u128, Place)>,
+pub(super) struct RepetitionFinder {
+    hashes: Vec<(u128, Place)>,
     runs: Vec<File>,
 }
 
-/// Keys that occur more than once.
+/// What occurs more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct RepeatedKeys {
-    /// Samples whose key an earlier sample has.
+pub(super) struct Repetitions {
+    /// Samples that have what an earlier sample has.
     pub(super) num_repeated: u64,
-    /// Some of them, behind where the key was first.
+    /// Some of them, behind the first that has it.
     pub(super) examples: Vec<(Place, Place)>,
 }
 
-impl KeySorter {
-    /// Takes the keys of a shard, in their order.
-    pub(super) fn add(&mut self, shard: u32, hashes: &[u128]) -> io::Result<()> {
-        let places = (0..).map(|position| Place { shard, position });
-        self.keys.extend(hashes.iter().copied().zip(places));
-        if self.keys.len() >= IN_MEMORY { self.spill() } else { Ok(()) }
+impl RepetitionFinder {
+    /// Takes the hashes of a shard's samples, with their positions.
+    pub(super) fn add(
+        &mut self,
+        shard: u32,
+        hashes: impl IntoIterator<Item = (u32, u128)>,
+    ) -> io::Result<()> {
+        let placed = hashes.into_iter().map(|(position, hash)| (hash, Place { shard, position }));
+        self.hashes.extend(placed);
+        if self.hashes.len() >= IN_MEMORY { self.spill() } else { Ok(()) }
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        self.keys.sort_unstable();
+        self.hashes.sort_unstable();
         let mut file = BufWriter::new(tempfile::tempfile()?);
-        for (hash, place) in self.keys.drain(..) {
+        for (hash, place) in self.hashes.drain(..) {
             file.write_all(&hash.to_le_bytes())?;
             file.write_all(&place.shard.to_le_bytes())?;
             file.write_all(&place.position.to_le_bytes())?;
@@ -66,17 +70,17 @@ impl KeySorter {
     }
 
     /// Finds the repeated ones.
-    pub(super) fn finish(mut self) -> io::Result<RepeatedKeys> {
-        self.keys.sort_unstable();
+    pub(super) fn finish(mut self) -> io::Result<Repetitions> {
+        self.hashes.sort_unstable();
         let mut runs: Vec<BufReader<File>> = self.runs.into_iter().map(BufReader::new).collect();
-        let mut rest = self.keys.into_iter();
+        let mut rest = self.hashes.into_iter();
         let in_memory = runs.len();
         let mut next = BinaryHeap::new();
         for (number, run) in runs.iter_mut().enumerate() {
-            next.extend(read(run)?.map(|key| Reverse((key, number))));
+            next.extend(read(run)?.map(|hashed| Reverse((hashed, number))));
         }
-        next.extend(rest.next().map(|key| Reverse((key, in_memory))));
-        let mut found = RepeatedKeys::default();
+        next.extend(rest.next().map(|hashed| Reverse((hashed, in_memory))));
+        let mut found = Repetitions::default();
         let mut before: Option<(u128, Place)> = None;
         while let Some(Reverse(((hash, place), number))) = next.pop() {
             match before {
@@ -89,7 +93,7 @@ impl KeySorter {
                 _ => before = Some((hash, place)),
             }
             let following = if number == in_memory { rest.next() } else { read(&mut runs[number])? };
-            next.extend(following.map(|key| Reverse((key, number))));
+            next.extend(following.map(|hashed| Reverse((hashed, number))));
         }
         Ok(found)
     }
@@ -112,20 +116,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_occur_again_are_found_in_memory_and_on_disk() {
+    fn what_occurs_again_is_found_in_memory_and_on_disk() {
+        let hashes = |keys: &[&str]| (0..).zip(keys.iter().map(|key| key_hash(key))).collect::<Vec<_>>();
         let place = |shard, position| Place { shard, position };
-        let mut sorter = KeySorter::default();
-        sorter.add(0, &["a", "b", "c"].map(key_hash)).unwrap();
-        sorter.spill().unwrap();
-        sorter.add(1, &["d", "b"].map(key_hash)).unwrap();
-        sorter.spill().unwrap();
-        sorter.add(2, &["e", "b", "e"].map(key_hash)).unwrap();
-        let found = sorter.finish().unwrap();
+        let mut finder = RepetitionFinder::default();
+        finder.add(0, hashes(&["a", "b", "c"])).unwrap();
+        finder.spill().unwrap();
+        finder.add(1, hashes(&["d", "b"])).unwrap();
+        finder.spill().unwrap();
+        finder.add(2, hashes(&["e", "b", "e"])).unwrap();
+        let found = finder.finish().unwrap();
         assert_eq!(found.num_repeated, 3);
         let mut examples = found.examples;
         examples.sort_unstable();
         let b = place(0, 1);
         assert_eq!(examples, [(b, place(1, 1)), (b, place(2, 1)), (place(2, 0), place(2, 2))]);
-        assert_eq!(KeySorter::default().finish().unwrap(), RepeatedKeys::default());
+        assert_eq!(RepetitionFinder::default().finish().unwrap(), Repetitions::default());
     }
 }

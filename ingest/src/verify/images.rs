@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use fastclip_images::{DecodeError, DecoderError, ImageDecoder};
 use fastclip_shards::tar::{Entry, split_name};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::scan::{IMAGE_MEMBERS, Onlooker};
 
@@ -61,21 +62,24 @@ impl DecodeCheck {
     }
 }
 
-/// Decodes images while a shard is scanned.
-pub(super) struct DecodingOnlooker {
+/// Hashes and decodes images while a shard is scanned.
+pub(super) struct ImageOnlooker {
     decoder: ImageDecoder,
     limit: Option<u64>,
+    /// Where the data of each image starts, and a hash of it.
+    pub(super) hashes: Vec<(u64, u128)>,
     pub(super) num_decoded: u64,
     pub(super) num_undecodable: u64,
     /// The first of them, with what is wrong.
     pub(super) undecodable: Vec<String>,
 }
 
-impl DecodingOnlooker {
+impl ImageOnlooker {
     pub(super) fn new(check: DecodeCheck, num_samples: u64) -> Result<Self, DecoderError> {
         Ok(Self {
             decoder: ImageDecoder::new()?,
             limit: check.limit(num_samples),
+            hashes: Vec::new(),
             num_decoded: 0,
             num_undecodable: 0,
             undecodable: Vec::new(),
@@ -83,18 +87,18 @@ impl DecodingOnlooker {
     }
 }
 
-impl Onlooker for DecodingOnlooker {
+impl Onlooker for ImageOnlooker {
     fn wants(&self, entry: &Entry) -> bool {
-        let Some(limit) = self.limit else { return false };
         let is_image =
             split_name(&entry.name).is_some_and(|(_, extension)| IMAGE_MEMBERS.contains(&extension.as_str()));
-        entry.is_file
-            && is_image
-            && entry.num_bytes <= MAX_IMAGE_BYTES
-            && xxhash_rust::xxh3::xxh3_64(entry.name.as_bytes()) <= limit
+        entry.is_file && is_image && entry.num_bytes <= MAX_IMAGE_BYTES
     }
 
     fn see(&mut self, entry: &Entry, data: &[u8]) {
+        self.hashes.push((entry.data_start, xxh3_128(data)));
+        if self.limit.is_none_or(|limit| xxh3_64(entry.name.as_bytes()) > limit) {
+            return;
+        }
         self.num_decoded += 1;
         let decoded: Result<_, DecodeError> = self.decoder.decode(data);
         if let Err(error) = decoded {

@@ -3,11 +3,11 @@ use fastclip_shards::ReadError;
 
 use crate::tables::TableError;
 
-/// Why nothing can be shown of a dataset.
+/// Why nothing can be said about a dataset, or shown of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InspectError {
-    /// No shard can be read; the first one's reason.
+pub enum SurveyError {
+    /// A shard cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A table beside a shard cannot be read.
@@ -20,6 +20,11 @@ pub enum InspectError {
     #[error("could not start a runtime")]
     Start(#[source] std::io::Error),
     /// Somebody asked to stop.
-    #[error("stopped before everything was read")]
-    Stopped,
+    #[error("stopped after {num_read} of {num_shards} shards")]
+    Stopped {
+        /// Shards that were read by then.
+        num_read: usize,
+        /// Shards that were to be read.
+        num_shards: usize,
+    },
 }
