@@ -125,6 +125,15 @@ pub(crate) fn succeed(mut command: Command) -> Finished {
     run(&mut command).assert_code(0)
 }
 
+/// Two curves are the same but for the order in which fp32 numbers were added.
+#[track_caller]
+pub(crate) fn assert_close(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() < 1e-6, "place {step}: {found} {expected}");
+    }
+}
+
 /// Two runs logged the same figures, bit by bit.
 #[track_caller]
 pub(crate) fn assert_same_metrics(setting: &Setting, left: &str, right: &str) {

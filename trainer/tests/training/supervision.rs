@@ -6,7 +6,7 @@ use std::process::Command;
 use fastclip_testkit::{Ranks, RunningRanks};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setting::{Setting, assert_same_run, succeed};
+use crate::setting::{Setting, assert_close, assert_same_run, succeed};
 
 /// A launcher that starts failed ranks again at once.
 fn supervised(setting: &Setting, name: &str, more: &[&str]) -> RunningRanks {
@@ -97,11 +97,7 @@ fn a_rank_that_fails_again_and_again_is_left_out() {
     kill_twice_without_progress(&setting, &mut running);
     let finished = running.wait().remove(0).assert_code(0);
     finished.assert_says(&["going on without it, on 1 of 2 ranks", "starting 1 ranks again from the start"]);
-    let (found, expected) = (setting.curve("run", "loss"), setting.curve("whole", "loss"));
-    assert_eq!(found.len(), expected.len());
-    for (found, expected) in found.iter().zip(&expected) {
-        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
-    }
+    assert_close(&setting.curve("run", "loss"), &setting.curve("whole", "loss"));
 }
 
 #[test]
