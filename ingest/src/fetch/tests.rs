@@ -41,6 +41,7 @@ fn failed(ended: Result<Fetched, Unfetched>) -> Result<Fetched, FetchFailure> {
     ended.map_err(|ended| match ended {
         Unfetched::Failed(failure) => failure,
         Unfetched::Offline(outage) => panic!("{outage}"),
+        Unfetched::Skipped => panic!("nobody stopped the run"),
     })
 }
 
