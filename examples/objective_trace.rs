@@ -246,7 +246,7 @@ impl<'a> Trace<'a> {
     }
 
     fn move_temperature(&mut self, step: u64, gradient: &Tensor) -> anyhow::Result<()> {
-        self.optimizer.step(&[gradient.shallow_clone()], &self.schedule.at(step))?;
+        self.optimizer.step(&[gradient.shallow_clone()], &self.schedule.at(step), None)?;
         let _ = no_grad(|| self.log_scale.shallow_clone().clamp_(0.0, MAX_LOGIT_SCALE.ln()));
         Ok(())
     }
