@@ -19,7 +19,7 @@
 //! | [`metrics`], [`progress`], [`report`] | what people see of a run: while it runs, and afterwards |
 //! | [`distributed`] | how ranks talk to each other |
 //! | [`check`] | what a run will take, before it starts |
-//! | [`bench`] | how fast steps are |
+//! | [`mod@bench`] | how fast steps are |
 //! | [`launch`] | how several ranks are started from one command |
 
 pub mod bench;
