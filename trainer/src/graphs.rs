@@ -173,14 +173,11 @@ impl StepGraphs {
         message: Message,
         comm: &dyn Communicator,
     ) -> Result<Pending, StepError> {
-        let placed = trainer.place(batch)?;
-        let rates = trainer.schedule.at(trainer.step);
-        trainer.optimizer.set_rates(&rates);
-        let key =
-            Key { shapes: placed.shapes(), epoch: trainer.objective.gamma(batch.epoch).map(|_| batch.epoch) };
-        let mut recorder = Steps { trainer: &mut *trainer, batch, placed: &placed, rates: &rates, comm };
-        let enqueued = self.0.launch(key, &mut recorder)?;
-        trainer.pending(enqueued, batch, rates, message, comm)
+        trainer.launch_by(batch, message, comm, |trainer, placed, rates| {
+            let epoch = trainer.objective.gamma(batch.epoch).map(|_| batch.epoch);
+            let key = Key { shapes: placed.shapes(), epoch };
+            self.0.launch(key, &mut Steps { trainer, batch, placed, rates, comm })
+        })
     }
 }
 

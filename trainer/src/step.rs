@@ -231,15 +231,28 @@ impl Trainer {
         message: Message,
         comm: &dyn Communicator,
     ) -> Result<Pending, StepError> {
+        self.launch_by(batch, message, comm, |trainer, placed, rates| {
+            trainer.enqueue(placed, batch.ids, batch.epoch, rates, message, comm)
+        })
+    }
+
+    /// The same, with the work put on the queue by `enqueue`.
+    pub(crate) fn launch_by(
+        &mut self,
+        batch: &Inputs<'_>,
+        message: Message,
+        comm: &dyn Communicator,
+        enqueue: impl FnOnce(&mut Self, &Placed, &Rates) -> Result<Enqueued, StepError>,
+    ) -> Result<Pending, StepError> {
         let placed = self.place(batch)?;
         let rates = self.schedule.at(self.step);
         self.optimizer.set_rates(&rates);
-        let enqueued = self.enqueue(&placed, batch.ids, batch.epoch, &rates, message, comm)?;
+        let enqueued = enqueue(self, &placed, &rates)?;
         self.pending(enqueued, batch, rates, message, comm)
     }
 
     /// Brings to the device what is not there yet.
-    pub(crate) fn place(&self, batch: &Inputs<'_>) -> Result<Placed, StepError> {
+    fn place(&self, batch: &Inputs<'_>) -> Result<Placed, StepError> {
         let device = self.model.device();
         let upload = |tensor: &Tensor| {
             upload(tensor, device).map_err(|source| StepError::Device {
@@ -258,7 +271,7 @@ impl Trainer {
     }
 
     /// Sends what a step finds on its way to the host, and counts the step.
-    pub(crate) fn pending(
+    fn pending(
         &mut self,
         enqueued: Enqueued,
         batch: &Inputs<'_>,

@@ -76,8 +76,16 @@ pub(super) fn transform(pair: &Pair<'_>, side: usize, samples: &mut [u8]) {
         let target = &mut samples[pair.places[at]..];
         match side {
             SIDE => write(transform_block(block, steps), target, pair.pitches[at]),
-            HALF => write(transform_to_half(block, steps), target, pair.pitches[at]),
-            _ => write(transform_to_quarter(block, steps), target, pair.pitches[at]),
+            HALF => {
+                let (first, second) =
+                    (pass_to_half::<{ FIRST_SHIFT + 1 }>, pass_to_half::<{ SECOND_SHIFT + 1 }>);
+                write(in_both(block, steps, first, second), target, pair.pitches[at]);
+            }
+            _ => {
+                let (first, second) =
+                    (pass_to_quarter::<{ FIRST_SHIFT + 2 }>, pass_to_quarter::<{ SECOND_SHIFT + 2 }>);
+                write(in_both(block, steps, first, second), target, pair.pitches[at]);
+            }
         }
     }
 }
@@ -110,32 +118,35 @@ fn round<const SHIFT: u32>(value: i32) -> i16 {
     (value.wrapping_add(1 << (SHIFT - 1)) >> SHIFT).clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
-/// A coefficient times its step.
-fn value(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK], row: usize, column: usize) -> i16 {
-    let at = row * SIDE + column;
-    coefficients[at].wrapping_mul(steps[at])
-}
-
 /// The sum of two products. No product of two 16-bit numbers is too large, and sums go round like those of vectors.
 fn sum(terms: [(i16, i16); 2]) -> i32 {
     let [first, second] = terms.map(|(value, factor)| i32::from(value) * i32::from(factor));
     first.wrapping_add(second)
 }
 
+/// Both directions, columns first: of each `N` samples come.
+fn in_both<const N: usize>(
+    coefficients: &[i16; BLOCK],
+    steps: &[i16; BLOCK],
+    first: impl Fn([i16; SIDE]) -> [i16; N],
+    second: impl Fn([i16; SIDE]) -> [i16; N],
+) -> [[u8; N]; N] {
+    let columns: [[i16; N]; SIDE] = std::array::from_fn(|column| {
+        first(std::array::from_fn(|row| {
+            let at = row * SIDE + column;
+            coefficients[at].wrapping_mul(steps[at])
+        }))
+    });
+    std::array::from_fn(|row| second(std::array::from_fn(|column| columns[column][row])).map(sample))
+}
+
 fn transform_block(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; SIDE]; SIDE] {
-    let value = |row, column| value(coefficients, steps, row, column);
     // Whatever the steps are.
     let is_flat = coefficients[SIDE..].iter().all(|&coefficient| coefficient == 0);
-    let columns: [[i16; SIDE]; SIDE] = std::array::from_fn(|column| {
-        if is_flat {
-            [flat(value(0, column)); SIDE]
-        } else {
-            pass::<FIRST_SHIFT>(std::array::from_fn(|row| value(row, column)))
-        }
-    });
-    std::array::from_fn(|row| {
-        pass::<SECOND_SHIFT>(std::array::from_fn(|column| columns[column][row])).map(sample)
-    })
+    let first = |column: [i16; SIDE]| {
+        if is_flat { [flat(column[0]); SIDE] } else { pass::<FIRST_SHIFT>(column) }
+    };
+    in_both(coefficients, steps, first, pass::<SECOND_SHIFT>)
 }
 
 /// One direction of the transform.
@@ -171,16 +182,7 @@ fn pass<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; SIDE] {
     output
 }
 
-fn transform_to_half(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; HALF]; HALF] {
-    let columns: [[i16; HALF]; SIDE] = std::array::from_fn(|column| {
-        let values = std::array::from_fn(|row| value(coefficients, steps, row, column));
-        pass_to_half::<{ FIRST_SHIFT + 1 }>(values)
-    });
-    std::array::from_fn(|row| {
-        pass_to_half::<{ SECOND_SHIFT + 1 }>(std::array::from_fn(|column| columns[column][row])).map(sample)
-    })
-}
-
+/// One direction to half the size.
 fn pass_to_half<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; HALF] {
     let [e0, o1, e2, o3, _, o5, e6, o7] = input;
     let mean = i32::from(e0) << (FACTOR_BITS + 1);
@@ -192,17 +194,7 @@ fn pass_to_half<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; HALF] {
         .map(round::<SHIFT>)
 }
 
-fn transform_to_quarter(coefficients: &[i16; BLOCK], steps: &[i16; BLOCK]) -> [[u8; QUARTER]; QUARTER] {
-    let columns: [[i16; QUARTER]; SIDE] = std::array::from_fn(|column| {
-        let values = std::array::from_fn(|row| value(coefficients, steps, row, column));
-        pass_to_quarter::<{ FIRST_SHIFT + 2 }>(values)
-    });
-    std::array::from_fn(|row| {
-        pass_to_quarter::<{ SECOND_SHIFT + 2 }>(std::array::from_fn(|column| columns[column][row]))
-            .map(sample)
-    })
-}
-
+/// One direction to a quarter of the size.
 fn pass_to_quarter<const SHIFT: u32>(input: [i16; SIDE]) -> [i16; QUARTER] {
     let [e0, o1, _, o3, _, o5, _, o7] = input;
     let mean = i32::from(e0) << (FACTOR_BITS + 2);

@@ -21,7 +21,7 @@
 mod error;
 mod image;
 mod ordered;
-mod packer;
+pub(crate) mod packer;
 pub(crate) mod prepare;
 mod records;
 mod report;
@@ -32,7 +32,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use fastclip_schemas::zero_shot;
-use fastclip_shards::{Store, WriterOptions};
+use fastclip_shards::Store;
 
 pub use error::PackError;
 pub use report::PackReport;
@@ -42,6 +42,7 @@ use crate::progress::Progress;
 use crate::run_state::OnExisting;
 use crate::source::{Columns, Inputs, Row, Source};
 use crate::stop::Stop;
+use packer::Job;
 use prepare::{Outcome, Preparer};
 use run::{Packing, Rows, run};
 use settings::{COMMAND, Settings};
@@ -107,21 +108,20 @@ impl Default for Limits {
 pub fn pack(options: &PackOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
     let source = Source::open(&options.input, &options.columns)?;
     let packing = Packing {
-        command: COMMAND,
-        settings: Settings::new(options, &source).to_json(),
-        input: options.input.shown(),
-        name: source.name(),
-        num_rows: Some(source.num_rows()),
-        output: &options.output,
-        on_existing: options.on_existing,
-        writer: WriterOptions {
-            samples_per_shard: options.samples_per_shard,
-            max_shard_bytes: options.max_shard_bytes,
-            created_by: options.created_by.clone(),
-            ..WriterOptions::default()
+        job: Job {
+            output: &options.output,
+            input: options.input.shown(),
+            name: source.name(),
+            command: COMMAND,
+            settings: Settings::new(options, &source).to_json(),
+            num_rows: Some(source.num_rows()),
+            max_bad_fraction: options.max_bad_fraction,
         },
+        on_existing: options.on_existing,
+        samples_per_shard: options.samples_per_shard,
+        max_shard_bytes: options.max_shard_bytes,
+        created_by: &options.created_by,
         duplicates: options.duplicates,
-        max_bad_fraction: options.max_bad_fraction,
         threads: options.threads,
     };
     run(packing, &SourceRows { source, options }, progress, stop)

@@ -32,18 +32,18 @@ pub(super) struct Packer<'a> {
 
 /// What a packer must know of the command that it works for.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) output: &'a Store,
+pub(crate) struct Job<'a> {
+    pub(crate) output: &'a Store,
     /// The input, for messages.
-    pub(super) input: PathBuf,
+    pub(crate) input: PathBuf,
     /// Name of the input for the manifest.
-    pub(super) name: String,
-    pub(super) command: &'static str,
-    pub(super) settings: Value,
+    pub(crate) name: String,
+    pub(crate) command: &'static str,
+    pub(crate) settings: Value,
     /// Rows of the input, if they were counted.
-    pub(super) num_rows: Option<u64>,
+    pub(crate) num_rows: Option<u64>,
     /// Fraction of the rows that may be unusable.
-    pub(super) max_bad_fraction: f64,
+    pub(crate) max_bad_fraction: f64,
 }
 
 #[derive(Debug, Default)]

@@ -1,8 +1,6 @@
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::num::{NonZeroU32, NonZeroUsize};
 
-use fastclip_shards::{DatasetWriter, Store, WriterOptions};
-use serde_json::Value;
+use fastclip_shards::{DatasetWriter, WriterOptions};
 
 use super::packer::{Job, Packer};
 use super::prepare::Outcome;
@@ -16,21 +14,12 @@ use crate::stop::Stop;
 /// A dataset to be written row by row.
 #[derive(Debug)]
 pub(crate) struct Packing<'a> {
-    pub(crate) command: &'static str,
-    /// What decides the bytes.
-    pub(crate) settings: Value,
-    /// The input, for messages.
-    pub(crate) input: PathBuf,
-    /// Name of the input for the manifest.
-    pub(crate) name: String,
-    /// Rows of the input, if they were counted.
-    pub(crate) num_rows: Option<u64>,
-    pub(crate) output: &'a Store,
+    pub(crate) job: Job<'a>,
     pub(crate) on_existing: OnExisting,
-    pub(crate) writer: WriterOptions,
+    pub(crate) samples_per_shard: NonZeroU32,
+    pub(crate) max_shard_bytes: Option<u64>,
+    pub(crate) created_by: &'a str,
     pub(crate) duplicates: DuplicateOptions,
-    /// Fraction of the rows that may be unusable.
-    pub(crate) max_bad_fraction: f64,
     pub(crate) threads: NonZeroUsize,
 }
 
@@ -60,11 +49,12 @@ pub(crate) fn run<R: Rows + Sync>(
     progress: &Progress,
     stop: &Stop,
 ) -> Result<PackReport, PackError> {
-    let Packing { command, settings, output, .. } = packing;
+    let job = packing.job;
+    let output = job.output;
     let runtime = runtime(IO_THREADS)
         .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })?;
-    let state = RunState::new(output, command);
-    match runtime.block_on(state.start(&settings, packing.on_existing))? {
+    let state = RunState::new(output, job.command);
+    match runtime.block_on(state.start(&job.settings, packing.on_existing))? {
         Start::Here => {}
         Start::Finished(manifest) => {
             return Ok(PackReport::of_finished(output.location().to_owned(), &manifest));
@@ -74,18 +64,17 @@ pub(crate) fn run<R: Rows + Sync>(
     let records = runtime.block_on(records::read(&state, &mut seen))?;
     let side_files = rows.side_files()?;
     let done = records.iter().map(|record| record.shard.clone()).collect();
-    let writer = DatasetWriter::resume(output.clone(), packing.writer, done);
-    let job = Job {
-        output,
-        input: packing.input,
-        name: packing.name,
-        command,
-        settings,
-        num_rows: packing.num_rows,
-        max_bad_fraction: packing.max_bad_fraction,
+    let options = WriterOptions {
+        samples_per_shard: packing.samples_per_shard,
+        max_shard_bytes: packing.max_shard_bytes,
+        created_by: packing.created_by.to_owned(),
+        ..WriterOptions::default()
     };
+    let writer = DatasetWriter::resume(output.clone(), options, done);
+    if let Some(num_rows) = job.num_rows {
+        progress.set_total(num_rows);
+    }
     let mut packer = Packer::new(job, state, writer, records, seen);
-    packing.num_rows.into_iter().for_each(|num_rows| progress.set_total(num_rows));
     let first = packer.next_row();
     progress.resume_at(first);
 

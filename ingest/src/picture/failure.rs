@@ -75,12 +75,12 @@ impl PictureReason {
 impl PictureFailure {
     /// Why these bytes are no image.
     pub(super) fn of_bytes(bytes: &[u8], error: DecodeError) -> Self {
-        match PictureReason::of_text(bytes) {
-            Some(reason) if matches!(error, DecodeError::UnknownFormat) => {
-                Self::new(reason, error.to_string())
-            }
-            _ => error.into(),
+        if matches!(error, DecodeError::UnknownFormat)
+            && let Some(reason) = PictureReason::of_text(bytes)
+        {
+            return Self::new(reason, error.to_string());
         }
+        error.into()
     }
 }
 

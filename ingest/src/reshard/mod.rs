@@ -23,10 +23,11 @@ mod unindexed;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use fastclip_shards::{Store, StoreOptions, WriterOptions};
+use fastclip_shards::{Store, StoreOptions};
 
 use crate::duplicates::DuplicateOptions;
 use crate::filters::RowFilters;
+use crate::pack::packer::Job;
 use crate::pack::prepare::Outcome;
 use crate::pack::run::{Packing, Rows, run};
 use crate::pack::{PackError, PackReport};
@@ -82,22 +83,21 @@ pub struct ReshardOptions {
 pub fn reshard(options: &ReshardOptions, progress: &Progress, stop: &Stop) -> Result<PackReport, PackError> {
     let shards = Shards::open(&options.input, &options.store)?;
     let packing = Packing {
-        command: COMMAND,
-        settings: Settings::new(options, shards.digest()).to_json(),
-        input: PathBuf::from(shards.location()),
-        name: shards.name(),
-        num_rows: shards.num_samples(),
-        output: &options.output,
-        on_existing: options.on_existing,
-        writer: WriterOptions {
-            samples_per_shard: options.samples_per_shard,
-            max_shard_bytes: options.max_shard_bytes,
-            created_by: options.created_by.clone(),
-            ..WriterOptions::default()
+        job: Job {
+            output: &options.output,
+            input: PathBuf::from(shards.location()),
+            name: shards.name(),
+            command: COMMAND,
+            settings: Settings::new(options, shards.digest()).to_json(),
+            num_rows: shards.num_samples(),
+            // What is left out is left out on purpose, and the rest was a sample before.
+            max_bad_fraction: 1.0,
         },
+        on_existing: options.on_existing,
+        samples_per_shard: options.samples_per_shard,
+        max_shard_bytes: options.max_shard_bytes,
+        created_by: &options.created_by,
         duplicates: options.duplicates,
-        // What is left out is left out on purpose, and the rest was a sample before.
-        max_bad_fraction: 1.0,
         threads: options.threads,
     };
     run(packing, &ShardSamples { shards, options }, progress, stop)
