@@ -115,7 +115,7 @@ impl Communicator for Equals {
         Ok(())
     }
 
-    fn announce_failure(&self, _cause: &str) {}
+    fn announce_failure(&self, _cause: &str, _is_refusal: bool) {}
 
     fn counters(&self) -> CommCounters {
         CommCounters::default()

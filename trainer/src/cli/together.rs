@@ -84,7 +84,7 @@ impl Member {
     ) -> Result<T, Failure> {
         let result = part(&*self.comm).inspect_err(|error| {
             if !error.came_from_others() {
-                self.comm.announce_failure(&error.with_causes());
+                self.comm.announce_failure(&error.with_causes(), error.is_refusal());
             }
         });
         Ok(result?)

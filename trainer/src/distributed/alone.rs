@@ -67,7 +67,7 @@ impl Communicator for Alone {
     }
 
     /// Nobody is there to be told.
-    fn announce_failure(&self, _cause: &str) {}
+    fn announce_failure(&self, _cause: &str, _is_refusal: bool) {}
 
     fn counters(&self) -> CommCounters {
         self.meter.counters()

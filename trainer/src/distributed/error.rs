@@ -151,15 +151,15 @@ impl CommError {
 
     /// Returns whether the run was refused for what it was asked to do, as opposed to having broken on the way.
     pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
+        match self {
             CommError::Environment(_)
-                | CommError::AddressInUse { .. }
-                | CommError::Disagreement { .. }
-                | CommError::Taken { .. }
-                | CommError::NoNccl { .. }
-                | CommError::Argument { .. }
-        )
+            | CommError::AddressInUse { .. }
+            | CommError::Taken { .. }
+            | CommError::NoNccl { .. }
+            | CommError::Argument { .. } => true,
+            CommError::Disagreement { verdict } | CommError::Peer { verdict, .. } => verdict.is_refusal(),
+            _ => false,
+        }
     }
 
     /// Returns what a person can do about it.

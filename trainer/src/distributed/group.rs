@@ -42,7 +42,7 @@ impl Group {
     /// Finds out whose fault it is that a collective failed.
     fn blame(&self, source: CollectiveError) -> CommError {
         if source.kind == FailureKind::Refused {
-            self.watch.announce(&format!("{source}: {}", source.source));
+            self.watch.announce(&format!("{source}: {}", source.source), false);
             CommError::Refused { source: Box::new(source) }
         } else {
             let verdict = Box::new(self.watch.diagnose(&source));
@@ -116,8 +116,8 @@ impl Communicator for Group {
         self.run(ProcessGroup::barrier)
     }
 
-    fn announce_failure(&self, cause: &str) {
-        self.watch.announce(cause);
+    fn announce_failure(&self, cause: &str, is_refusal: bool) {
+        self.watch.announce(cause, is_refusal);
     }
 
     fn counters(&self) -> CommCounters {

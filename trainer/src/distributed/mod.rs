@@ -80,11 +80,12 @@ pub trait Communicator: Send {
     /// Returns after all ranks have called it.
     fn barrier(&self) -> Result<(), CommError>;
 
-    /// Tells the other ranks that this one cannot go on, and why, so that their errors name the cause.
+    /// Tells the other ranks that this one cannot go on, and why, so that their errors name the cause; and whether it
+    /// refused what it was asked to do, so that they end as it does.
     ///
     /// Not a collective: call it on the way out of a failure of this rank's own. A failure that came out of a collective
     /// needs no announcement. Whether the others hear it is not known.
-    fn announce_failure(&self, cause: &str);
+    fn announce_failure(&self, cause: &str, is_refusal: bool);
 
     /// Returns what this rank's collectives have moved so far.
     fn counters(&self) -> CommCounters;

@@ -131,7 +131,7 @@ fn join(environment: &Environment, meeting: &Meeting, options: &ConnectOptions) 
     match ProcessGroup::new(&store, &group_options) {
         Ok(group) => Ok(Group::new(group, watch, store)),
         Err(source) if source.kind == FailureKind::Refused => {
-            watch.announce(&source.source.to_string());
+            watch.announce(&source.source.to_string(), false);
             Err(CommError::Refused { source: Box::new(source) })
         }
         Err(source) => {

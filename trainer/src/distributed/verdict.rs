@@ -70,6 +70,8 @@ pub enum Verdict {
         rank: RankName,
         /// What it said.
         cause: String,
+        /// Whether it refused what it was asked to do, as opposed to having broken on the way.
+        is_refusal: bool,
     },
     /// Who serves the store is gone.
     StoreGone {
@@ -95,6 +97,11 @@ impl Verdict {
             Verdict::Unknown => Vec::new(),
         }
     }
+
+    /// Returns whether the run was refused for what it was asked to do, as opposed to having broken on the way.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Verdict::Disagreement { .. } | Verdict::Failed { is_refusal: true, .. })
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -112,7 +119,7 @@ impl fmt::Display for Verdict {
                 write!(f, "{} did not come to {collective} (collective {sequence})", listed(ranks))
             }
             Verdict::Left { ranks } => write!(f, "{} had already left the run", listed(ranks)),
-            Verdict::Failed { rank, cause } => write!(f, "{rank} failed: {cause}"),
+            Verdict::Failed { rank, cause, .. } => write!(f, "{rank} failed: {cause}"),
             Verdict::StoreGone { rank: Some(rank), address } => {
                 write!(f, "{rank} is gone, and with it the store at {address}")
             }

@@ -62,7 +62,7 @@ pub(super) struct Watch {
 #[derive(Debug)]
 enum Request {
     Diagnose { failure: CollectiveError, answer: Sender<Verdict> },
-    Announce { cause: String, answer: Sender<()> },
+    Announce { cause: String, is_refusal: bool, answer: Sender<()> },
     Leave { answer: Sender<()> },
 }
 
@@ -93,8 +93,8 @@ impl Watch {
     }
 
     /// Tells the other ranks that this one fails by itself. Whether anybody hears it is not known.
-    pub(super) fn announce(&self, cause: &str) {
-        self.ask(|answer| Request::Announce { cause: cause.to_owned(), answer });
+    pub(super) fn announce(&self, cause: &str, is_refusal: bool) {
+        self.ask(|answer| Request::Announce { cause: cause.to_owned(), is_refusal, answer });
     }
 
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Option<T> {
@@ -107,7 +107,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.announce("it panicked");
+            self.announce("it panicked", false);
         }
         let has_left = self.ask(|answer| Request::Leave { answer }).is_some();
         if let Some(thread) = self.thread.take()
@@ -145,9 +145,9 @@ impl Watcher {
                     let verdict = self.diagnose(&failure);
                     let _ = answer.send(verdict);
                 }
-                Ok(Request::Announce { cause, answer }) => {
+                Ok(Request::Announce { cause, is_refusal, answer }) => {
                     let rank = self.options.names[self.options.rank].clone();
-                    let _ = self.propose(Verdict::Failed { rank, cause });
+                    let _ = self.propose(Verdict::Failed { rank, cause, is_refusal });
                     let _ = answer.send(());
                 }
                 Ok(Request::Leave { answer }) => {

@@ -92,9 +92,13 @@ impl RunError {
         std::iter::successors(Some(first), |&error| error.source())
     }
 
+    fn fault_of_others(&self) -> Option<&CommError> {
+        self.causes().find_map(|error| error.downcast_ref())
+    }
+
     /// Returns whether another rank or the network is the cause, so that the others know already.
     pub fn came_from_others(&self) -> bool {
-        self.causes().any(|error| error.is::<CommError>())
+        self.fault_of_others().is_some()
     }
 
     /// Returns the error and its causes in one line.
@@ -102,8 +106,11 @@ impl RunError {
         self.causes().map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
-    /// Returns whether the input was refused, as opposed to something having broken on the way.
+    /// Returns whether the input was refused, be it by another rank, as opposed to something having broken on the way.
     pub fn is_refusal(&self) -> bool {
+        if let Some(error) = self.fault_of_others() {
+            return error.is_refusal();
+        }
         match self {
             Self::Dataset(source) => lies_in_the_data(source),
             Self::Cache(_) | Self::Model(_) | Self::Weights(_) | Self::Pretrained(_) => true,

@@ -107,7 +107,7 @@ pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, Run
     let stream = Stream::beside(around.device)?;
     stream.within(|| train(config, around))?.inspect_err(|error| {
         if !error.came_from_others() {
-            around.comm.announce_failure(&error.with_causes());
+            around.comm.announce_failure(&error.with_causes(), error.is_refusal());
         }
     })
 }

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::thread;
 use std::time::Instant;
 
-use fastclip_trainer::distributed::{Communicator, Verdict};
+use fastclip_trainer::distributed::{CommError, Communicator, Verdict};
 use rustix::process::{Signal, getpid, kill_process};
 use tch::{Device, Kind, Tensor};
 
@@ -13,7 +13,7 @@ use crate::processes::written;
 use crate::{SHORT_TIMEOUT, TIMEOUT, free_port, join, outputs, rank_command, run, start_rank, tell, told};
 
 /// Runs collectives until one fails, and checks that it blames the rank that it should.
-fn reduce_until_failure(comm: &dyn Communicator, culprit: usize) {
+fn reduce_until_failure(comm: &dyn Communicator, culprit: usize) -> CommError {
     let start = Instant::now();
     let tensor = Tensor::ones([1000], (Kind::Float, Device::Cpu));
     let error = loop {
@@ -25,6 +25,7 @@ fn reduce_until_failure(comm: &dyn Communicator, culprit: usize) {
     assert!(start.elapsed() < TIMEOUT, "{error}");
     tell(&error);
     assert_eq!(error.ranks(), [culprit], "{error:?}");
+    error
 }
 
 /// Asserts that all ranks but `culprit` ended well and told the same, and returns what.
@@ -46,7 +47,7 @@ pub(crate) fn dies() {
     if comm.rank() == culprit {
         kill_itself();
     }
-    reduce_until_failure(&*comm, culprit);
+    let _ = reduce_until_failure(&*comm, culprit);
 }
 
 pub(crate) fn run_with_culprit(worker: &str, world_size: usize, culprit: usize) -> (Vec<Output>, u32) {
@@ -88,7 +89,7 @@ pub(crate) fn freezes() {
     if comm.rank() == 1 {
         stop_itself();
     } else {
-        reduce_until_failure(&*comm, 1);
+        let _ = reduce_until_failure(&*comm, 1);
     }
 }
 
@@ -123,7 +124,7 @@ pub(crate) fn stays_away() {
         // Longer than the others take to agree; ended by the test as soon as they have.
         thread::sleep(TIMEOUT);
     } else {
-        reduce_until_failure(&*comm, 1);
+        let _ = reduce_until_failure(&*comm, 1);
     }
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn leaves() {
     let comm = join(TIMEOUT);
     comm.barrier().unwrap();
     if comm.rank() != 1 {
-        reduce_until_failure(&*comm, 1);
+        let _ = reduce_until_failure(&*comm, 1);
     }
 }
 
@@ -151,9 +152,10 @@ pub(crate) fn announces() {
     let comm = join(TIMEOUT);
     comm.barrier().unwrap();
     if comm.rank() == 1 {
-        comm.announce_failure("shard `00003.tar` ends in the middle of a sample");
+        comm.announce_failure("shard `00003.tar` ends in the middle of a sample", true);
     } else {
-        reduce_until_failure(&*comm, 1);
+        let error = reduce_until_failure(&*comm, 1);
+        assert!(error.is_refusal(), "{error:?}");
     }
 }
 
@@ -169,7 +171,8 @@ pub(crate) fn panics() {
     if comm.rank() == 1 {
         panic!("for the test");
     }
-    reduce_until_failure(&*comm, 1);
+    let error = reduce_until_failure(&*comm, 1);
+    assert!(!error.is_refusal(), "{error:?}");
 }
 
 #[test]
