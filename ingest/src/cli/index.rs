@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use fastclip_ingest::{IdSource, IndexOptions, index};
 
 use super::progress::ProgressArgs;
-use super::{CREATED_BY, open_store, print, stop_on_signals, threads};
+use super::{CREATED_BY, open_store, print, shards_at_once, stop_on_signals};
 
 /// Makes a manifest for tars that other programs wrote.
 ///
@@ -31,7 +31,7 @@ pub(crate) struct IndexArgs {
     #[arg(long, help_heading = "Existing output")]
     overwrite: bool,
 
-    /// Shards read at the same time [default: one a core]
+    /// Shards read at the same time [default: two a core, so that one is read while another is digested]
     #[arg(long, value_name = "N", help_heading = "Running")]
     threads: Option<NonZeroUsize>,
 }
@@ -54,7 +54,7 @@ impl IndexArgs {
             },
             skip_damaged: self.skip_damaged,
             overwrite: self.overwrite,
-            threads: threads(self.threads),
+            threads: shards_at_once(self.threads),
             created_by: CREATED_BY.to_owned(),
         };
         let stop = stop_on_signals()?;

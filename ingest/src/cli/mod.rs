@@ -127,6 +127,12 @@ fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// How many shards to see every byte of at the same time: two a core, so that one is read while another is digested.
+fn shards_at_once(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    const PER_CORE: NonZeroUsize = NonZeroUsize::new(2).expect("it is not 0");
+    asked.unwrap_or_else(|| threads(None).saturating_mul(PER_CORE))
+}
+
 /// Turns the first Ctrl-C or SIGTERM into a request to stop. The second ends the process at once.
 fn stop_on_signals() -> anyhow::Result<Stop> {
     let stop = Stop::default();

@@ -6,7 +6,7 @@ use fastclip_ingest::{DecodeCheck, VerifyOptions, verify};
 use fastclip_shards::Dataset;
 
 use super::progress::ProgressArgs;
-use super::{print, stop_on_signals, threads};
+use super::{print, shards_at_once, stop_on_signals};
 
 /// Compares a dataset with its manifest and names the shards to rebuild, with the command that does it.
 ///
@@ -31,7 +31,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     json: Option<PathBuf>,
 
-    /// Shards read at the same time [default: one a core]
+    /// Shards read at the same time [default: two a core, so that one is read while another is digested]
     #[arg(long, value_name = "N", help_heading = "Running")]
     threads: Option<NonZeroUsize>,
 }
@@ -41,7 +41,7 @@ impl VerifyArgs {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dataset = runtime.block_on(Dataset::open(&self.location))?;
         let stop = stop_on_signals()?;
-        let options = VerifyOptions { decode: self.decode, threads: threads(self.threads) };
+        let options = VerifyOptions { decode: self.decode, threads: shards_at_once(self.threads) };
         let report = verify(&dataset, &options, &progress.start("verifying", "shards", &stop)?, &stop)?;
         if let Some(path) = &self.json {
             std::fs::write(path, report.to_json())

@@ -12,13 +12,11 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{GetResult, GetResultPayload};
 use tokio::task::spawn_blocking;
 
+use super::pieces::for_each_piece;
 use super::{StoreError, StoreErrorKind};
 
 /// Bytes of a piece that is handed on.
 const PIECE_BYTES: u64 = 1 << 20;
-
-/// Bytes that are read at once where nobody keeps them. They fit into the cache of a core, so that who looks at them next finds them there.
-const BUFFER_BYTES: u64 = 256 << 10;
 
 /// The pieces of what a store answered.
 pub(super) fn pieces(answer: GetResult) -> BoxStream<'static, Result<Bytes, StoreError>> {
@@ -53,7 +51,7 @@ pub(super) async fn fold<T: Send + 'static>(
     mut take: impl FnMut(&mut T, &[u8]) + Send + 'static,
 ) -> Result<T, StoreError> {
     let range = answer.range.clone();
-    let mut file = match answer.payload {
+    let file = match answer.payload {
         GetResultPayload::File(file, _) => file,
         GetResultPayload::Stream(mut pieces) => {
             while let Some(piece) = pieces.try_next().await? {
@@ -63,16 +61,7 @@ pub(super) async fn fold<T: Send + 'static>(
         }
     };
     let read = spawn_blocking(move || {
-        let mut piece = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let num_bytes = read_piece(&mut file, at, BUFFER_BYTES.min(range.end - at), &mut piece)?;
-            if num_bytes == 0 {
-                break;
-            }
-            take(&mut state, &piece);
-            at += num_bytes;
-        }
+        for_each_piece(&file, range, |piece| take(&mut state, piece))?;
         Ok(state)
     });
     read.await.expect("reading panics no more than who takes it does").map_err(failed)

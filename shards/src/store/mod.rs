@@ -4,6 +4,7 @@ mod error;
 mod local;
 mod location;
 mod options;
+mod pieces;
 mod remote;
 
 use std::ops::Range;
