@@ -3,6 +3,7 @@ use std::fmt;
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::thread;
 
 use libloading::Library;
 
@@ -14,6 +15,7 @@ const LIBRARIES: [&str; 4] = ["libcudart.so.13", "libcudart.so.12", "libcudart.s
 /// `cudaHostAllocPortable`: page-locked for all devices, not for the current one only.
 const PORTABLE: c_uint = 1;
 
+type SetDevice = unsafe extern "C" fn(c_int) -> c_int;
 type HostAlloc = unsafe extern "C" fn(*mut *mut c_void, usize, c_uint) -> c_int;
 type FreeHost = unsafe extern "C" fn(*mut c_void) -> c_int;
 type GetErrorString = unsafe extern "C" fn(c_int) -> *const c_char;
@@ -69,42 +71,48 @@ pub enum WithoutCuda {
 ///
 /// Needs the CUDA runtime when the program runs, not when it is built. Page-locked memory is never swapped out: what a
 /// loader takes (see [`MemoryBound::batches`](crate::MemoryBound)) is gone for everybody else.
+///
+/// All devices may copy from the memory, but the runtime takes it by one of them, where that needs some hundred megabytes:
+/// each process should name the device that it computes on. A thread that takes memory or gives it back is left with that
+/// device as its current one.
 #[derive(Debug, Clone)]
 pub struct PinnedAllocator {
     runtime: Arc<Runtime>,
 }
 
 impl PinnedAllocator {
-    /// Loads the CUDA runtime from where the system finds libraries, and tries it.
+    /// Loads the CUDA runtime from where the system finds libraries, and tries it with a device, which counts from 0.
     ///
     /// # Errors
-    /// When there is no runtime, or none that gives page-locked memory; it needs a device for that.
-    pub fn load() -> Result<Self, PinnedError> {
-        Self::load_first(LIBRARIES.map(OsString::from))
+    /// When there is no runtime, no such device, or no page-locked memory.
+    pub fn load(device: u32) -> Result<Self, PinnedError> {
+        Self::load_first(LIBRARIES.map(OsString::from), device)
     }
 
-    /// Loads the CUDA runtime from a file, and tries it.
+    /// Loads the CUDA runtime from a file, and tries it with a device.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_from(library: impl AsRef<OsStr>) -> Result<Self, PinnedError> {
-        Self::load_first([library.as_ref().to_owned()])
+    pub fn load_from(library: impl AsRef<OsStr>, device: u32) -> Result<Self, PinnedError> {
+        Self::load_first([library.as_ref().to_owned()], device)
     }
 
-    fn load_first(libraries: impl IntoIterator<Item = OsString>) -> Result<Self, PinnedError> {
-        let allocator = Self { runtime: Arc::new(Runtime::load(libraries)?) };
-        // Without a device the runtime loads all the same. Better known now than at the first batch.
-        Pinned::new(&allocator.runtime, ALIGNMENT)?;
+    fn load_first(libraries: impl IntoIterator<Item = OsString>, device: u32) -> Result<Self, PinnedError> {
+        let allocator = Self { runtime: Arc::new(Runtime::load(libraries, device)?) };
+        // Without a device the runtime loads all the same. Better known now than at the first batch. On a thread of its
+        // own, so that the caller's keeps its device.
+        let tried = thread::scope(|scope| scope.spawn(|| Pinned::new(&allocator.runtime, ALIGNMENT)).join());
+        tried.expect("taking memory does not panic")?;
         Ok(allocator)
     }
 }
 
-/// Returns what takes page-locked memory, or ordinary memory where there is none and that is what was asked for.
+/// Returns what takes page-locked memory by a device, or ordinary memory where there is none and that is what was asked for.
 ///
 /// # Errors
 /// As [`PinnedAllocator::load`], with [`WithoutCuda::Fail`] only.
-pub fn page_locked(without: WithoutCuda) -> Result<Arc<dyn HostAllocator>, PinnedError> {
-    match (PinnedAllocator::load(), without) {
+pub fn page_locked(device: u32, without: WithoutCuda) -> Result<Arc<dyn HostAllocator>, PinnedError> {
+    match (PinnedAllocator::load(device), without) {
         (Ok(allocator), _) => Ok(Arc::new(allocator)),
         (Err(error), WithoutCuda::Fail) => Err(error),
         (Err(error), WithoutCuda::UsePageable) => {
@@ -123,6 +131,9 @@ impl HostAllocator for PinnedAllocator {
 /// The functions that are used of the CUDA runtime.
 struct Runtime {
     name: String,
+    /// By which memory is taken and given back.
+    device: c_int,
+    set_device: SetDevice,
     host_alloc: HostAlloc,
     free_host: FreeHost,
     get_error_string: GetErrorString,
@@ -137,12 +148,12 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    fn load(names: impl IntoIterator<Item = OsString>) -> Result<Self, PinnedError> {
+    fn load(names: impl IntoIterator<Item = OsString>, device: u32) -> Result<Self, PinnedError> {
         let mut tried = Vec::new();
         let mut first_failure = None;
         for name in names {
             match open(&name) {
-                Ok(library) => return Self::of(library, name.to_string_lossy().into_owned()),
+                Ok(library) => return Self::of(library, name.to_string_lossy().into_owned(), device),
                 Err(error) => {
                     tried.push(format!("`{}`", name.display()));
                     first_failure.get_or_insert(error);
@@ -154,7 +165,7 @@ impl Runtime {
     }
 
     #[expect(unsafe_code, reason = "functions of a C library have the types that its header says")]
-    fn of(library: Library, name: String) -> Result<Self, PinnedError> {
+    fn of(library: Library, name: String, device: u32) -> Result<Self, PinnedError> {
         fn function<T: Copy>(
             library: &Library,
             in_library: &str,
@@ -170,12 +181,43 @@ impl Runtime {
             })
         }
         Ok(Self {
+            // One beyond all numbers of devices is refused by the runtime, as any that is not there.
+            device: c_int::try_from(device).unwrap_or(c_int::MAX),
+            set_device: function(&library, &name, "cudaSetDevice")?,
             host_alloc: function(&library, &name, "cudaHostAlloc")?,
             free_host: function(&library, &name, "cudaFreeHost")?,
             get_error_string: function(&library, &name, "cudaGetErrorString")?,
             name,
             _library: library,
         })
+    }
+
+    /// Takes so many bytes; returns where they begin, or the number of an error.
+    #[expect(unsafe_code, reason = "the CUDA runtime is C")]
+    fn take(&self, num_bytes: usize) -> Result<*mut u8, c_int> {
+        self.make_current()?;
+        let mut start = ptr::null_mut();
+        // SAFETY: `start` is a place for a pointer, which the function fills if it returns 0.
+        succeeded(unsafe { (self.host_alloc)(&raw mut start, num_bytes, PORTABLE) })?;
+        Ok(start.cast())
+    }
+
+    /// Gives bytes back.
+    ///
+    /// # Safety
+    /// `start` came from [`take`](Self::take), is not used any more, and is given back once.
+    #[expect(unsafe_code, reason = "the CUDA runtime is C")]
+    unsafe fn give_back(&self, start: NonNull<u8>) -> Result<(), c_int> {
+        self.make_current()?;
+        // SAFETY: as the caller says.
+        succeeded(unsafe { (self.free_host)(start.as_ptr().cast()) })
+    }
+
+    /// Chooses the device for this thread: with another one, the runtime would set that one up, too.
+    #[expect(unsafe_code, reason = "the CUDA runtime is C")]
+    fn make_current(&self) -> Result<(), c_int> {
+        // SAFETY: the function takes any number, from any thread.
+        succeeded(unsafe { (self.set_device)(self.device) })
     }
 
     #[expect(unsafe_code, reason = "the CUDA runtime is C")]
@@ -188,6 +230,10 @@ impl Runtime {
         // SAFETY: as above.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
+}
+
+fn succeeded(code: c_int) -> Result<(), c_int> {
+    if code == 0 { Ok(()) } else { Err(code) }
 }
 
 #[expect(unsafe_code, reason = "loading a library runs code of it")]
@@ -208,18 +254,12 @@ struct Pinned {
 impl Pinned {
     #[expect(unsafe_code, reason = "the CUDA runtime is C")]
     fn new(runtime: &Arc<Runtime>, num_bytes: usize) -> Result<Self, PinnedError> {
-        let mut start = ptr::null_mut();
         // The runtime gives nothing for no bytes, and whole pages for any.
         let asked = num_bytes.max(1);
-        // SAFETY: `start` is a place for a pointer, which the function fills if it returns 0.
-        let code = unsafe { (runtime.host_alloc)(&raw mut start, asked, PORTABLE) };
         let refused =
             |code, message| PinnedError::Refused { library: runtime.name.clone(), num_bytes, message, code };
-        if code != 0 {
-            return Err(refused(code, runtime.words(code)));
-        }
-        let start =
-            NonNull::new(start.cast::<u8>()).ok_or_else(|| refused(0, "a null pointer".to_owned()))?;
+        let start = runtime.take(asked).map_err(|code| refused(code, runtime.words(code)))?;
+        let start = NonNull::new(start).ok_or_else(|| refused(0, "a null pointer".to_owned()))?;
         let memory = Self { start, num_bytes, runtime: Arc::clone(runtime) };
         if !start.addr().get().is_multiple_of(ALIGNMENT) {
             // Freed by dropping it.
@@ -255,9 +295,8 @@ unsafe impl HostMemory for Pinned {
 impl Drop for Pinned {
     #[expect(unsafe_code, reason = "the CUDA runtime is C")]
     fn drop(&mut self) {
-        // SAFETY: `start` came from this runtime's `cudaHostAlloc` and is given back only here, once.
-        let code = unsafe { (self.runtime.free_host)(self.start.as_ptr().cast()) };
-        if code != 0 {
+        // SAFETY: `start` came from this runtime and is given back only here, once.
+        if let Err(code) = unsafe { self.runtime.give_back(self.start) } {
             // At the end of a process the runtime may be gone before the memory is. Nothing is to be done about it.
             tracing::debug!("page-locked memory was not given back: {}", self.runtime.words(code));
         }
@@ -271,7 +310,7 @@ mod tests {
     #[test]
     fn a_missing_runtime_is_reported_by_all_names_that_were_tried() {
         let names = ["libno-such-runtime.so.1", "/no/such/folder/libcudart.so"].map(OsString::from);
-        let error = PinnedAllocator::load_first(names).unwrap_err();
+        let error = PinnedAllocator::load_first(names, 0).unwrap_err();
         assert!(matches!(error, PinnedError::Library { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.ends_with("tried `libno-such-runtime.so.1`, `/no/such/folder/libcudart.so`"), "{text}");
@@ -279,15 +318,15 @@ mod tests {
 
     #[test]
     fn a_library_that_is_no_runtime_is_reported_by_what_it_lacks() {
-        let error = PinnedAllocator::load_from("libc.so.6").unwrap_err().to_string();
-        assert_eq!(error, "`libc.so.6` has no function `cudaHostAlloc`");
+        let error = PinnedAllocator::load_from("libc.so.6", 0).unwrap_err().to_string();
+        assert_eq!(error, "`libc.so.6` has no function `cudaSetDevice`");
     }
 
     /// On a machine with a device, the real memory; on others, the real refusal, and ordinary memory if that is asked for.
     #[test]
     fn memory_is_page_locked_where_there_is_a_device_and_ordinary_elsewhere_if_asked() {
-        let fallback = page_locked(WithoutCuda::UsePageable).unwrap();
-        let allocator: Arc<dyn HostAllocator> = match page_locked(WithoutCuda::Fail) {
+        let fallback = page_locked(0, WithoutCuda::UsePageable).unwrap();
+        let allocator: Arc<dyn HostAllocator> = match page_locked(0, WithoutCuda::Fail) {
             Ok(allocator) => allocator,
             Err(error) => {
                 println!("not tested on a device: {error}");
@@ -303,6 +342,48 @@ mod tests {
             let (split, slots) = frames.split(num_bytes.min(100));
             slots.into_iter().for_each(|mut slot| slot.bytes_mut().fill(7));
             assert!(split.join().bytes()[..num_bytes.min(100)].iter().all(|&byte| byte == 7));
+        }
+    }
+
+    /// Stands for a runtime with eight devices, and counts by which of them memory is taken or given back.
+    const EIGHT_DEVICES: &str = r#"
+        #include <stdlib.h>
+        static __thread int current = 0;
+        int uses[8];
+        int cudaSetDevice(int device) { if (device < 0 || device > 7) return 101; current = device; return 0; }
+        int cudaHostAlloc(void** start, size_t size, unsigned flags) {
+            (void)flags;
+            __sync_fetch_and_add(&uses[current], 1);
+            return posix_memalign(start, 4096, size);
+        }
+        int cudaFreeHost(void* start) { __sync_fetch_and_add(&uses[current], 1); free(start); return 0; }
+        const char* cudaGetErrorString(int code) { return code == 101 ? "invalid device ordinal" : "unknown"; }
+    "#;
+
+    #[test]
+    #[expect(unsafe_code, reason = "reads what the library counted")]
+    fn memory_is_taken_and_given_back_by_the_device_that_was_named_on_any_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let [source, library] = ["runtime.c", "libcudart.so"].map(|name| folder.path().join(name));
+        std::fs::write(&source, EIGHT_DEVICES).unwrap();
+        let mut compile = std::process::Command::new("cc");
+        compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+        assert!(compile.status().unwrap().success());
+
+        let allocator = PinnedAllocator::load_from(&library, 3).unwrap();
+        let memory = thread::scope(|scope| scope.spawn(|| allocator.allocate(1000).unwrap()).join().unwrap());
+        thread::spawn(|| drop(memory)).join().unwrap();
+        // SAFETY: `uses` is an array of eight numbers, and no thread changes it now.
+        let uses = unsafe {
+            let library = Library::new(&library).unwrap();
+            **library.get::<*const [c_int; 8]>("uses").unwrap()
+        };
+        assert_eq!(uses, [0, 0, 0, 4, 0, 0, 0, 0]);
+
+        for device in [8, u32::MAX] {
+            let error = PinnedAllocator::load_from(&library, device).unwrap_err();
+            assert!(matches!(error, PinnedError::Refused { code: 101, .. }), "{error:?}");
+            assert!(error.to_string().contains("invalid device ordinal"), "{error}");
         }
     }
 }

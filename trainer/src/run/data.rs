@@ -70,10 +70,8 @@ fn builder(config: &DataConfig, rank: usize, world_size: usize) -> Result<Loader
 #[cfg(feature = "cuda")]
 fn in_memory_for(device: Device, builder: LoaderBuilder) -> LoaderBuilder {
     use fastclip_loader::buffer::{WithoutCuda, page_locked};
-    if !device.is_cuda() {
-        return builder;
-    }
-    let allocator = page_locked(WithoutCuda::UsePageable);
+    let Device::Cuda(index) = device else { return builder };
+    let allocator = page_locked(index as u32, WithoutCuda::UsePageable);
     builder.host_allocator(allocator.expect("where there is no page-locked memory, ordinary one is taken"))
 }
 
