@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Sources of the CPU part; the part for CUDA is in files of its own, so that each builds without the other's needs.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "cpp/buckets.cpp",
     "cpp/gloo.cpp",
     "cpp/group.cpp",
     "cpp/memory.cpp",
     "cpp/ops.cpp",
+    "cpp/profile.cpp",
     "cpp/reads.cpp",
     "cpp/recompute.cpp",
     "cpp/store.cpp",

@@ -8,6 +8,9 @@
 #include <sstream>
 #include <string>
 
+#include <dlfcn.h>
+
+#include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAException.h>
@@ -25,22 +28,34 @@ struct fc_graph {
   c10::DeviceIndex device;
 };
 
+namespace {
+
+// The CUDA that the driver of this machine knows, as 1000 times its version; 0 without a driver. The run time is part of the
+// process, as libtorch needs it, but where it lies to link against differs between the ways in which libtorch comes.
+int driver_version() {
+  using Version = cudaError_t (*)(int*);
+  auto* find = reinterpret_cast<Version>(dlsym(RTLD_DEFAULT, "cudaDriverGetVersion"));
+  TORCH_CHECK(find != nullptr, "the CUDA run time is not part of this process");
+  int version = 0;
+  // An error, too, stands for a driver that is not there: newer run times say so instead of 0.
+  return find(&version) == cudaSuccess ? version : 0;
+}
+
+}  // namespace
+
 fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message) {
   return guarded(message, [&] {
-    cudaDeviceProp properties{};
-    int driver = 0;
-    int runtime = 0;
-    C10_CUDA_CHECK(cudaDriverGetVersion(&driver));
-    C10_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+    const int driver = driver_version();
+    const int runtime = CUDART_VERSION;
     // The driver says 0 where there is none, and the run time would then only say that it is too old.
     TORCH_CHECK(driver != 0, "this machine has no NVIDIA driver (libcuda.so.1 cannot be loaded)");
     TORCH_CHECK(driver / 1000 >= runtime / 1000, "the NVIDIA driver of this machine is for CUDA ", driver / 1000, ".",
                 driver % 1000 / 10, ", this libtorch needs one for CUDA ", runtime / 1000, ".", runtime % 1000 / 10);
     int count = 0;
-    C10_CUDA_CHECK(cudaGetDeviceCount(&count));
+    C10_CUDA_CHECK(c10::cuda::GetDeviceCount(&count));
     TORCH_CHECK(device_index < count, "GPU ", device_index, " was asked for, and this process sees ", count,
                 " (CUDA_VISIBLE_DEVICES hides others)");
-    C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, device_index));
+    const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device_index));
     std::ostringstream description;
     description << properties.name << '\t' << properties.major << '.' << properties.minor << '\t'
                 << properties.totalGlobalMem << '\t' << driver << '\t' << runtime;

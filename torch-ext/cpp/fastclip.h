@@ -208,6 +208,13 @@ void fc_meter_free(fc_meter* meter);
 fc_status fc_memory_peak(int32_t device_index, int64_t* allocated, int64_t* reserved, char** message);
 fc_status fc_memory_reset_peak(int32_t device_index, char** message);
 
+// --- profile -------------------------------------------------------------------------------------------------------
+
+// Begins to note operations of this thread and of the backward passes that it starts, and what GPUs do.
+fc_status fc_profile_begin(char** message);
+// Ends that and writes a trace in Chrome's format; to no file if `path` is null.
+fc_status fc_profile_end(const char* path, size_t path_len, char** message);
+
 // --- feature `cuda` only -------------------------------------------------------------------------------------------
 
 // What is there, to be given back with `fc_bytes_free`: name of the device, compute capability, bytes of memory, versions

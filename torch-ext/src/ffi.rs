@@ -363,6 +363,8 @@ unsafe extern "C" {
         message: Message,
     ) -> Status;
     pub(crate) fn fc_memory_reset_peak(device_index: i32, message: Message) -> Status;
+    pub(crate) fn fc_profile_begin(message: Message) -> Status;
+    pub(crate) fn fc_profile_end(path: *const u8, path_len: usize, message: Message) -> Status;
 
     #[cfg(feature = "cuda")]
     pub(crate) fn fc_cuda_describe(

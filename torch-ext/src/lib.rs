@@ -12,6 +12,7 @@
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
 //! | `recompute` | [`recompute()`], parts of a network that backward computes again instead of keeping them |
 //! | `memory` | [`peak_memory`], what tensors take; [`memory_peak`] on a GPU |
+//! | `profile` | [`profile()`], a trace of operations |
 //! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_copy`] |
 //! | `stream` | [`Stream`] and [`Event`], queues of a device and marks in them; [`copy_async`] |
 //! | `transfer` | [`Transfer`], [`upload`] and [`Download`], copies that nobody waits for |
@@ -37,6 +38,7 @@ mod ffi;
 mod group;
 mod memory;
 mod ops;
+mod profile;
 mod reads;
 mod recompute;
 mod settings;
@@ -53,6 +55,7 @@ pub use ops::{
     AdamStep, LionStep, OnDevice, SgdStep, foreach_copy, foreach_lamb, foreach_largest, foreach_lion,
     foreach_mul, foreach_norm, fused_adamw, fused_sgd,
 };
+pub use profile::profile;
 pub use reads::value_reads;
 pub use recompute::recompute;
 pub use settings::{num_threads, set_deterministic, set_num_threads, set_tf32, silence_log, torch_version};
