@@ -1,12 +1,16 @@
 //! How fast steps are, over batches that are on the device already.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use fastclip_schemas::SampleId;
-use fastclip_torch_ext::{HostWaits, Stream, memory_peak, reset_memory_peak, set_host_waits, torch_version};
+use fastclip_torch_ext::{
+    HostWaits, Stream, memory_peak, peak_memory, profile, reset_memory_peak, set_host_waits, torch_version,
+};
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
+use crate::check::Check;
 use crate::config::RunConfig;
 use crate::distributed::Alone;
 use crate::graphs::StepGraphs;
@@ -18,8 +22,11 @@ use crate::step::{Inputs, Message, StepReport, Trainer};
 /// Batches that steps take in turn.
 const NUM_BATCHES: usize = 4;
 
+/// Steps in a trace.
+const NUM_TRACED: u64 = 3;
+
 /// How to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// Steps before the clock starts; what they find is reported.
     pub warm_up: u64,
@@ -29,6 +36,8 @@ pub struct BenchOptions {
     pub caption_length: i64,
     /// Whether an operation of the timed steps that makes the host wait for a GPU is an error.
     pub refuses_host_waits: bool,
+    /// Where a trace of further steps is written.
+    pub trace: Option<PathBuf>,
 }
 
 /// What was measured.
@@ -48,9 +57,11 @@ pub struct Figures {
     pub flops_per_sample: u64,
     /// Trillions of them in a second, had all captions been of full length.
     pub teraflops: f64,
-    /// Most bytes that tensors took on the GPU.
+    /// Most bytes that tensors took on the device.
     pub peak_allocated_bytes: Option<u64>,
-    /// Most bytes that were taken from its driver.
+    /// What they were expected to take, see [`Check`].
+    pub estimated_bytes: u64,
+    /// Most bytes that were taken from the driver of a GPU.
     pub peak_reserved_bytes: Option<u64>,
     /// Recorded steps, if steps were to be recorded.
     pub num_recorded: Option<usize>,
@@ -119,17 +130,41 @@ impl Bench {
         let arrived = in_flight.push(pending, (), is_wanted);
         Ok(arrived.into_iter().map(|(report, ())| report).collect::<Result<_, _>>()?)
     }
+
+    /// Takes steps, and returns when the last is done.
+    fn take(&mut self, steps: u64) -> Result<(), RunError> {
+        for step in 1..=steps {
+            // As in a run, the next step is on the queue before one is read about.
+            self.step(step == steps)?;
+        }
+        Ok(())
+    }
 }
 
 /// Times steps of a run's model, objective and optimizer in one process.
 ///
 /// # Errors
 /// When a step fails.
-pub fn bench(config: &RunConfig, device: Device, options: BenchOptions) -> Result<Figures, RunError> {
-    Stream::beside(device)?.within(|| bench_here(config, device, options))?
+pub fn bench(config: &RunConfig, device: Device, options: &BenchOptions) -> Result<Figures, RunError> {
+    Stream::beside(device)?.within(|| {
+        let measure = || measure(config, device, options);
+        let (mut bench, figures) = if device.is_cuda() {
+            measure()?
+        } else {
+            let (measured, peak) = peak_memory(measure)?;
+            let (bench, figures) = measured?;
+            (bench, Figures { peak_allocated_bytes: Some(peak), ..figures })
+        };
+        // Behind the measurement: libtorch counts memory or observes, not both.
+        if let Some(path) = &options.trace {
+            profile(path, || bench.take(NUM_TRACED))??;
+        }
+        Ok(figures)
+    })?
 }
 
-fn bench_here(config: &RunConfig, device: Device, options: BenchOptions) -> Result<Figures, RunError> {
+/// Returns what took the steps, too, for more of them.
+fn measure(config: &RunConfig, device: Device, options: &BenchOptions) -> Result<(Bench, Figures), RunError> {
     if let Some(threads) = config.settings.threads {
         fastclip_torch_ext::set_num_threads(threads)?;
     }
@@ -160,10 +195,7 @@ fn bench_here(config: &RunConfig, device: Device, options: BenchOptions) -> Resu
         set_host_waits(HostWaits::Refused)?;
     }
     let started = Instant::now();
-    for step in 1..=options.steps {
-        // As in a run, the next step is on the queue before one is read about.
-        bench.step(step == options.steps)?;
-    }
+    bench.take(options.steps)?;
     let seconds = started.elapsed().as_secs_f64();
     if options.refuses_host_waits {
         set_host_waits(HostWaits::Allowed)?;
@@ -171,7 +203,7 @@ fn bench_here(config: &RunConfig, device: Device, options: BenchOptions) -> Resu
     let peak = memory_peak(device)?;
     let samples_per_second = (batch * options.steps) as f64 / seconds;
     let flops_per_sample = ModelCost::of(&config.model).training_flops();
-    Ok(Figures {
+    let figures = Figures {
         torch: torch_version().to_owned(),
         batch,
         caption_length: options.caption_length,
@@ -180,11 +212,13 @@ fn bench_here(config: &RunConfig, device: Device, options: BenchOptions) -> Resu
         flops_per_sample,
         teraflops: samples_per_second * flops_per_sample as f64 / 1e12,
         peak_allocated_bytes: peak.map(|peak| peak.allocated),
+        estimated_bytes: Check::of(config, 1, extent.num_sample_ids, None).memory.total(),
         peak_reserved_bytes: peak.map(|peak| peak.reserved),
         num_recorded: bench.graphs.as_ref().map(StepGraphs::num_recorded),
         losses,
         grad_norms,
-    })
+    };
+    Ok((bench, figures))
 }
 
 /// Waits until the device has nothing left to do.

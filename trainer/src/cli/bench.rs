@@ -1,6 +1,7 @@
 //! `train bench`: how fast steps are on this machine.
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -29,6 +30,9 @@ pub(crate) struct BenchArgs {
     /// Fails where an operation of the timed steps makes the host wait for the GPU
     #[arg(long)]
     refuse_host_waits: bool,
+    /// Takes three more steps, not timed, and writes what they do: Chrome's format, for ui.perfetto.dev
+    #[arg(long, value_name = "PATH")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     options: SharedArgs,
 }
@@ -36,7 +40,8 @@ pub(crate) struct BenchArgs {
 const EXAMPLES: &str = "\
 Examples:
   train bench --model ViT-B-16 --batch-size 320 --precision amp_bf16 --cuda-graphs
-  train bench --model toy --batch-size 64 --device cpu --steps 3";
+  train bench --model toy --batch-size 64 --device cpu --steps 3
+  train bench --model ViT-B-32 --batch-size 256 --precision amp_bf16 --trace steps.json";
 
 impl BenchArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
@@ -61,15 +66,23 @@ impl BenchArgs {
                 "`--caption-length` is {caption_length}, this model takes 2 to {longest}"
             )));
         }
+        if let Some(path) = &self.trace {
+            // libtorch only logs when it cannot write, and that after the work.
+            std::fs::write(path, "").map_err(|error| {
+                let context = format!("could not write `{}`", path.display());
+                Failure::refused(anyhow::Error::new(error).context(context))
+            })?;
+        }
         let device = device(config.settings.device, 0)?;
         let figures = bench(
             &config,
             device,
-            BenchOptions {
+            &BenchOptions {
                 warm_up: self.warm_up,
                 steps: self.steps.get(),
                 caption_length,
                 refuses_host_waits: self.refuse_host_waits,
+                trace: self.trace,
             },
         )?;
         print(&format!("{}\n", serde_json::to_string(&figures).map_err(Failure::broken)?))

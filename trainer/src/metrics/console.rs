@@ -42,6 +42,9 @@ pub(super) fn train_line(
             .map(|(name, traffic)| format!("{name} {:.3}", traffic.num_bytes as f64 / f64::from(1 << 20)))
             .to_vec();
     line += &format!(" Received (MiB): {}", received.join(" "));
+    if let Some(memory) = &timing.gpu_memory {
+        line += &format!(" GPU (GiB): {:.1}", memory.reserved_bytes as f64 / f64::from(1 << 30));
+    }
     if let Some(left) = time_left {
         line += &format!(" Left: {}", clock(left));
     }
@@ -117,6 +120,7 @@ mod tests {
             step_seconds: 137.606,
             data_seconds: 90.938,
             images_per_second: 119.065,
+            gpu_memory: None,
             checkpoints: None,
         };
         let record = TrainRecord {

@@ -124,6 +124,7 @@ mod tests {
                 step_seconds: 0.1,
                 data_seconds: 0.01,
                 images_per_second: 640.0,
+                gpu_memory: None,
                 checkpoints: None,
             },
         })

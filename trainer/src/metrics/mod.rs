@@ -24,7 +24,9 @@ use std::path::PathBuf;
 pub use histogram::Histogram;
 pub use journal::read_metrics;
 pub use prometheus::serve_prometheus;
-pub use record::{CheckpointTiming, EvalRecord, EvalTiming, Record, RunInfo, TrainRecord, TrainTiming};
+pub use record::{
+    CheckpointTiming, EvalRecord, EvalTiming, GpuMemory, Record, RunInfo, TrainRecord, TrainTiming,
+};
 pub use writer::{MetricsOptions, MetricsWriter};
 
 /// File with one [`Record`] a line, inside a run's folder.

@@ -103,6 +103,8 @@ pub(super) fn train(record: &TrainRecord) {
         ("fastclip_train_contrastive_loss", record.contrastive_loss),
         ("fastclip_train_gamma", record.gamma),
         ("fastclip_train_gradient_norm", record.grad_norm),
+        ("fastclip_train_gpu_allocated_bytes", timing.gpu_memory.map(|memory| memory.allocated_bytes as f64)),
+        ("fastclip_train_gpu_reserved_bytes", timing.gpu_memory.map(|memory| memory.reserved_bytes as f64)),
     ] {
         if let Some(value) = value {
             ::metrics::gauge!(name).set(value);

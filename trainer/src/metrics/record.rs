@@ -84,9 +84,21 @@ pub struct TrainTiming {
     pub data_seconds: f64,
     /// Samples of all ranks per second, a mean since the last record.
     pub images_per_second: f64,
+    /// Memory of the GPU, on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<GpuMemory>,
     /// What has come of checkpoints, once one was due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<CheckpointTiming>,
+}
+
+/// Most bytes that a session has taken so far of the GPU of rank 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuMemory {
+    /// For tensors.
+    pub allocated_bytes: u64,
+    /// From the driver: what tensors take, have taken, and what lies between them.
+    pub reserved_bytes: u64,
 }
 
 /// What has come of the checkpoints of a session, on rank 0.

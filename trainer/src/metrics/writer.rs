@@ -131,6 +131,8 @@ impl MetricsWriter {
             ("train/lr_tau", record.lr_tau),
             ("train/gamma", record.gamma),
             ("train/grad_norm", record.grad_norm),
+            ("train/gpu_allocated_bytes", timing.gpu_memory.map(|memory| memory.allocated_bytes as f64)),
+            ("train/gpu_reserved_bytes", timing.gpu_memory.map(|memory| memory.reserved_bytes as f64)),
         ];
         if let Some(checkpoints) = &timing.checkpoints {
             scalars.extend([
@@ -297,6 +299,7 @@ mod tests {
                         step_seconds: 0.1,
                         data_seconds: 0.0,
                         images_per_second: 640.0,
+                        gpu_memory: None,
                         checkpoints: None,
                     },
                 })

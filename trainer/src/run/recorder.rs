@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fastclip_schemas::RunSummary;
+use fastclip_torch_ext::memory_peak;
+use tch::Device;
 
 use super::data::TrainingData;
 use super::{Evaluated, RunError, SUMMARY_FILE, Surroundings};
@@ -15,8 +17,8 @@ use crate::estimator::EstimatorTable;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
-    CheckpointTiming, EvalRecord, EvalTiming, Histogram, MetricsOptions, MetricsWriter, RunInfo, TrainRecord,
-    TrainTiming,
+    CheckpointTiming, EvalRecord, EvalTiming, GpuMemory, Histogram, MetricsOptions, MetricsWriter, RunInfo,
+    TrainRecord, TrainTiming,
 };
 use crate::step::StepReport;
 
@@ -82,7 +84,8 @@ impl Stopwatch {
         self.seconds
     }
 
-    fn take_timing(&mut self, global_batch: u64, checkpoints: Option<CheckpointTiming>) -> TrainTiming {
+    /// Times of the steps since the last call; memory and checkpoints come from elsewhere.
+    fn take_timing(&mut self, global_batch: u64) -> TrainTiming {
         let Interval { steps, seconds, data_seconds } = std::mem::take(&mut self.since_log);
         let steps = steps.max(1) as f64;
         TrainTiming {
@@ -90,7 +93,8 @@ impl Stopwatch {
             step_seconds: seconds / steps,
             data_seconds: data_seconds / steps,
             images_per_second: steps * global_batch as f64 / seconds.max(f64::MIN_POSITIVE),
-            checkpoints,
+            gpu_memory: None,
+            checkpoints: None,
         }
     }
 }
@@ -103,6 +107,7 @@ pub(super) struct Recorder {
     objective: &'static str,
     global_batch: u64,
     run_dir: PathBuf,
+    device: Device,
     /// Whether the last record could not be written.
     is_failing: bool,
 }
@@ -138,6 +143,7 @@ impl Recorder {
             objective,
             global_batch: data.global_batch,
             run_dir: config.run_dir.clone(),
+            device: around.device,
             is_failing: false,
         })
     }
@@ -155,6 +161,11 @@ impl Recorder {
             writer.advance(state.steps);
             return;
         };
+        // A step has been taken, so that the device counts.
+        let gpu_memory = memory_peak(self.device)
+            .ok()
+            .flatten()
+            .map(|peak| GpuMemory { allocated_bytes: peak.allocated, reserved_bytes: peak.reserved });
         let written = writer.train(TrainRecord {
             step: state.steps,
             epoch: report.epoch,
@@ -169,7 +180,7 @@ impl Recorder {
             grad_norm: Some(report.grad_norm),
             communication_bytes: report.communication.total().num_bytes,
             collectives: report.communication,
-            timing: watch.take_timing(self.global_batch, checkpoints),
+            timing: TrainTiming { gpu_memory, checkpoints, ..watch.take_timing(self.global_batch) },
         });
         self.note(written.map_err(RunError::from));
     }

@@ -52,6 +52,7 @@ fn run(run_dir: &Path, steps: u64, report: Option<&EvalReport>) {
                 step_seconds: 0.4,
                 data_seconds: 0.01,
                 images_per_second: 320.0 + (step as f64).sin(),
+                gpu_memory: None,
                 checkpoints: None,
             },
         };

@@ -1,16 +1,23 @@
 //! Runs that compute in bf16, and figures of steps.
 
+use std::fs;
+use std::process::Command;
+
 use fastclip_testkit::run;
 use serde_json::Value;
 
 use crate::setting::{Setting, succeed};
 
-/// Losses of some steps over made batches.
-fn bench(setting: &Setting, arguments: &[&str]) -> Value {
+fn command(setting: &Setting, arguments: &[&str]) -> Command {
     let mut command = setting.train("bench");
     let fixed = ["--model", "tiny.json", "--batch-size", "8", "--device", "cpu", "--steps", "1"];
     command.args(fixed).args(["--warmup", "2", "--lr", "1e-3", "--threads", "1"]).args(arguments);
-    serde_json::from_str(&succeed(command).stdout).unwrap()
+    command
+}
+
+/// Figures of some steps over made batches.
+fn bench(setting: &Setting, arguments: &[&str]) -> Value {
+    serde_json::from_str(&succeed(command(setting, arguments)).stdout).unwrap()
 }
 
 fn numbers(figures: &Value, key: &str) -> Vec<f64> {
@@ -42,7 +49,46 @@ fn a_bench_counts_what_it_does() {
     let (rate, step) = (figures["samples_per_second"].as_f64(), figures["step_milliseconds"].as_f64());
     assert!((rate.unwrap() * step.unwrap() / 8e3 - 1.0).abs() < 1e-9);
     assert_eq!(numbers(&figures, "losses").len(), 1);
-    assert!(figures["peak_allocated_bytes"].is_null(), "nobody counts on a CPU");
+    // Parameters, gradients and moments are there from the first step on.
+    let (peak, estimate) = (figures["peak_allocated_bytes"].as_u64(), figures["estimated_bytes"].as_u64());
+    assert!(peak > Some(4 * 4 * 10_000) && estimate > Some(4 * 4 * 10_000), "{peak:?} {estimate:?}");
+}
+
+#[test]
+fn steps_take_the_memory_that_was_expected() {
+    let setting = Setting::new();
+    for flags in [
+        &["--model", "toy", "--batch-size", "64"][..],
+        &["--model", "toy", "--batch-size", "64", "--precision", "amp_bf16"],
+        &["--model", "toy", "--batch-size", "128", "--grad-checkpointing"],
+        &["--model", "toy", "--batch-size", "32", "--optimizer", "sgd"],
+        &["--model", "RN50", "--batch-size", "4"],
+    ] {
+        let figures = bench(&setting, &[&["--warm-up", "1", "--threads", "2"], flags].concat());
+        let ratio =
+            figures["estimated_bytes"].as_f64().unwrap() / figures["peak_allocated_bytes"].as_f64().unwrap();
+        println!("{flags:?}: {ratio:.3} of what is taken");
+        assert!((ratio - 1.0).abs() <= 0.15, "{flags:?}: {ratio} {figures}");
+    }
+}
+
+#[test]
+fn a_trace_names_the_operations_of_three_steps() {
+    let setting = Setting::new();
+    let trace = setting.path("trace.json");
+    bench(&setting, &["--warm-up", "1", "--steps", "1", "--trace", trace.to_str().unwrap()]);
+    let trace: Value = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let count = |name: &str| {
+        let events = trace["traceEvents"].as_array().unwrap().iter();
+        events.filter(|event| event["ph"] == "X" && event["name"] == name).count()
+    };
+    // A block in each tower.
+    assert_eq!(count("aten::scaled_dot_product_attention"), 3 * 2);
+    assert_eq!(count("aten::_scaled_dot_product_flash_attention_for_cpu_backward"), 3 * 2);
+    assert!(count("aten::_fused_adamw_").is_multiple_of(3) && count("aten::_fused_adamw_") > 0);
+
+    let nowhere = "/no/such/folder/trace.json";
+    run(&mut command(&setting, &["--trace", nowhere])).assert_code(1).assert_says(&[nowhere]);
 }
 
 #[test]
