@@ -47,9 +47,18 @@ struct Arguments {
     /// Safetensors to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Where everything is computed; with cuda, rank r has GPU r
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: On,
     /// Scale the given features to unit length first; gradients remain those of the given features
     #[arg(long)]
     normalize: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum On {
+    Cpu,
+    Cuda,
 }
 
 /// The objective's settings; the defaults are those of `train run`.
@@ -135,6 +144,11 @@ impl Input {
         ensure!(input.ids.kind() == Kind::Int64, "`ids` is {:?}, it must be int64", input.ids.kind());
         Ok(input)
     }
+
+    fn to_device(&self, device: Device) -> Self {
+        let Self { image, text, ids } = self;
+        Self { image: image.to_device(device), text: text.to_device(device), ids: ids.to_device(device) }
+    }
 }
 
 /// What is recorded of a step, over the global batch.
@@ -148,6 +162,7 @@ struct Trace<'a> {
     comm: &'a dyn Communicator,
     objective: Box<dyn Objective>,
     kind: Kind,
+    device: Device,
     /// s = ln(1/τ)
     log_scale: Tensor,
     optimizer: Optimizer,
@@ -159,17 +174,16 @@ impl<'a> Trace<'a> {
     fn new(
         config: &'a TraceConfig,
         num_steps: u64,
-        kind: Kind,
+        (kind, device): (Kind, Device),
         normalizes: bool,
         comm: &'a dyn Communicator,
     ) -> anyhow::Result<Self> {
         let run = config.resolve(num_steps.div_ceil(config.steps_per_epoch).max(1))?;
         let dealing =
             Dealing { num_ids: config.num_samples, rank: comm.rank(), world_size: comm.world_size() };
-        let objective =
-            run.objective.build(|initial| EstimatorTable::new(dealing, initial, kind, Device::Cpu));
+        let objective = run.objective.build(|initial| EstimatorTable::new(dealing, initial, kind, device));
         let specs = [ParameterSpec::new(LOG_SCALE, &[], Init::Constant(0.0))];
-        let parameters = Parameters::draw(&specs, 0, kind, Device::Cpu);
+        let parameters = Parameters::draw(&specs, 0, kind, device);
         let log_scale = parameters.get(LOG_SCALE).expect("it is the only parameter").shallow_clone();
         // Parameters are drawn in fp32.
         let _ = no_grad(|| log_scale.shallow_clone().fill_(-run.objective.initial_temperature.ln()));
@@ -178,6 +192,7 @@ impl<'a> Trace<'a> {
             comm,
             objective,
             kind,
+            device,
             optimizer: Optimizer::new(&parameters, run.optimizer),
             log_scale,
             schedule: run.rates.schedule(config.steps_per_epoch),
@@ -206,7 +221,7 @@ impl<'a> Trace<'a> {
             text: &unit[1],
             ids: &local_ids,
             log_scale: &self.log_scale,
-            bias: Some(&Tensor::from(INITIAL_BIAS).to_kind(self.kind)),
+            bias: Some(&Tensor::from(INITIAL_BIAS).to_kind(self.kind).to_device(self.device)),
             epoch,
         };
         let share = self.objective.differentiate(&local, self.comm)?;
@@ -231,7 +246,7 @@ impl<'a> Trace<'a> {
         ];
         let remembered = self.rows(ids)?; // [B, columns]
         let column = |index| remembered.as_ref().map(|rows| rows.select(1, index));
-        let none = || Tensor::zeros([ids.size()[0]], (self.kind, Device::Cpu));
+        let none = || Tensor::zeros([ids.size()[0]], (self.kind, self.device));
         tensors.push(("u1", column(0).map_or_else(none, |log_u| log_u.exp())));
         tensors.push(("u2", column(1).map_or_else(none, |log_u| log_u.exp())));
         if let Some(rows) = remembered.as_ref().filter(|rows| rows.size()[1] > 2) {
@@ -282,13 +297,19 @@ fn trace(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()>
     if num_steps == 0 {
         bail!("`{}` has no steps", arguments.input.display());
     }
+    let device = match arguments.device {
+        On::Cpu => Device::Cpu,
+        On::Cuda => Device::Cuda(environment.local_rank),
+    };
+    let input = input.to_device(device);
     let options = ConnectOptions {
         timeout: Duration::from_secs(60),
         agreement: Agreement { program: String::new(), configuration: format!("{config:?}") },
-        device: Device::Cpu,
+        device,
     };
     let comm = connect(environment, &options)?;
-    let mut trace = Trace::new(&config, num_steps as u64, input.image.kind(), arguments.normalize, &*comm)?;
+    let mut trace =
+        Trace::new(&config, num_steps as u64, (input.image.kind(), device), arguments.normalize, &*comm)?;
 
     let mut steps: Vec<(&'static str, Vec<Tensor>)> = Vec::new();
     for step in 0..num_steps {
@@ -305,13 +326,16 @@ fn trace(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()>
     }
     let mut output: Vec<(&str, Tensor)> =
         steps.iter().map(|(name, tensors)| (*name, Tensor::stack(tensors, 0).contiguous())).collect();
-    let all = Tensor::arange(config.num_samples as i64, (Kind::Int64, Device::Cpu));
+    let all = Tensor::arange(config.num_samples as i64, (Kind::Int64, device));
     let remembered = trace.rows(&all)?;
     for (index, name) in [(0, "u1_final"), (1, "u2_final")] {
-        let none = || Tensor::zeros([config.num_samples as i64], (trace.kind, Device::Cpu));
+        let none = || Tensor::zeros([config.num_samples as i64], (trace.kind, device));
         output.push((name, remembered.as_ref().map_or_else(none, |rows| rows.select(1, index).exp())));
     }
     if comm.rank() == 0 {
+        for (_, tensor) in &mut output {
+            *tensor = tensor.to_device(Device::Cpu);
+        }
         Tensor::write_safetensors(&output, &arguments.output)
             .with_context(|| format!("could not write `{}`", arguments.output.display()))?;
     }
