@@ -82,11 +82,7 @@ impl Member {
         &self,
         part: impl FnOnce(&dyn Communicator) -> Result<T, RunError>,
     ) -> Result<T, Failure> {
-        let result = part(&*self.comm).inspect_err(|error| {
-            if !error.came_from_others() {
-                self.comm.announce_failure(&error.with_causes(), error.is_refusal());
-            }
-        });
+        let result = part(&*self.comm).inspect_err(|error| error.announce_to(&*self.comm));
         Ok(result?)
     }
 }

@@ -9,7 +9,7 @@ use fastclip_shards::{CacheError, ReadError};
 use fastclip_torch_ext::TorchError;
 
 use crate::checkpoint::CheckpointError;
-use crate::distributed::CommError;
+use crate::distributed::{CommError, Communicator};
 use crate::embed::EmbedError;
 use crate::eval::EvalError;
 use crate::metrics::MetricsError;
@@ -92,13 +92,16 @@ impl RunError {
         std::iter::successors(Some(first), |&error| error.source())
     }
 
-    fn fault_of_others(&self) -> Option<&CommError> {
-        self.causes().find_map(|error| error.downcast_ref())
+    /// Tells the other ranks, unless they know already.
+    pub fn announce_to(&self, comm: &dyn Communicator) {
+        if self.fault_of_others().is_none() {
+            comm.announce_failure(&self.with_causes(), self.is_refusal());
+        }
     }
 
-    /// Returns whether another rank or the network is the cause, so that the others know already.
-    pub fn came_from_others(&self) -> bool {
-        self.fault_of_others().is_some()
+    /// Returns what another rank or the network did, if that is the cause: the others know it already.
+    fn fault_of_others(&self) -> Option<&CommError> {
+        self.causes().find_map(|error| error.downcast_ref())
     }
 
     /// Returns the error and its causes in one line.

@@ -105,11 +105,7 @@ pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, Run
     // A stream of its own: work on the default one waits for that of all others, copies of batches among it,
     // and cannot be recorded.
     let stream = Stream::beside(around.device)?;
-    stream.within(|| train(config, around))?.inspect_err(|error| {
-        if !error.came_from_others() {
-            around.comm.announce_failure(&error.with_causes(), error.is_refusal());
-        }
-    })
+    stream.within(|| train(config, around))?.inspect_err(|error| error.announce_to(around.comm))
 }
 
 fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
