@@ -1,6 +1,7 @@
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 
 /// Path of a program of this workspace, as built in the profile of the running test.
 ///
@@ -20,8 +21,8 @@ pub fn binary(name: &str) -> PathBuf {
 pub struct Finished {
     /// The command, for messages.
     pub command: String,
-    /// Exit code; none when a signal ended it.
-    pub code: Option<i32>,
+    /// Its exit code, or the signal that ended it.
+    pub status: ExitStatus,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -32,7 +33,7 @@ impl Finished {
     pub(crate) fn new(command: String, output: Output) -> Self {
         Self {
             command,
-            code: output.status.code(),
+            status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -44,7 +45,7 @@ impl Finished {
     /// If the program ended otherwise, with all that it printed.
     #[track_caller]
     pub fn assert_code(self, code: i32) -> Self {
-        assert!(self.code == Some(code), "expected exit code {code}\n{self}");
+        assert!(self.status.code() == Some(code), "expected exit code {code}, found {self}");
         self
     }
 
@@ -63,12 +64,11 @@ impl Finished {
 
 impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { command, code, stdout, stderr } = self;
-        match code {
-            Some(code) => writeln!(f, "`{command}` ended with exit code {code}")?,
-            None => writeln!(f, "`{command}` was ended by a signal")?,
-        }
-        write!(f, "--- standard output\n{stdout}\n--- standard error\n{stderr}")
+        let Self { command, status, stdout, stderr } = self;
+        // What went wrong comes first: logs are read from the top, and cut at the bottom.
+        let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        writeln!(f, "{status} of `{command}`: {last}")?;
+        write!(f, "--- standard error\n{stderr}\n--- standard output\n{stdout}")
     }
 }
 
@@ -85,8 +85,15 @@ pub fn run(command: &mut Command) -> Finished {
     }
 }
 
-/// The command as one would type it, near enough.
+/// The command as one would type it, near enough; of a script in an argument, its first line.
 pub(crate) fn shown(command: &Command) -> String {
+    let shown = |word: &OsStr| {
+        let word = word.to_string_lossy();
+        match word.split_once('\n') {
+            Some((first, _)) => format!("'{first} …'"),
+            None => word.into_owned(),
+        }
+    };
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words.map(shown).collect::<Vec<_>>().join(" ")
 }

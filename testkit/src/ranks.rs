@@ -236,7 +236,7 @@ impl Process {
         let text = self.output.lines();
         Finished {
             command: self.command.clone(),
-            code: status.code(),
+            status,
             stdout: text.stdout.clone(),
             stderr: text.stderr.clone(),
         }
@@ -300,7 +300,7 @@ mod tests {
         let finished = Ranks::new(3).start(|_| shell(script)).wait();
         for (rank, one) in finished.into_iter().enumerate() {
             assert_eq!(one.stdout, format!("{rank} of 3 at 127.0.0.1\n"));
-            assert_eq!(one.code, Some(rank as i32));
+            assert_eq!(one.status.code(), Some(rank as i32));
         }
     }
 
@@ -313,8 +313,8 @@ mod tests {
         ranks.wait_for_line(0, |line| line == "ready");
         ranks.kill(0);
         let finished = ranks.wait();
-        assert_eq!(finished[0].code, None);
-        assert_eq!((finished[1].code, finished[1].stdout.as_str()), (Some(0), "done\n"));
+        assert_eq!(finished[0].status.code(), None);
+        assert_eq!((finished[1].status.code(), finished[1].stdout.as_str()), (Some(0), "done\n"));
     }
 
     #[test]

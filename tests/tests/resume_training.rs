@@ -68,7 +68,7 @@ fn two_killed_ranks_go_on_to_the_very_same_end() {
     });
     running.kill_all();
     for rank in running.wait() {
-        assert_eq!(rank.code, None, "it ended before it was killed\n{rank}");
+        assert_eq!(rank.status.code(), None, "it ended before it was killed\n{rank}");
     }
     assert!(!run("killed").join(LAST_CHECKPOINT).exists(), "it was killed too late to show anything");
     finish(start(&world, "killed"));

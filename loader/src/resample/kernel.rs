@@ -8,7 +8,7 @@ use super::{avx2, vnni};
 pub(crate) enum Kernel {
     /// Plain integer arithmetic, for any processor.
     Portable,
-    /// Two multiply-adds of 16 bits for two pixels each.
+    /// Multiply-adds of 16 bits for two pixels each, and of 8 bits for four.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// Three dot products of 8 bits for four pixels each.

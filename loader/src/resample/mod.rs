@@ -14,7 +14,7 @@
 //! memory. It also leaves each channel in a plane of its own, which is what batches want.
 //!
 //! A weight does not fit into the eight bits that these instructions multiply with. It is split into three signed digits
-//! of eight bits ([`Kernel::Vnni`]) or two of fifteen ([`Kernel::Avx2`]), whose sums are put together at the end. Integer
+//! of eight bits ([`Kernel::Vnni`]) or two of sixteen and eight ([`Kernel::Avx2`]), whose sums are put together at the end. Integer
 //! sums do not depend on their order, so every kernel gives the same bytes; [`Kernel::Portable`] is the definition.
 //!
 //! `fast_image_resize` was here before: it runs the passes in the other order with coarser weights, so that every sixth

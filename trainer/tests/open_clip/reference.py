@@ -1,6 +1,7 @@
 """What open_clip makes of a model of ours: features, gradients, a trajectory, initial distributions."""
 
 import json
+import os
 import sys
 
 import torch
@@ -22,7 +23,10 @@ def compare(folder, name, config):
     inputs = load_file(f"{folder}/inputs.safetensors")
     images, tokens = inputs["images"], inputs["tokens"]
     model = model_of(name, config)
-    model.load_state_dict(load_file(f"{folder}/open_clip_model.safetensors"), strict=True)
+    weights = f"{folder}/open_clip_model.safetensors"
+    model.load_state_dict(load_file(weights), strict=True)
+    # As large as the gradients that will be written.
+    os.remove(weights)
     if (kept := inputs.get("patches")) is not None:
         # In place of those that open_clip would draw.
         rows = torch.arange(len(kept))[:, None]
