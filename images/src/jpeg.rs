@@ -2,6 +2,7 @@ use image::metadata::Orientation;
 use turbojpeg::PixelFormat;
 
 use super::baseline::{self, BaselineDecoder};
+use super::complete::is_complete_jpeg;
 use super::turbo::{self, Turbo};
 use super::{DecodeError, DecodeOptions, Part, RgbImage};
 
@@ -65,13 +66,10 @@ impl JpegDecoder {
     }
 
     pub(super) fn read_header<'a>(&mut self, bytes: &'a [u8]) -> Result<turbo::Header<'a>, DecodeError> {
-        let header = self.turbo.read_header(bytes);
-        if header.is_err() {
-            // TurboJPEG stays in the middle of a header that it could not read, and would take the next image for
-            // the rest of it.
-            self.turbo = Turbo::new().map_err(|error| refusal(error.to_string()))?;
-        }
-        header.map_err(refusal)
+        // A new one for each image: it keeps tables, and takes them for those that the next image lacks. It also stays in the
+        // middle of a header that it could not read.
+        self.turbo = Turbo::new().map_err(|error| refusal(error.to_string()))?;
+        self.turbo.read_header(bytes).map_err(refusal)
     }
 
     /// Decodes a part, or as much around it as must be. Returns which.
@@ -120,7 +118,12 @@ impl JpegDecoder {
         }
         match self.turbo.decode(header, &part, format, buffer) {
             Ok(()) => {}
-            Err(message) if is_harmless(&message) => {}
+            // Only the first warning is told in words: it may hide that the end is missing.
+            Err(message) if turbo::is_harmless(&message) => {
+                if !options.keep_truncated && !is_complete_jpeg(header.bytes) {
+                    return Err(DecodeError::Truncated { detail: format!("{message}, and it has no end") });
+                }
+            }
             Err(message) if options.keep_truncated && is_about_missing_data(&message) => {}
             Err(message) => return Err(refusal(message)),
         }
@@ -135,16 +138,6 @@ impl JpegDecoder {
 
 /// What libjpeg makes of blocks without data.
 const MISSING: u8 = 128;
-
-/// Tells the warnings that other readers let pass from those about missing or false data.
-///
-/// TurboJPEG reports a warning as a failure although it has decoded the whole image, and tells only the first one in
-/// words. The texts are libjpeg's, which have not changed in decades; any other counts as damage.
-fn is_harmless(message: &str) -> bool {
-    ["extraneous bytes before marker", "unknown JFIF revision", "Adobe color transform"]
-        .iter()
-        .any(|known| message.contains(known))
-}
 
 /// Whether the rest of the image is there nevertheless: warnings, after which libjpeg goes on with grey.
 fn is_about_missing_data(message: &str) -> bool {

@@ -28,6 +28,7 @@
 #[cfg(feature = "avif")]
 mod avif;
 mod baseline;
+mod complete;
 mod jpeg;
 mod opened;
 mod options;
@@ -36,6 +37,7 @@ mod part;
 mod turbo;
 mod window;
 
+pub use complete::is_complete_jpeg;
 pub use options::DecodeOptions;
 
 use image::metadata::Orientation;
@@ -94,6 +96,16 @@ pub enum DecodeError {
         height: u64,
         /// Most pixels that are accepted.
         max_pixels: u64,
+    },
+    /// The header announces an image that is longer or wider than accepted.
+    #[error("{width} by {height} pixels: no side may have more than {max_side}")]
+    TooLong {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Most of either.
+        max_side: u32,
     },
     /// The file is larger than accepted.
     #[error("{num_bytes} bytes are more than {max_bytes}")]

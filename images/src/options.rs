@@ -1,5 +1,8 @@
 use super::DecodeError;
 
+/// Most pixels in a direction. JPEG knows no more than 65,535; what is longer is made to be resized at great cost.
+const MAX_SIDE: u32 = 1 << 18;
+
 /// Which images are accepted, and how they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -27,6 +30,9 @@ impl DecodeOptions {
         let num_pixels = width.saturating_mul(height);
         match (u32::try_from(width), u32::try_from(height)) {
             (Ok(0), _) | (_, Ok(0)) => Err(DecodeError::Damaged { detail: "it has no pixels".to_owned() }),
+            (Ok(width), Ok(height)) if num_pixels <= max_pixels && width.max(height) > MAX_SIDE => {
+                Err(DecodeError::TooLong { width, height, max_side: MAX_SIDE })
+            }
             (Ok(width), Ok(height)) if num_pixels <= max_pixels => Ok((width, height)),
             _ => Err(DecodeError::Oversized { width, height, max_pixels }),
         }

@@ -88,9 +88,56 @@ fn surplus_bytes_in_a_jpeg_do_no_harm() {
     let mut surplus = whole[..whole.len() - 2].to_vec();
     surplus.extend([1, 2, 3, 4, 0xff, 0xd9]);
     assert_eq!(decode_rgb(&surplus).unwrap(), expected);
-    let mut trailing = whole;
+    let mut trailing = whole.clone();
     trailing.extend([0; 100]);
     assert_eq!(decode_rgb(&trailing).unwrap(), expected);
+    let strays = [&whole[..2], &[1, 2, 3], &whole[2..]].concat();
+    assert_eq!(decode_rgb(&strays).unwrap(), expected);
+    let mut of_the_future = whole;
+    let version = of_the_future.windows(4).position(|bytes| bytes == b"JFIF").unwrap() + 5;
+    of_the_future[version] = 7;
+    assert_eq!(decode_rgb(&of_the_future).unwrap(), expected);
+}
+
+#[test]
+fn surplus_bytes_do_not_hide_that_the_end_is_missing() {
+    for progressive in [false, true] {
+        let whole = coloured(64, 48, Subsamp::None, progressive);
+        let strays = [&whole[..2], &[1, 2, 3], &whole[2..]].concat();
+        assert!(decode_rgb(&strays).is_ok());
+        for length in (strays.len() / 2..strays.len() - 2).step_by(9) {
+            assert!(decode_rgb(&strays[..length]).is_err(), "cut at {length}");
+        }
+    }
+}
+
+/// A JPEG without its segments of one kind.
+fn without(jpeg: &[u8], kind: u8) -> Vec<u8> {
+    let (mut kept, mut rest) = (jpeg[..2].to_vec(), &jpeg[2..]);
+    while rest[1] != 0xda {
+        let (segment, after) = rest.split_at(2 + usize::from(u16::from_be_bytes([rest[2], rest[3]])));
+        if segment[1] != kind {
+            kept.extend(segment);
+        }
+        rest = after;
+    }
+    [&kept[..], rest].concat()
+}
+
+#[test]
+fn tables_of_one_image_serve_no_other() {
+    let usual = coloured(64, 48, Subsamp::None, false);
+    let (without_codes, without_steps) = (without(&usual, 0xc4), without(&usual, 0xdb));
+    let expected = decode_rgb(&usual).unwrap();
+    assert_eq!(decode_rgb(&without_codes).unwrap(), expected, "the usual codes are known without being told");
+    let mut decoder = ImageDecoder::new().unwrap();
+    for _ in 0..2 {
+        // A progressive image brings codes of its own.
+        decoder.decode(&coloured(64, 48, Subsamp::None, true)).unwrap();
+        assert_eq!(decoder.decode(&without_codes).unwrap(), &expected);
+        decoder.decode(&coloured(64, 48, Subsamp::None, true)).unwrap();
+        assert!(matches!(decoder.decode(&without_steps), Err(DecodeError::Damaged { .. })));
+    }
 }
 
 #[test]
@@ -112,6 +159,8 @@ fn an_image_that_would_fill_the_memory_is_refused_by_its_header() {
     let mut png = encode(&DynamicImage::new_rgb8(1, 1), ImageFormat::Png);
     png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
     assert!(decode_rgb(&png).is_err());
+    let thread = encode(&DynamicImage::new_luma8(1, (1 << 18) + 1), ImageFormat::Png);
+    assert!(matches!(decode_rgb(&thread), Err(DecodeError::TooLong { width: 1, .. })));
 }
 
 #[test]

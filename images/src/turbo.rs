@@ -19,7 +19,18 @@ const UNIT_WIDTHS: [u32; 7] = [8, 16, 16, 8, 8, 32, 8];
 /// Columns beside a part that count for its pixels, because colour is interpolated between them.
 const MARGIN: u32 = 2;
 
-/// A decompressor. It holds some hundred kilobytes, and is good for one image after another.
+/// Tells the warnings that other readers let pass from those about missing or false data.
+///
+/// TurboJPEG reports a warning as a failure although it has read or decoded everything, and tells only the first one in
+/// words. The texts are libjpeg's, which have not changed in decades; any other counts as damage. Of a failure, the text is that of the
+/// failure, whatever was warned of before.
+pub(super) fn is_harmless(message: &str) -> bool {
+    ["extraneous bytes before marker", "unknown JFIF revision", "Unknown Adobe color transform"]
+        .iter()
+        .any(|known| message.contains(known))
+}
+
+/// A decompressor for one image.
 #[derive(Debug)]
 pub(super) struct Turbo {
     handle: NonNull<c_void>,
@@ -32,7 +43,7 @@ unsafe impl Send for Turbo {}
 /// What the header of a JPEG says, with the bytes that said it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header<'a> {
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     pub(super) width: u32,
     pub(super) height: u32,
     /// Four inks instead of three colours.
@@ -85,14 +96,18 @@ impl Turbo {
     /// Reads a header.
     ///
     /// # Errors
-    /// What TurboJPEG says. It may then be in the middle of that header: use another instance for the next image.
+    /// What TurboJPEG says.
     pub(super) fn read_header<'a>(&mut self, bytes: &'a [u8]) -> Result<Header<'a>, String> {
         // SAFETY: the handle is valid until `drop`, and the bytes are read while this runs.
         let code =
             unsafe { raw::tj3DecompressHeader(self.handle.as_ptr(), bytes.as_ptr(), bytes.len() as _) };
-        self.check(code)?;
-        let size = |parameter, what| {
-            u32::try_from(self.get(parameter)).map_err(|_| format!("the header does not tell the {what}"))
+        match self.check(code) {
+            Err(message) if !is_harmless(&message) => return Err(message),
+            _ => {}
+        }
+        let size = |parameter, what| match u32::try_from(self.get(parameter)) {
+            Ok(size @ 1..) => Ok(size),
+            _ => Err(format!("the header does not tell the {what}")),
         };
         let colours = self.get(raw::TJPARAM_TJPARAM_COLORSPACE) as raw::TJCS;
         let subsampling = usize::try_from(self.get(raw::TJPARAM_TJPARAM_SUBSAMP)).ok();

@@ -109,14 +109,15 @@ pub enum UnreadableShards {
 pub struct BadSampleBudget {
     /// Largest fraction of bad samples. A stream with more ends with [`LoadError::BadSamples`](crate::LoadError).
     pub max_fraction: f64,
-    /// Samples before the fraction means something. In smaller datasets, one epoch of this rank is enough.
+    /// Samples before the fraction means something. Where an epoch of this rank has fewer, that is enough.
     pub min_samples: u64,
 }
 
 impl BadSampleBudget {
     /// Ends the stream at the first bad sample.
     pub const NONE: Self = Self { max_fraction: 0.0, min_samples: 0 };
-    /// Loses any number of samples.
+    /// Loses any number of samples. Under [`Tail::Drop`](crate::Tail::Drop) another one of those that were read with it, eight at
+    /// least unless windows are smaller, must be good nevertheless; [`LoadError::NoGoodSample`](crate::LoadError::NoGoodSample) otherwise.
     pub const UNLIMITED: Self = Self { max_fraction: 1.0, min_samples: 0 };
 
     pub(crate) fn is_exceeded(&self, num_bad: u64, num_samples: u64, epoch_samples: u64) -> bool {

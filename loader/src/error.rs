@@ -32,9 +32,9 @@ pub enum LoadError {
     #[error("the dataset holds no sample")]
     NoSamples,
     /// Not one batch could be filled.
-    #[error("the dataset holds {num_samples} samples, fewer than one global batch of {global_batch}")]
+    #[error("an epoch holds {num_samples} samples, fewer than one global batch of {global_batch}")]
     TooFewSamples {
-        /// Samples of the dataset.
+        /// Samples of the dataset, or of all by their factors.
         num_samples: u64,
         /// Slots of a global batch.
         global_batch: u64,

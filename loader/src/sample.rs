@@ -14,7 +14,8 @@ use crate::transform::{Augmentation, ImageTransformer, Quality, Transform};
 use crate::{BadReason, Content, LoadError, Members, Tokenizer};
 use fastclip_images::{DecodeError, DecodeOptions, ImageDecoder};
 
-const IMAGE_EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif"];
+const IMAGE_EXTENSIONS: [&str; 10] =
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "avif"];
 /// Class of samples without one.
 const NO_CLASS: i32 = -1;
 
@@ -204,7 +205,9 @@ fn extensions(sample: &Sample<'_>) -> String {
 fn reason(error: &DecodeError) -> BadReason {
     match error {
         DecodeError::Truncated { .. } => BadReason::TruncatedImage,
-        DecodeError::Oversized { .. } | DecodeError::TooManyBytes { .. } => BadReason::OversizedImage,
+        DecodeError::Oversized { .. } | DecodeError::TooLong { .. } | DecodeError::TooManyBytes { .. } => {
+            BadReason::OversizedImage
+        }
         _ => BadReason::UndecodableImage,
     }
 }

@@ -61,6 +61,26 @@ fn bad_samples_are_counted_by_reason_and_replaced_by_good_ones_of_the_same_run()
 }
 
 #[test]
+fn a_bad_sample_that_was_cut_off_from_its_neighbours_is_replaced_all_the_same() {
+    let toy = Toy::with(64, 32, with_faults);
+    let budget = BadSampleBudget::UNLIMITED;
+    let loader = toy.loader(4).segment_samples(8).window_samples(9).bad_sample_budget(budget);
+    let loader = loader.build().unwrap();
+    let epochs = 20;
+    let batches = read(&loader, at(0, 0), at(epochs, 0));
+    assert!(batches.iter().all(|batch| batch.ids.len() == 4), "batches stay full");
+    assert_eq!(loader.stats().num_bad(), epochs * NUM_BAD);
+}
+
+#[test]
+fn a_short_tail_is_judged_when_the_epoch_is_over() {
+    let toy = Toy::with(20, 20, |_| vec![("txt", b"no image".to_vec())]);
+    let loader = toy.loader(16).tail(Tail::Keep).build().unwrap();
+    let error = try_read(&loader, at(0, 0), at(1, 0)).unwrap_err();
+    assert!(matches!(error, LoadError::BadSamples { num_bad: 20, num_samples: 20, .. }), "{error}");
+}
+
+#[test]
 fn replacements_depend_on_neither_ranks_nor_threads() {
     let toy = Toy::with(64, 32, with_faults);
     let budget = BadSampleBudget::UNLIMITED;

@@ -279,7 +279,7 @@ fn what_cannot_be_planned_is_refused_with_both_numbers() {
         Plan::new(&manifest(shards), batch, order, tail, PlanSizes::default()).unwrap_err().to_string()
     };
     let message = refuse(&[10, 5], 16, Tail::Drop);
-    assert_eq!(message, "the dataset holds 15 samples, fewer than one global batch of 16");
+    assert_eq!(message, "an epoch holds 15 samples, fewer than one global batch of 16");
     assert_eq!(refuse(&[0], 16, Tail::Keep), "the dataset holds no sample");
     let message = slots_of(World::new(0, 3).unwrap(), 16).unwrap_err().to_string();
     assert_eq!(message, "a global batch of 16 cannot be shared equally by 3 ranks");

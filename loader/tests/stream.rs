@@ -231,7 +231,7 @@ fn the_order_digest_tells_orders_apart_and_nothing_else() {
 #[test]
 fn statistics_count_what_was_done() {
     let toy = Toy::new(64, 20);
-    let loader = toy.loader(16).build().unwrap();
+    let loader = toy.loader(16).tail(Tail::Keep).build().unwrap();
     read(&loader, at(0, 0), at(1, 0));
     let stats = loader.stats();
     assert_eq!((stats.num_batches, stats.num_samples, stats.num_bad()), (4, 64, 0));
@@ -248,7 +248,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
     let toy = Toy::new(20, 20);
     let refuse = |loader: fastclip_loader::LoaderBuilder| loader.build().unwrap_err().to_string();
     let refused = [
-        (refuse(toy.loader(32)), "the dataset holds 20 samples, fewer than one global batch of 32"),
+        (refuse(toy.loader(32)), "an epoch holds 20 samples, fewer than one global batch of 32"),
         (
             refuse(toy.loader(10).world(World::new(0, 4).unwrap())),
             "a global batch of 10 cannot be shared equally by 4 ranks",

@@ -78,7 +78,7 @@ impl Dataset {
     pub async fn fetch(
         &self,
         shard: usize,
-        index: &Arc<ShardIndex>,
+        index: &ShardIndex,
         samples: Range<u32>,
     ) -> Result<SampleRun, ReadError> {
         let (store, ShardEntry { name, digest, .. }) = self.stored_shard(shard);
@@ -86,7 +86,7 @@ impl Dataset {
         let Range { start, end } = index.byte_range(samples.clone());
         if start == end {
             // Stores refuse an empty range.
-            return Ok(SampleRun::new(shown, Arc::clone(index), samples, Bytes::new()));
+            return Ok(SampleRun::new(shown, index, samples, Bytes::new()));
         }
         let compression = Compression::of(name);
         let tar = Tar { store, name, compression, digest: *digest, num_bytes: index.shard_bytes() };
@@ -106,7 +106,7 @@ impl Dataset {
                 return Err(ReadError::Short { shard: shown.to_owned(), start, found, expected });
             }
         };
-        Ok(SampleRun::new(shown, Arc::clone(index), samples, bytes))
+        Ok(SampleRun::new(shown, index, samples, bytes))
     }
 
     /// Reads a file that lies beside the manifest, such as the class names of a zero-shot set. `None` if there is none. Of

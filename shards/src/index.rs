@@ -127,6 +127,15 @@ impl ShardIndex {
         self.samples.iter().map(|sample| sample.id)
     }
 
+    /// The index of some neighbours alone, which are counted from 0 there.
+    ///
+    /// # Panics
+    /// When there are no such samples.
+    pub(crate) fn part(&self, samples: Range<u32>) -> Self {
+        let samples = self.samples[samples.start as usize..samples.end as usize].to_vec();
+        Self { shard_bytes: self.shard_bytes, samples }
+    }
+
     /// Bytes of the shard that hold `samples`, from the first header of the first to the end of the last.
     ///
     /// # Panics

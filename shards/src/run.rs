@@ -12,15 +12,16 @@ use crate::tar::{self, Scanner};
 #[derive(Debug, Clone)]
 pub struct SampleRun {
     shard: Arc<str>,
+    /// Of these samples alone: the run may outlive the index of the shard, which can be many times its size.
     index: Arc<ShardIndex>,
     samples: Range<u32>,
     bytes: Bytes,
 }
 
 impl SampleRun {
-    /// `bytes` are those that `index` gives for `samples`.
-    pub(crate) fn new(shard: &str, index: Arc<ShardIndex>, samples: Range<u32>, bytes: Bytes) -> Self {
-        Self { shard: shard.into(), index, samples, bytes }
+    /// `bytes` are those that `index`, which is of the whole shard, gives for `samples`.
+    pub(crate) fn new(shard: &str, index: &ShardIndex, samples: Range<u32>, bytes: Bytes) -> Self {
+        Self { shard: shard.into(), index: Arc::new(index.part(samples.clone())), samples, bytes }
     }
 
     /// Name of the shard.
@@ -49,8 +50,9 @@ impl SampleRun {
     /// When the run does not hold that position.
     pub fn sample(&self, position: u32) -> Result<Sample<'_>, ReadError> {
         assert!(self.samples.contains(&position), "the run holds samples {:?}, not {position}", self.samples);
-        let base = self.index.byte_range(self.samples.clone()).start;
-        let range = self.index.byte_range(position..position + 1);
+        let place = position - self.samples.start;
+        let base = self.index.byte_range(0..self.index.len()).start;
+        let range = self.index.byte_range(place..place + 1);
         let bytes = &self.bytes[(range.start - base) as usize..(range.end - base) as usize];
 
         let mut key = None;
@@ -68,8 +70,8 @@ impl SampleRun {
             members.push((extension, &bytes[start..start + entry.num_bytes as usize]));
         }
         match key {
-            Some(key) if self.index.has_key(position, &key) => {
-                Ok(Sample { id: self.index.sample_id(position), key, members })
+            Some(key) if self.index.has_key(place, &key) => {
+                Ok(Sample { id: self.index.sample_id(place), key, members })
             }
             key => Err(self.other_sample(position, range.start, key.as_deref())),
         }

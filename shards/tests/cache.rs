@@ -142,6 +142,22 @@ async fn damaged_entries_are_noticed_and_fetched_again() {
 }
 
 #[tokio::test]
+async fn entries_that_cannot_be_opened_stay() {
+    let (server, folder) = (server(1).await, TempDir::new().unwrap());
+    read(&open(&server, cache(&folder)).await, 4).await;
+    let files = entries(folder.path());
+    for file in &files {
+        // A link to itself, which no user may open.
+        fs::remove_file(file).unwrap();
+        std::os::unix::fs::symlink(file, file).unwrap();
+    }
+    let dataset = open(&server, cache(&folder)).await;
+    read(&dataset, 4).await;
+    assert_eq!(dataset.cache().unwrap().stats().damaged, 0);
+    assert!(files.iter().all(|file| fs::symlink_metadata(file).is_ok()));
+}
+
+#[tokio::test]
 async fn entries_under_each_others_names_are_noticed() {
     let (server, folder) = (server(2).await, TempDir::new().unwrap());
     read(&open(&server, cache(&folder)).await, 8).await;

@@ -88,7 +88,9 @@ impl From<DecodeError> for PictureFailure {
     fn from(error: DecodeError) -> Self {
         let reason = match error {
             DecodeError::Empty | DecodeError::UnknownFormat => PictureReason::NotAnImage,
-            DecodeError::Oversized { .. } | DecodeError::TooManyBytes { .. } => PictureReason::TooLarge,
+            DecodeError::Oversized { .. }
+            | DecodeError::TooLong { .. }
+            | DecodeError::TooManyBytes { .. } => PictureReason::TooLarge,
             _ => PictureReason::CorruptImage,
         };
         Self::new(reason, error.to_string())

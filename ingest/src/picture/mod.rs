@@ -18,7 +18,7 @@ mod options;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use fastclip_images::{DecodeOptions, DecoderError, ImageDecoder, Part};
+use fastclip_images::{DecodeOptions, DecoderError, ImageDecoder, Part, is_complete_jpeg};
 
 pub use failure::PictureReason;
 pub use options::{EncodeFormat, PictureOptions, ResizeMode};
@@ -96,7 +96,7 @@ impl PictureMaker {
         let kept_extension = if is_kept { kept::extension(bytes) } else { None };
         if let Some(extension) = kept_extension
             && !options.decode_kept
-            && kept::is_complete_jpeg(bytes)
+            && is_complete_jpeg(bytes)
         {
             return Ok(picture(bytes.to_vec(), extension, size));
         }

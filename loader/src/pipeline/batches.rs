@@ -233,8 +233,7 @@ impl Batches {
     fn settle(&mut self, filled: Vec<Option<Filled>>) -> Result<Vec<Option<Prepared>>, LoadError> {
         let meters = &self.settings.meters;
         let budget = self.settings.budget;
-        let layout = self.settings.plan.layout();
-        let epoch_samples = layout.num_steps() * (self.settings.slots.end - self.settings.slots.start);
+        let epoch_samples = self.settings.plan.layout().delivered_in(&self.settings.slots);
         let mut samples = Vec::with_capacity(filled.len());
         for content in filled.into_iter().flatten() {
             self.ledger.num_samples += 1;

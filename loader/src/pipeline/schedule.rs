@@ -163,7 +163,7 @@ impl Schedule {
                     step.runs.push(RunRequest {
                         run: number,
                         shard: run.shard,
-                        samples: run.samples.clone(),
+                        samples: self.plan.reach(run),
                         pass: run.pass,
                         num_uses: state.num_uses,
                         first_use: time,
@@ -274,6 +274,9 @@ mod tests {
             let mut runs: HashMap<u64, (RunRequest, u32)> = HashMap::new();
             let mut last_uses = HashMap::new();
             let mut number = start;
+            let epoch = Schedule::new(Arc::clone(&plan), slots.clone(), position(0), position(num_steps));
+            let delivered = epoch.map(|step| step.uses.len() as u64).sum::<u64>();
+            prop_assert_eq!(plan.layout().delivered_in(&slots), delivered);
             for step in schedule {
                 prop_assert_eq!(step.position, position(number));
                 for request in step.runs {
@@ -288,6 +291,9 @@ mod tests {
                     let (request, num_uses) = runs.get_mut(&used.run).unwrap();
                     prop_assert_eq!((request.shard, used.sample), (shard, sample));
                     prop_assert!(request.samples.contains(&sample));
+                    prop_assert!(request.samples.end <= shards[shard]);
+                    let reach = request.samples.len() as u32;
+                    prop_assert!(plan.layout().tail() == Tail::Keep || reach >= shards[shard].min(window).min(8));
                     let time = (number - start) * (slots.end - slots.start) + slot - slots.start;
                     if *num_uses == 0 {
                         prop_assert_eq!(request.first_use, time);

@@ -157,6 +157,20 @@ impl Layout {
         }
     }
 
+    /// How many positions of an epoch are delivered in these slots of the global batch.
+    pub(crate) fn delivered_in(&self, slots: &Range<u64>) -> u64 {
+        let per_lane = self.per_lane();
+        let lanes = slots.start / per_lane..slots.end.div_ceil(per_lane);
+        lanes
+            .map(|lane| {
+                let part = slots.start.max(lane * per_lane) - lane * per_lane
+                    ..slots.end.min((lane + 1) * per_lane) - lane * per_lane;
+                let (full, rest) = (self.delivered(lane) / per_lane, self.delivered(lane) % per_lane);
+                full * (part.end - part.start) + rest.clamp(part.start, part.end) - part.start
+            })
+            .sum()
+    }
+
     /// Length of the first window of a lane, shortened so that lanes turn to new windows at different steps.
     fn first_window(&self, lane: u64) -> u64 {
         let phase = lane * self.window_samples / self.num_lanes;

@@ -163,6 +163,9 @@ pub struct Plan {
 }
 
 const RECENT_EPOCHS: usize = 2;
+/// Samples that are read with a run at least, unless windows are smaller, for one of them to be good. Were one in twenty bad, eight
+/// in a row would be so once in 25 thousand million times.
+const LEAST_REACH: u64 = 8;
 
 impl Plan {
     /// Plans all epochs from the manifest alone.
@@ -216,6 +219,19 @@ impl Plan {
     /// In what order epochs visit the samples.
     pub fn order(&self) -> Order {
         self.order
+    }
+
+    /// Samples of the shard that are read for a run. Where a bad sample needs another one in its place, a short run is not read
+    /// alone: it may be one sample that a window has cut off. Depends on the run and the size of its shard.
+    pub(crate) fn reach(&self, run: &Run) -> Range<u32> {
+        let Range { start, end } = run.samples;
+        if self.layout.tail() == Tail::Keep {
+            return start..end;
+        }
+        let least = LEAST_REACH.min(self.layout.window_samples()) as u32;
+        let num_samples = self.segments.shard_samples(run.shard);
+        let end = start.saturating_add(least).min(num_samples).max(end);
+        end.saturating_sub(least).min(start)..end
     }
 
     /// The order of one epoch.

@@ -33,6 +33,11 @@ impl Segments {
         Self { shard_samples, first }
     }
 
+    /// Samples of a shard.
+    pub(super) fn shard_samples(&self, shard: usize) -> u32 {
+        self.shard_samples[shard]
+    }
+
     /// Segments of these shards.
     pub(super) fn of_shards(&self, shards: Range<usize>) -> Range<u32> {
         self.first[shards.start]..self.first[shards.end]

@@ -34,6 +34,8 @@ mod weights;
 pub(crate) use axis::{Axis, Taps};
 pub(crate) use kernel::Kernel;
 
+use std::ops::Range;
+
 use fastclip_images::Window;
 use weights::{TAPS, Weights};
 
@@ -45,6 +47,9 @@ const STRIP_ROWS: usize = TAPS;
 const COLUMNS: usize = 16;
 /// Bytes that kernels read at a time from a row.
 const READ_BYTES: usize = 16;
+/// Most bytes of strips at a time, unless one row of the result needs more. A tall and narrow image has more rows than its size
+/// says.
+const MAX_STRIP_BYTES: usize = if cfg!(test) { 16 << 10 } else { 2 << 20 };
 
 /// Where resized pixels go: three planes with gaps.
 #[derive(Debug)]
@@ -91,7 +96,13 @@ impl Resampler {
     ///
     /// # Panics
     /// When it does not hold them, or the planes have no room.
-    pub(crate) fn resample(&mut self, window: Window<'_>, columns: &Taps, rows: &Taps, planes: Planes<'_>) {
+    pub(crate) fn resample(
+        &mut self,
+        window: Window<'_>,
+        columns: &Taps,
+        rows: &Taps,
+        mut planes: Planes<'_>,
+    ) {
         let (across, down) = (columns.touched(), rows.touched());
         assert!(
             window.left <= across.start && across.end <= window.left + window.width,
@@ -106,23 +117,35 @@ impl Resampler {
         // Strips begin with the first row that counts.
         self.rows.pack(rows, down.start, STRIP_ROWS as u32, self.kernel);
         let width = columns.len().next_multiple_of(COLUMNS);
-        self.fill_strips(window, down.start - window.top..down.end - window.top, width);
-        self.finish_rows(columns.len(), width, planes);
+        let most = MAX_STRIP_BYTES / (CHANNELS * width * STRIP_ROWS);
+        let rows = down.start - window.top..down.end - window.top;
+        let mut start = 0;
+        while start < self.rows.len() {
+            // As many rows of the result as there is room for their strips, and one at least.
+            let first = self.rows.start(start);
+            let strips_of = |row: usize| self.rows.start(row) + self.rows.num_blocks() - first;
+            let end =
+                (start + 1..self.rows.len()).find(|&row| strips_of(row) > most).unwrap_or(self.rows.len());
+            let strips = first..first + strips_of(end - 1);
+            self.fill_strips(window, rows.clone(), strips, width);
+            self.finish_rows(start..end, columns.len(), width, &mut planes);
+            start = end;
+        }
     }
 
-    /// The first pass: rows of the window to strips of `width` columns.
-    fn fill_strips(&mut self, window: Window<'_>, rows: std::ops::Range<u32>, width: usize) {
+    /// The first pass: rows of the window to some of the strips, of `width` columns.
+    fn fill_strips(&mut self, window: Window<'_>, rows: Range<u32>, strips: Range<usize>, width: usize) {
         let strip = CHANNELS * width * STRIP_ROWS;
-        let num_strips = rows.len().div_ceil(STRIP_ROWS);
-        // Blocks of the second pass may reach beyond the last strip, with weights of zero.
-        let needed = (num_strips + self.rows.num_blocks()) * strip;
+        let needed = strips.len() * strip;
         if self.strips.len() < needed {
             self.strips.resize(needed, 0);
         }
         let pitch = window.width as usize * CHANNELS;
         let reach = self.columns.reach() * CHANNELS + READ_BYTES;
         let last = rows.end as usize - 1;
-        for (number, strip) in self.strips.chunks_exact_mut(strip).take(num_strips).enumerate() {
+        // Blocks of the second pass may reach beyond the last strip, with weights of zero: there is room, and no more.
+        let strips = strips.start..strips.end.min(rows.len().div_ceil(STRIP_ROWS));
+        for (number, strip) in strips.zip(self.strips.chunks_exact_mut(strip)) {
             let first = rows.start as usize + number * STRIP_ROWS;
             // Rows that are missing in the last strip have no weight: any will do.
             let rows: [usize; STRIP_ROWS] = std::array::from_fn(|row| (first + row).min(last));
@@ -141,11 +164,13 @@ impl Resampler {
         }
     }
 
-    /// The second pass: strips of `width` columns, of which `kept` count, to planes.
-    fn finish_rows(&self, kept: usize, width: usize, planes: Planes<'_>) {
+    /// The second pass: strips of `width` columns, of which `kept` count, to some rows of planes. The first strip is the first
+    /// that these rows need.
+    fn finish_rows(&self, rows: Range<usize>, kept: usize, width: usize, planes: &mut Planes<'_>) {
         let plane = width * STRIP_ROWS;
-        for row in 0..self.rows.len() {
-            let strips = &self.strips[self.rows.start(row) * CHANNELS * plane..];
+        let first = self.rows.start(rows.start);
+        for row in rows {
+            let strips = &self.strips[(self.rows.start(row) - first) * CHANNELS * plane..];
             for channel in 0..CHANNELS {
                 let at = planes.offset + channel * planes.plane + row * planes.row;
                 let output = &mut planes.bytes[at..][..kept];

@@ -70,11 +70,9 @@ impl Folder {
     /// Content of an entry, whose length is known.
     pub(super) fn read(&self, key: EntryKey, num_bytes: u64) -> Result<Vec<u8>, Unread> {
         let path = self.file(key);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Unread::Missing),
-            file => file,
-        };
-        match file.map_err(|error| error.to_string()).and_then(|file| content(&file, key, num_bytes)) {
+        // Whatever else keeps it from being opened says nothing about what it holds.
+        let file = File::open(&path).map_err(|_| Unread::Missing)?;
+        match content(&file, key, num_bytes) {
             Ok(content) => Ok(content),
             Err(reason) => {
                 // Should it stay, it is found damaged again.
