@@ -1,12 +1,9 @@
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
+use fastclip_images::{DecodeError, DecodeOptions, DecoderError, ImageDecoder, Part};
+use image::{DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::rejection::Reason;
-
-/// Scans of a progressive JPEG. Encoders write about ten; thousands over a large picture would take hours.
-const MAX_SCANS: u32 = 500;
 
 /// What a fault is called, and what exactly was found.
 pub(super) type Fault = (Reason, String);
@@ -17,8 +14,7 @@ pub(super) type Fault = (Reason, String);
 #[derive(Debug)]
 pub(super) struct ImageCheck {
     max_pixels: u64,
-    jpeg: Decompressor,
-    pixels: Vec<u8>,
+    jpeg: ImageDecoder,
 }
 
 /// A whole image.
@@ -33,8 +29,9 @@ pub(super) struct CheckedImage {
 }
 
 impl ImageCheck {
-    pub(super) fn new(max_pixels: u64) -> Result<Self, turbojpeg::Error> {
-        Ok(Self { max_pixels, jpeg: new_decompressor()?, pixels: Vec::new() })
+    pub(super) fn new(max_pixels: u64) -> Result<Self, DecoderError> {
+        let options = DecodeOptions { max_pixels, max_bytes: usize::MAX, ..DecodeOptions::default() };
+        Ok(Self { max_pixels, jpeg: ImageDecoder::with_options(options)? })
     }
 
     /// Decodes an image of any known format.
@@ -59,38 +56,13 @@ impl ImageCheck {
     }
 
     fn check_jpeg(&mut self, bytes: &[u8]) -> Result<CheckedImage, Fault> {
-        let corrupt = |error: turbojpeg::Error| (Reason::CorruptImage, shown(&error));
-        let header = match self.jpeg.read_header(bytes) {
-            Ok(header) => header,
-            Err(error) => {
-                // TurboJPEG stays in the middle of a header that it could not read, and would take the next picture for
-                // the rest of it.
-                self.jpeg = new_decompressor().map_err(corrupt)?;
-                return Err(corrupt(error));
-            }
-        };
-        let checked = CheckedImage {
-            extension: "jpg",
-            // JPEG's own limit is 65,535 in each direction.
-            width: header.width as u32,
-            height: header.height as u32,
-            replacement: None,
-        };
-        self.admit(checked.width, checked.height)?;
-        // All coefficients are read, and they are what can be damaged. To turn them into few grey pixels is a third
-        // cheaper than into all the coloured ones. Lossless JPEG knows no scaling.
-        let scale = if header.is_lossless { ScalingFactor::ONE } else { ScalingFactor::ONE_EIGHTH };
-        let is_cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
-        let format = if is_cmyk { PixelFormat::CMYK } else { PixelFormat::GRAY };
-        self.jpeg.set_scaling_factor(scale).map_err(corrupt)?;
-        let scaled = header.scaled(scale);
-        let pitch = scaled.width * format.size();
-        self.pixels.resize(pitch * scaled.height, 0);
-        let (width, height, pixels) = (scaled.width, scaled.height, self.pixels.as_mut_slice());
-        match self.jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
-            Err(error) if !is_harmless(&error) => Err(corrupt(error)),
-            _ => Ok(checked),
-        }
+        let opened = self.jpeg.open(bytes).map_err(jpeg_fault)?;
+        let (width, height) = opened.size();
+        // All coefficients are read, and they are what can be damaged. To turn them into few pixels takes less time.
+        let shrink = if opened.is_scalable() { 8 } else { 1 };
+        let part = Part { shrink, ..Part::whole((width.div_ceil(shrink), height.div_ceil(shrink))) };
+        opened.decode(&part).map_err(jpeg_fault)?;
+        Ok(CheckedImage { extension: "jpg", width, height, replacement: None })
     }
 
     fn decode(&self, bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, Fault> {
@@ -114,10 +86,12 @@ impl ImageCheck {
     }
 }
 
-fn new_decompressor() -> Result<Decompressor, turbojpeg::Error> {
-    let mut decompressor = Decompressor::new()?;
-    decompressor.set_scan_limit(MAX_SCANS)?;
-    Ok(decompressor)
+fn jpeg_fault(error: DecodeError) -> Fault {
+    let reason = match error {
+        DecodeError::Oversized { .. } | DecodeError::TooLong { .. } => Reason::TooLarge,
+        _ => Reason::CorruptImage,
+    };
+    (reason, error.to_string())
 }
 
 fn fault(error: ImageError) -> Fault {
@@ -136,21 +110,6 @@ fn to_png(image: &DynamicImage) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// libjpeg reports some oddities of whole pictures the way it reports damage. Other readers let these pass.
-fn is_harmless(error: &turbojpeg::Error) -> bool {
-    let text = shown(error);
-    ["extraneous bytes", "unknown JFIF revision", "Adobe color transform"]
-        .iter()
-        .any(|known| text.contains(known))
-}
-
-fn shown(error: &turbojpeg::Error) -> String {
-    match error {
-        turbojpeg::Error::TurboJpegError(message) => message.clone(),
-        other => other.to_string(),
-    }
-}
-
 /// The first bytes, as text where they are text: an HTML page in place of a picture is recognised at once.
 fn preview(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(16)];
@@ -165,6 +124,7 @@ fn preview(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use image::{GrayImage, RgbImage};
+    use turbojpeg::{Image, PixelFormat};
 
     use super::*;
 
