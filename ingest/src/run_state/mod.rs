@@ -9,6 +9,7 @@ mod ids;
 
 use std::collections::BTreeMap;
 
+use fastclip_schemas::zero_shot::{CLASS_NAMES_FILE, TEMPLATES_FILE};
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
 use fastclip_shards::{Store, StoreError, StoreErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -394,12 +395,13 @@ impl<'a> RunState<'a> {
         stream::iter(deletions).buffer_unordered(REQUESTS_AT_A_TIME).try_collect().await
     }
 
-    /// Removes what processes that were killed left half written in a folder.
+    /// Removes what processes that were killed left half written in a folder. Beside the shards there may be files of others.
     pub(crate) fn remove_broken_uploads(
         &self,
         folder: &str,
         is_broken: impl Fn(&str) -> bool,
     ) -> Result<(), RunStateError> {
+        let is_broken = |name: &str| (!folder.is_empty() || is_written(name)) && is_broken(name);
         self.store.remove_broken_uploads(folder, is_broken).map_err(self.failed("remove broken uploads"))
     }
 
@@ -482,6 +484,11 @@ fn is_ours(name: &str) -> bool {
         Some(number) => number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()),
         None => [SIZES_FILE, REJECTED_FILE].contains(&name),
     }
+}
+
+/// Whether one of the commands writes a file of this name beside the shards. Further files that `pack` copies may have any.
+fn is_written(name: &str) -> bool {
+    is_ours(name) || [MANIFEST_FILE, CLASS_NAMES_FILE, TEMPLATES_FILE].contains(&name)
 }
 
 /// Every setting that `there` has another value for.
