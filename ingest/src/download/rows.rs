@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
@@ -86,6 +88,11 @@ impl UrlList {
 
     pub(super) fn num_rows(&self) -> u64 {
         self.table.num_rows()
+    }
+
+    /// Paths or URLs of the tables.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.table.paths()
     }
 
     /// Of the rows of all tables.

@@ -6,6 +6,7 @@
 
 mod claim;
 mod ids;
+mod input;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use claim::CLAIMS_FOLDER;
+pub(crate) use input::path_in;
 
 use crate::duplicates::Duplicates;
 use crate::{REJECTED_FILE, SIZES_FILE};
@@ -78,6 +80,14 @@ pub enum RunStateError {
         /// Whether `--resume` would do.
         is_resumable: bool,
     },
+    /// The input lies where the output goes.
+    #[error("`{location}` already holds `{name}`, which is input")]
+    HoldsInput {
+        /// The output without credentials.
+        location: String,
+        /// Name of a file in the output that is read.
+        name: String,
+    },
     /// What lies in the output was made in another way.
     #[error("`{location}` was made in another way: {}", differences.join("; "))]
     OtherSettings {
@@ -103,7 +113,10 @@ impl RunStateError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Store { source, .. } => source.kind() == StoreErrorKind::Location,
-            Self::Occupied { .. } | Self::OtherSettings { .. } | Self::Changed { .. } => true,
+            Self::Occupied { .. }
+            | Self::HoldsInput { .. }
+            | Self::OtherSettings { .. }
+            | Self::Changed { .. } => true,
         }
     }
 
@@ -116,6 +129,9 @@ impl RunStateError {
             }
             Self::Occupied { is_resumable: false, .. } => {
                 Some("choose another folder, or replace what is there with --overwrite")
+            }
+            Self::HoldsInput { .. } => {
+                Some("choose another folder: files of the dataset would take the place of the input")
             }
             Self::OtherSettings { .. } => {
                 Some("use the same input and settings, or replace it with --overwrite")

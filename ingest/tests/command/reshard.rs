@@ -32,6 +32,32 @@ fn shards_of_another_size_hold_the_same_samples() {
 }
 
 #[test]
+fn a_dataset_is_not_written_over_itself() {
+    let scratch = Scratch::new();
+    dataset(&scratch, 20);
+    foreign(&scratch);
+    std::os::unix::fs::symlink(scratch.path("pairs-out"), scratch.path("link")).unwrap();
+    let (before, foreign_before) = (scratch.files("pairs-out"), scratch.files("foreign"));
+    for more in [&[][..], &["--overwrite"], &["--resume"]] {
+        for (input, output) in
+            [("pairs-out", "./pairs-out/"), ("link", "pairs-out"), ("pairs-out/00001.tar", "pairs-out")]
+        {
+            let error = scratch.ingest_refused(&[&["reshard", input, "--output", output][..], more].concat());
+            let expected = format!("error: `{output}` already holds `");
+            assert!(
+                error.starts_with(&expected) && error.contains("`, which is input\nhint: choose"),
+                "{error}"
+            );
+        }
+        let error =
+            scratch.ingest_refused(&[&["reshard", "foreign", "--output", "foreign"][..], more].concat());
+        assert!(error.starts_with("error: `foreign` already holds `a.tar`, which is input\n"), "{error}");
+    }
+    assert!(scratch.files("pairs-out") == before && scratch.files("foreign") == foreign_before);
+    scratch.ingest_well(&["reshard", "pairs-out", "--output", "pairs-out/again"]);
+}
+
+#[test]
 fn bytes_bound_a_shard_unless_one_sample_is_larger() {
     let scratch = Scratch::new();
     dataset(&scratch, 40);
