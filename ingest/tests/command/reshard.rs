@@ -176,6 +176,19 @@ fn filters_leave_out_samples_with_their_reason() {
     assert_eq!(reasons.iter().filter(|line| line["reason"] == "caption_too_short").count(), 10);
     assert_eq!(reasons.iter().filter(|line| line["reason"] == "too_long").count(), wide.len());
     assert_eq!((&reasons[3]["row"], &reasons[3]["image"]), (&3.into(), &"00000.tar/000000003".into()));
+
+    // One of five samples has no URL.
+    foreign(&scratch);
+    let hosts = scratch.write("hosts.txt", "a.org\n");
+    let ran = scratch.ingest_well(&[
+        "reshard",
+        "foreign",
+        "--output",
+        "allowed",
+        "--allow-hosts",
+        hosts.to_str().unwrap(),
+    ]);
+    assert!(ran.stdout.starts_with("packed 12 of 15 rows"), "{}", ran.stdout);
 }
 
 #[test]
