@@ -29,6 +29,15 @@ impl RowFilters {
         self.check_caption(caption.unwrap_or_default().trim()).or_else(|| self.check_host(url))
     }
 
+    /// The same for a sample whose image is there already. Which host it is of is known by its URL alone.
+    pub(crate) fn check_stored(&self, url: Option<&str>, caption: Option<&str>) -> Option<(Reason, String)> {
+        self.check(url.unwrap_or_default(), caption).or_else(|| {
+            let has_host = || url.and_then(|url| Url::parse(url).ok()).is_some_and(|url| url.has_host());
+            (self.allow_hosts.is_some() && !has_host())
+                .then(|| (Reason::HostNotAllowed, "no URL says which host it is of".to_owned()))
+        })
+    }
+
     fn check_caption(&self, caption: &str) -> Option<(Reason, String)> {
         let num_chars = caption.chars().count();
         if num_chars < self.min_caption_chars {
@@ -111,7 +120,7 @@ impl HostList {
         let lines = (1..).zip(text.lines().map(str::trim));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let hosts = lines.map(|(line, text)| match Host::parse(text) {
-            Ok(host) => Ok(host.to_string()),
+            Ok(host) => Ok(without_root(&host.to_string()).to_owned()),
             Err(_) => Err(HostListError::Line { path: path.to_owned(), line, text: text.to_owned() }),
         });
         let hosts = hosts.collect::<Result<BTreeSet<_>, _>>()?;
@@ -124,9 +133,15 @@ impl HostList {
 
     /// The entry that a host falls under.
     fn find(&self, host: &str) -> Option<&str> {
+        let host = without_root(host);
         let parents = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
         std::iter::once(host).chain(parents).find_map(|name| self.hosts.get(name)).map(String::as_str)
     }
+}
+
+/// A host without the dot that may stand at its end: `example.org.` is `example.org`.
+pub(crate) fn without_root(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -169,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_host_stands_for_all_below_it_and_for_nothing_else() {
-        let list = hosts("# shops\nExample.ORG\n\n 192.0.2.7 \nbücher.de\n").unwrap();
+        let list = hosts("# shops\nExample.ORG\n\n 192.0.2.7 \nbücher.de\nexample.net.\n").unwrap();
         let denied = RowFilters { deny_hosts: Some(list.clone()), ..RowFilters::default() };
         let allowed = RowFilters { allow_hosts: Some(list), ..RowFilters::default() };
         for (url, is_listed) in [
@@ -179,12 +194,22 @@ mod tests {
             ("https://example.org.evil.com/a.jpg", false),
             ("http://192.0.2.7/", true),
             ("http://xn--bcher-kva.de/", true),
+            ("https://example.org./a.jpg", true),
+            ("https://img.example.net/a.jpg", true),
+            ("https://notexample.org./a.jpg", false),
         ] {
             let (deny, allow) = (reason(&denied, url, ""), reason(&allowed, url, ""));
             assert_eq!(deny.as_deref(), is_listed.then_some("host_denied"), "{url}");
             assert_eq!(allow.as_deref(), (!is_listed).then_some("host_not_allowed"), "{url}");
         }
         assert_eq!(reason(&allowed, "no url", ""), None, "is refused for what it is later");
+        // Of a sample that is there, nothing else will be asked.
+        for url in [None, Some("no url"), Some("data:image/png,")] {
+            let stored = |filters: &RowFilters| filters.check_stored(url, None).map(|(reason, _)| reason);
+            assert_eq!(stored(&allowed), Some(Reason::HostNotAllowed), "{url:?}");
+            assert_eq!(stored(&denied), None, "{url:?}");
+        }
+        assert_eq!(allowed.check_stored(Some("https://example.org/a.jpg"), None), None);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod stats;
 mod stop;
 pub mod synth;
 mod tables;
+mod terminal;
 mod verify;
 
 pub use download::{

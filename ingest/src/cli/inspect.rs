@@ -27,14 +27,14 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Write the members of the sample that --key or --id names into this folder
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", requires = "wanted", help_heading = "Output")]
     extract: Option<PathBuf>,
 
     /// Print what is stored of the sample with this key
-    #[arg(long, value_name = "KEY", conflicts_with_all = ["id", "html"], help_heading = "Samples")]
+    #[arg(long, value_name = "KEY", group = "wanted", conflicts_with_all = ["id", "html"], help_heading = "Samples")]
     key: Option<String>,
     /// Print what is stored of the sample with this id
-    #[arg(long, value_name = "ID", conflicts_with = "html", help_heading = "Samples")]
+    #[arg(long, value_name = "ID", group = "wanted", conflicts_with = "html", help_heading = "Samples")]
     id: Option<u64>,
     /// Samples to read, about
     #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Samples")]

@@ -123,7 +123,14 @@ fn detect(
         let problem = "the job has to say how many there are, with --num-parts or INGEST_NUM_PARTS";
         return detected(&names, number("JOB_COMPLETION_INDEX"), num_parts, problem);
     }
-    Ok(None)
+    match num_parts.map(NonZeroU32::get) {
+        // Else each of so many processes would fetch the whole list.
+        Some(num_parts) if num_parts > 1 => Err(UnclearPart {
+            variables: format!("--num-parts or INGEST_NUM_PARTS is {num_parts}"),
+            problem: "no variable of a scheduler says which of them this is",
+        }),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -180,5 +187,11 @@ mod tests {
             "{message}"
         );
         assert!(part(&[("JOB_COMPLETION_INDEX", "4")], Some(4)).is_err());
+        let message = part(&[], Some(64)).unwrap_err();
+        assert!(
+            message.starts_with("--num-parts or INGEST_NUM_PARTS is 64, which names no part: no variable"),
+            "{message}"
+        );
+        assert_eq!(part(&[], Some(1)), Ok(None), "one part is the whole");
     }
 }

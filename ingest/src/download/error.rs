@@ -71,6 +71,14 @@ pub enum DownloadError {
         /// Number of the shard.
         shard: u64,
     },
+    /// Another process wrote shards at the same time as this one, and their files are some of one and some of the other.
+    #[error("another process has written to `{location}` at the same time, which mixed shards: {shards}")]
+    Mixed {
+        /// The output without credentials.
+        location: String,
+        /// Their numbers.
+        shards: String,
+    },
     /// There is nothing that could be finished.
     #[error("`{location}` holds no download that was begun")]
     NotBegun {
@@ -182,6 +190,9 @@ impl DownloadError {
             Self::OverwritePart { .. } => "empty the output before the first part begins, or choose another",
             Self::Taken { .. } => {
                 "let only one process fetch each part; run this one again when the other has ended"
+            }
+            Self::Mixed { .. } => {
+                "let only one process fetch each part; run the same again to fetch these shards once more"
             }
             Self::NotBegun { .. } => "begin with `ingest download`",
             _ => return None,

@@ -49,8 +49,10 @@ pub(super) fn fields(report: &Report, key: &str, hash: Option<HashKind>) -> Map<
         fields.insert(name.to_owned(), value);
     }
     if let Some(kind) = hash {
-        let hash = image.and_then(|image| image.hash.clone());
-        fields.insert(kind.name().to_owned(), hash.map_or(Value::Null, Value::from));
+        let hash = image.and_then(|image| image.hash.clone()).map(Value::from);
+        // Without an image, what the list says stays: who fetches the row once more compares with it.
+        let hash = hash.or_else(|| fields.get(kind.name()).cloned());
+        fields.insert(kind.name().to_owned(), hash.unwrap_or(Value::Null));
     }
     fields
 }

@@ -141,6 +141,7 @@ pub fn download(
     let settings = Settings::new(options, list.digest()).to_json();
     let runtime = runtime(IO_THREADS).map_err(DownloadError::Runtime)?;
     let state = RunState::shared(&options.output, COMMAND);
+    state.refuse_input(list.paths())?;
     match runtime.block_on(state.start(&settings, options.on_existing))? {
         Start::Here => {}
         Start::Finished(manifest) => return Ok(DownloadReport::of_finished(location(), &manifest)),

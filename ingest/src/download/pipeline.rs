@@ -1,8 +1,9 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, unbounded};
 use fastclip_images::DecoderError;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -28,6 +29,9 @@ const WAITING_ROWS: usize = 1 << 13;
 
 /// Outcomes that wait to be put in order, for each thread.
 const OUTCOMES_PER_THREAD: usize = 4;
+
+/// How often whoever waits for room in the window looks whether there is still somebody to make it.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// What is needed to turn rows into outcomes.
 #[derive(Debug, Clone)]
@@ -90,14 +94,18 @@ pub(super) fn run(
     let (outcomes, done) = bounded(threads * OUTCOMES_PER_THREAD);
     let (to_fetch, admitted) = mpsc::channel(work.fetch.max_requests.get());
     let (alive, ended) = oneshot::channel::<()>();
+    let begun = Arc::new(BegunShards::new(stop));
+    let fetching = Arc::clone(&begun);
     thread::scope(move |scope| {
         for maker in makers {
             let (to_make, outcomes) = (to_make.clone(), outcomes.clone());
             scope.spawn(move || make_pictures(maker, progress, &to_make, &outcomes));
         }
         drop(to_make);
-        scope.spawn(move || admit_rows(rows, stop, &tickets, &to_fetch));
-        scope.spawn(move || runtime.block_on(fetch_rows(admitted, fetcher, stop, fetched, outcomes, alive)));
+        scope.spawn(move || admit_rows(rows, &begun, &tickets, &to_fetch));
+        scope.spawn(move || {
+            runtime.block_on(fetch_rows(admitted, fetcher, fetching, fetched, outcomes, alive))
+        });
         // By value: once it returns, the channels are closed, and no thread waits for them.
         deliver(done, returned, ended, &mut consume)
     })
@@ -124,23 +132,37 @@ impl BegunShards {
         }
         Some(shard) <= *newest
     }
+
+    /// Whether no row of a shard will be asked for any more. Does not begin it.
+    fn refuses(&self, shard: u64) -> bool {
+        // In this order: who takes the lock after the request begins no shard.
+        self.stop.is_requested() && Some(shard) > *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Reads rows as far as the window allows.
+/// Reads rows as far as the window allows, and while somebody wants them.
 fn admit_rows(
     rows: ShardRows<'_>,
-    stop: &Stop,
+    begun: &BegunShards,
     tickets: &Sender<()>,
     to_fetch: &mpsc::Sender<Result<ShardRow, DownloadError>>,
 ) {
     let mut shard = None;
     for row in rows {
-        let starts_shard = row.as_ref().is_ok_and(|row| shard.replace(row.shard) != Some(row.shard));
-        if starts_shard && stop.is_requested() {
-            return;
+        if let Ok(row) = &row {
+            shard = Some(row.shard);
         }
-        // Closed channels mean that the consumer has ended, for whatever reason; it knows why.
-        if tickets.send(()).is_err() || to_fetch.blocking_send(row).is_err() {
+        // Rows of a shard that has not begun give no ticket back, so that there is no waiting for one behind them.
+        let is_refused = || shard.is_some_and(|shard| begun.refuses(shard));
+        while !is_refused() {
+            match tickets.send_timeout((), LOOK_AROUND) {
+                Ok(()) => break,
+                Err(SendTimeoutError::Timeout(())) => {}
+                // The consumer has ended, for whatever reason; it knows why.
+                Err(SendTimeoutError::Disconnected(())) => return,
+            }
+        }
+        if is_refused() || to_fetch.blocking_send(row).is_err() {
             return;
         }
     }
@@ -150,13 +172,12 @@ fn admit_rows(
 async fn fetch_rows(
     mut rows: mpsc::Receiver<Result<ShardRow, DownloadError>>,
     fetcher: Fetcher,
-    stop: &Stop,
+    begun: Arc<BegunShards>,
     fetched: Sender<Answered>,
     outcomes: Outcomes,
     mut alive: oneshot::Sender<()>,
 ) {
     let fetcher = Arc::new(fetcher);
-    let begun = Arc::new(BegunShards::new(stop));
     let places = Arc::new(Semaphore::new(WAITING_ROWS));
     let mut requests = JoinSet::new();
     let all = async {
@@ -306,4 +327,62 @@ fn deliver(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    fn row(shard: u64, number: u64) -> Result<ShardRow, DownloadError> {
+        let row = UrlRow {
+            number,
+            url: String::new(),
+            caption: None,
+            additional: Map::new(),
+            hash: None,
+            fault: None,
+        };
+        Ok(ShardRow { shard, row })
+    }
+
+    #[test]
+    fn a_request_to_stop_is_heard_while_a_shard_that_has_not_begun_fills_the_window() {
+        let stop = Stop::default();
+        let begun = Arc::new(BegunShards::new(&stop));
+        assert!(begun.wants(0));
+        // Room for one row of the first shard and two of the second. Nobody takes a ticket out.
+        let (tickets, returned) = bounded(3);
+        let (to_fetch, mut admitted) = mpsc::channel(100);
+        let rows: ShardRows<'_> = Box::new((0..90).map(|number| row(number.min(1), number)));
+        let admitting = {
+            let begun = Arc::clone(&begun);
+            thread::spawn(move || admit_rows(rows, &begun, &tickets, &to_fetch))
+        };
+        for number in 0..3 {
+            assert_eq!(admitted.blocking_recv().unwrap().unwrap().row.number, number);
+        }
+        stop.request();
+        assert!(!begun.wants(1));
+        assert!(admitted.blocking_recv().is_none(), "nothing follows");
+        admitting.join().unwrap();
+        assert_eq!(returned.len(), 3);
+    }
+
+    #[test]
+    fn a_shard_that_has_begun_is_admitted_to_its_end() {
+        let stop = Stop::default();
+        let begun = BegunShards::new(&stop);
+        assert!(begun.wants(3));
+        stop.request();
+        let (tickets, _returned) = bounded(100);
+        let (to_fetch, mut admitted) = mpsc::channel(100);
+        admit_rows(Box::new((0..20).map(|number| row(number / 5, number))), &begun, &tickets, &to_fetch);
+        drop(to_fetch);
+        let shards: Vec<u64> =
+            std::iter::from_fn(|| admitted.blocking_recv()).map(|row| row.unwrap().shard).collect();
+        assert_eq!(shards, (0..20).map(|number| number / 5).collect::<Vec<_>>());
+        assert!(begun.refuses(4) && !begun.refuses(2));
+    }
 }

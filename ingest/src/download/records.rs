@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use fastclip_schemas::{Digest, ShardEntry};
@@ -52,8 +52,35 @@ pub(super) async fn read(
     checked: impl Fn(),
 ) -> Result<Found, RunStateError> {
     let remembered = state.remembered().await?;
-    let checks = remembered.recorded.range(shards).map(|&number| {
-        let (is_claimed, first_row) = (remembered.claimed.contains(&number), row_of(number));
+    let shards = remembered.recorded.range(shards).copied();
+    read_these(state, shards, &remembered.claimed, (settings, row_of), checked).await
+}
+
+/// Reads once more what is remembered of those of these shards that other processes have claimed. They may have written them after this one
+/// did, and what was recorded last is what counts.
+pub(super) async fn read_claimed(
+    state: &RunState<'_>,
+    mut known: ShardRecords,
+    settings: Digest,
+    row_of: impl Fn(u64) -> u64,
+) -> Result<Found, RunStateError> {
+    let claimed = state.remembered().await?.claimed;
+    let shards: Vec<u64> = known.keys().copied().filter(|shard| claimed.contains(shard)).collect();
+    let mut found = read_these(state, shards.iter().copied(), &claimed, (settings, row_of), || ()).await?;
+    known.retain(|shard, _| !claimed.contains(shard));
+    found.complete.append(&mut known);
+    Ok(found)
+}
+
+async fn read_these(
+    state: &RunState<'_>,
+    shards: impl Iterator<Item = u64>,
+    claimed: &BTreeSet<u64>,
+    (settings, row_of): (Digest, impl Fn(u64) -> u64),
+    checked: impl Fn(),
+) -> Result<Found, RunStateError> {
+    let checks = shards.map(|number| {
+        let (is_claimed, first_row) = (claimed.contains(&number), row_of(number));
         async move {
             let Some(record) = state.record::<ShardRecord>(number).await? else { return Ok((number, None)) };
             state.check_made_with(number, record.settings, settings)?;

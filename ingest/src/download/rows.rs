@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
 
@@ -88,6 +90,11 @@ impl UrlList {
         self.table.num_rows()
     }
 
+    /// Paths or URLs of the tables.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.table.paths()
+    }
+
     /// Of the rows of all tables.
     pub(super) fn digest(&self) -> Digest {
         self.table.digest()
@@ -151,13 +158,13 @@ fn row(number: u64, record: Result<Record, String>, columns: &UrlColumns, wanted
             };
         }
     };
-    // Before the others are taken: it may be one of those to keep.
+    // Before the others are taken: these may be among them.
     let hash = columns.hash.as_ref().map(|column| column.of(&record.columns));
+    let kept = |name: &String| record.columns.get(name).cloned().unwrap_or(Value::Null);
+    let additional = columns.additional.iter().map(|name| (name.clone(), kept(name))).collect();
     let mut take = |name: &str| record.columns.shift_remove(name);
     let url = text(take(&columns.url)).map(|url| url.trim().to_owned()).unwrap_or_default();
     let caption = text(take(columns.caption.as_deref().unwrap_or(DEFAULT_CAPTION_COLUMN)));
-    let additional =
-        columns.additional.iter().map(|name| (name.clone(), take(name).unwrap_or(Value::Null))).collect();
     let unusable = record.not_utf8.iter().find(|column| wanted.contains(column));
     let fault = unusable.map(|column| malformed(format!("column `{column}` is not UTF-8")));
     UrlRow { number, url, caption, additional, hash, fault }
@@ -193,6 +200,21 @@ mod tests {
         assert_eq!((rows[1].url.as_str(), rows[1].caption.as_deref(), rows[1].number), ("http://c", None, 1));
         let rows = rows_of("a.txt", "http://a\r\n\nhttp://b\n", &UrlColumns::default());
         assert_eq!(rows.iter().map(|row| row.url.as_str()).collect::<Vec<_>>(), ["http://a", "http://b"]);
+    }
+
+    #[test]
+    fn columns_that_have_a_meaning_can_be_kept_too() {
+        let names = ["URL", "TEXT", "id"].map(str::to_owned);
+        let columns = UrlColumns {
+            url: "URL".to_owned(),
+            caption: Some("TEXT".to_owned()),
+            additional: names.to_vec(),
+            hash: None,
+        };
+        let rows = rows_of("a.csv", "URL,TEXT,id\nhttp://a,a dog,7\nhttp://b,,8\n", &columns);
+        assert_eq!((rows[0].url.as_str(), rows[0].caption.as_deref()), ("http://a", Some("a dog")));
+        let expected = serde_json::json!({"URL": "http://a", "TEXT": "a dog", "id": "7"});
+        assert_eq!(Value::Object(rows[0].additional.clone()), expected);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use fastclip_shards::ShardWriter;
 use parquet::errors::ParquetError;
 use serde_json::{Value, json};
 
-use super::DownloadError;
 use super::layout::Layout;
 use super::metadata::{MetadataTable, fields};
 use super::outcome::{Outcome, Report, Status};
-use super::records::{ShardRecord, ShardRecords, table_file};
+use super::records::{self, ShardRecord, ShardRecords, table_file};
 use super::report::DownloadCounts;
+use super::{DownloadError, numbers};
 use crate::duplicates::{Duplicate, DuplicateOptions, Duplicates};
 use crate::hash::HashKind;
 use crate::run_state::RunState;
@@ -205,7 +205,16 @@ impl<'a> ShardSequence<'a> {
         if let Some(open) = self.open.take() {
             self.close_shard(open).await?;
         }
-        Ok(self.done)
+        let (done, first_row) = (std::mem::take(&mut self.done), |shard| self.plan.first_row(shard));
+        let found = records::read_claimed(self.state, done, self.plan.settings, first_row).await?;
+        if found.mixed.is_empty() {
+            return Ok(found.complete);
+        }
+        for shard in &found.mixed {
+            self.state.forget(*shard).await?;
+        }
+        let (location, shards) = (self.state.store().location().to_owned(), numbers::ranges(&found.mixed));
+        Err(DownloadError::Mixed { location, shards })
     }
 
     /// Ends without the shard that is open, in a state that can be resumed. Returns `error`, the first cause, whatever else fails.

@@ -101,13 +101,13 @@ mod tests {
     use super::super::outcome::Status;
     use super::*;
 
-    fn outcome(row: u64) -> Outcome {
+    fn outcome(row: u64, number: f64) -> Outcome {
         let report = Report {
             // Rows may be left out between one and the next.
             row: row * 3,
             url: format!("http://host/{row}"),
             caption: row.is_multiple_of(2).then(|| "a \"dog\"\n".to_owned()),
-            additional: Map::new(),
+            additional: Map::from_iter([("score".to_owned(), number.into())]),
             status: Status::Success,
             failure: None,
             image: None,
@@ -119,8 +119,10 @@ mod tests {
     proptest! {
         #[test]
         fn outcomes_come_out_in_order_whatever_order_they_came_in(
-            rows in Just((0..60).collect::<Vec<u64>>()).prop_shuffle()
+            rows in Just((0..60).collect::<Vec<u64>>()).prop_shuffle(),
+            numbers in proptest::collection::vec(proptest::num::f64::NORMAL, 60),
         ) {
+            let outcome = |row: u64| outcome(row, numbers[row as usize]);
             let mut spool = Spool::new();
             let mut seen = Vec::new();
             for row in rows {

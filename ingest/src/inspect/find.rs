@@ -6,9 +6,9 @@ use fastclip_shards::{Dataset, ReadError, ShardIndex};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
-use super::report::one_line;
 use crate::scan::IMAGE_MEMBERS;
 use crate::tables::stem;
+use crate::terminal::one_line;
 
 /// Indexes that are read at the same time, where the shard of a sample cannot be told.
 const INDEXES_AT_ONCE: usize = 16;
@@ -51,7 +51,8 @@ impl StoredMembers {
 impl fmt::Display for StoredMembers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, key, shard, position, members } = self;
-        write!(f, "`{}`, id {id}, sample {position} of {shard}", one_line(key, usize::MAX))?;
+        let (key, shard) = (one_line(key, usize::MAX), one_line(shard, usize::MAX));
+        write!(f, "`{key}`, id {id}, sample {position} of {shard}")?;
         for (extension, data) in members {
             write!(f, "\n\n.{} ({} bytes)", one_line(extension, usize::MAX), data.len())?;
             if IMAGE_MEMBERS.contains(&extension.as_str()) {

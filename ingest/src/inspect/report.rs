@@ -8,6 +8,7 @@ use super::page;
 use super::specimen::Specimen;
 use crate::stats::SampleStats;
 use crate::tables::RowStats;
+use crate::terminal::one_line;
 
 /// Characters of a caption on the console.
 const MAX_CAPTION_CHARS: usize = 100;
@@ -76,25 +77,6 @@ pub(super) fn bytes(num_bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// Text from outside, in one line that does nothing to a terminal.
-pub(super) fn one_line(text: &str, max_chars: usize) -> String {
-    let mut line: String = text
-        .chars()
-        .take(max_chars)
-        .map(|character| match character {
-            _ if character.is_whitespace() => ' ',
-            // Some invisible ones turn the direction of what follows.
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            _ if character.is_control() => '\u{fffd}',
-            _ => character,
-        })
-        .collect();
-    if text.chars().nth(max_chars).is_some() {
-        line.push('…');
-    }
-    line
-}
-
 /// The short report, for a terminal.
 impl fmt::Display for InspectReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,6 +92,7 @@ impl fmt::Display for InspectReport {
         )?;
         writeln!(f, "{}", self.what_was_read())?;
         for (shard, problem) in &self.unreadable {
+            let (shard, problem) = (one_line(shard, usize::MAX), one_line(problem, usize::MAX));
             writeln!(f, "{shard} cannot be read: {problem}")?;
         }
         for (count, what) in samples.faults() {
@@ -145,7 +128,7 @@ impl fmt::Display for InspectReport {
                 "\n\nfor example `{}`, id {}, in {}:",
                 one_line(&specimen.key, 200),
                 specimen.id,
-                specimen.shard
+                one_line(&specimen.shard, usize::MAX)
             )?;
             for (name, num_bytes) in &specimen.members {
                 write!(f, "\n  .{:<8} {num_bytes:>10} bytes", one_line(name, 40))?;
@@ -160,7 +143,40 @@ impl fmt::Display for InspectReport {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use fastclip_schemas::SampleId;
+
     use super::*;
+
+    #[test]
+    fn what_a_dataset_says_cannot_command_a_terminal() {
+        let hostile = |name: &str| format!("{name}\u{1b}[2J");
+        let specimen = Specimen {
+            id: SampleId(0),
+            key: hostile("key"),
+            shard: hostile("shard"),
+            caption: Some(hostile("caption")),
+            members: vec![(hostile("member"), 1)],
+            picture: Err(String::new()),
+        };
+        let report = InspectReport {
+            location: "out".to_owned(),
+            manifest: Manifest::of_shards(hostile("program"), Vec::new(), BTreeMap::new()),
+            seed: 0,
+            num_shards_read: 0,
+            samples: SampleStats::new(),
+            captions: CaptionStats { num_captions: 0, num_distinct: None, most_common: Vec::new() },
+            rows: None,
+            specimens: vec![specimen],
+            unreadable: vec![(hostile("gone"), hostile("problem"))],
+        };
+        let printed = report.to_string();
+        for name in ["key", "shard", "caption", "member", "program", "gone", "problem"] {
+            assert!(printed.contains(&format!("{name}\u{fffd}[2J")), "{name}: {printed:?}");
+        }
+        assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    }
 
     #[test]
     fn sizes_read_as_a_person_would_write_them() {
@@ -169,11 +185,5 @@ mod tests {
             sizes.map(bytes),
             ["0 bytes", "999 bytes", "1.0 KB", "45.3 KB", "100 MB", "345 GB", "7200 TB"]
         );
-    }
-
-    #[test]
-    fn text_from_outside_cannot_command_a_terminal() {
-        assert_eq!(one_line("a\u{1b}[2Jb\r\n\u{202e}c\u{9b}31m", 99), "a\u{fffd}[2Jb  \u{fffd}c\u{fffd}31m");
-        assert_eq!(one_line("größer", 4), "größ…");
     }
 }

@@ -141,6 +141,10 @@ impl Rows for SourceRows<'_> {
         read_side_files(self.options, &self.source)
     }
 
+    fn inputs(&self) -> Vec<PathBuf> {
+        self.source.tables()
+    }
+
     fn rows(&self, first: u64) -> Box<dyn Iterator<Item = Result<Row, PackError>> + Send> {
         Box::new(self.source.rows(first).map(|row| row.map_err(PackError::from)))
     }

@@ -1,4 +1,5 @@
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 
 use fastclip_shards::{DatasetWriter, WriterOptions};
 
@@ -34,6 +35,9 @@ pub(crate) trait Rows {
         Ok(Vec::new())
     }
 
+    /// Paths or URLs of the files that rows are read from, as far as a dataset has files of such names.
+    fn inputs(&self) -> Vec<PathBuf>;
+
     /// The rows from this one on.
     fn rows(&self, first: u64) -> Box<dyn Iterator<Item = Result<Self::Row, PackError>> + Send>;
 
@@ -54,6 +58,7 @@ pub(crate) fn run<R: Rows + Sync>(
     let runtime = runtime(IO_THREADS)
         .map_err(|error| PackError::Start { what: "a runtime", reason: error.to_string() })?;
     let state = RunState::new(output, job.command);
+    state.refuse_input(rows.inputs())?;
     match runtime.block_on(state.start(&job.settings, packing.on_existing))? {
         Start::Here => {}
         Start::Finished(manifest) => {

@@ -1,12 +1,15 @@
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::PathBuf;
 
-use fastclip_schemas::Digest;
+use fastclip_schemas::{Digest, MANIFEST_FILE};
 use fastclip_shards::{
     Compression, Dataset, ReadError, SampleRun, ShardIndex, Store, StoreError, StoreOptions,
 };
 
 use super::unindexed::UnindexedSamples;
 use crate::pack::PackError;
+use crate::run_state::path_in;
 use crate::runtime::wait_for;
 
 /// Bytes of a shard that are fetched at a time, as far as a single sample does not have more.
@@ -75,6 +78,20 @@ impl Shards {
         match self {
             Self::Dataset(dataset) => dataset.manifest_digest(),
             Self::Tars { digest, .. } => *digest,
+        }
+    }
+
+    /// Paths or URLs of the shards and of their manifests.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Dataset(dataset) => {
+                let shards = (0..dataset.manifest().shards.len()).map(|shard| dataset.stored_shard(shard));
+                let files = shards
+                    .flat_map(|(store, entry)| [MANIFEST_FILE, &entry.name].map(|name| path_in(store, name)));
+                // Most shards have the same manifest.
+                files.collect::<BTreeSet<_>>().into_iter().collect()
+            }
+            Self::Tars { store, names, .. } => names.iter().map(|name| path_in(store, name)).collect(),
         }
     }
 

@@ -113,6 +113,10 @@ impl Rows for ShardSamples<'_> {
     type Row = StoredSample;
     type Worker = Remaker;
 
+    fn inputs(&self) -> Vec<PathBuf> {
+        self.shards.paths()
+    }
+
     fn rows(&self, first: u64) -> Box<dyn Iterator<Item = Result<StoredSample, PackError>> + Send> {
         self.shards.samples(first)
     }

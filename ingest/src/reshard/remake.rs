@@ -58,7 +58,7 @@ impl Remaker {
             (Reason::CaptionNotUtf8, format!("not UTF-8 at byte {}", error.valid_up_to()))
         })?;
         let url = columns.as_ref().and_then(|columns| columns.get("url")).and_then(Value::as_str);
-        if let Some(broken) = self.filters.check(url.unwrap_or_default(), caption) {
+        if let Some(broken) = self.filters.check_stored(url, caption) {
             return Err(broken);
         }
         let is_image = |(extension, _): &(String, Vec<u8>)| IMAGE_MEMBERS.contains(&extension.as_str());

@@ -6,9 +6,11 @@
 
 mod claim;
 mod ids;
+mod input;
 
 use std::collections::BTreeMap;
 
+use fastclip_schemas::zero_shot::{CLASS_NAMES_FILE, TEMPLATES_FILE};
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
 use fastclip_shards::{Store, StoreError, StoreErrorKind};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -17,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use claim::CLAIMS_FOLDER;
+pub(crate) use input::path_in;
 
 use crate::duplicates::Duplicates;
 use crate::{REJECTED_FILE, SIZES_FILE};
@@ -77,6 +80,14 @@ pub enum RunStateError {
         /// Whether `--resume` would do.
         is_resumable: bool,
     },
+    /// The input lies where the output goes.
+    #[error("`{location}` already holds `{name}`, which is input")]
+    HoldsInput {
+        /// The output without credentials.
+        location: String,
+        /// Name of a file in the output that is read.
+        name: String,
+    },
     /// What lies in the output was made in another way.
     #[error("`{location}` was made in another way: {}", differences.join("; "))]
     OtherSettings {
@@ -102,7 +113,10 @@ impl RunStateError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Store { source, .. } => source.kind() == StoreErrorKind::Location,
-            Self::Occupied { .. } | Self::OtherSettings { .. } | Self::Changed { .. } => true,
+            Self::Occupied { .. }
+            | Self::HoldsInput { .. }
+            | Self::OtherSettings { .. }
+            | Self::Changed { .. } => true,
         }
     }
 
@@ -115,6 +129,9 @@ impl RunStateError {
             }
             Self::Occupied { is_resumable: false, .. } => {
                 Some("choose another folder, or replace what is there with --overwrite")
+            }
+            Self::HoldsInput { .. } => {
+                Some("choose another folder: files of the dataset would take the place of the input")
             }
             Self::OtherSettings { .. } => {
                 Some("use the same input and settings, or replace it with --overwrite")
@@ -394,12 +411,13 @@ impl<'a> RunState<'a> {
         stream::iter(deletions).buffer_unordered(REQUESTS_AT_A_TIME).try_collect().await
     }
 
-    /// Removes what processes that were killed left half written in a folder.
+    /// Removes what processes that were killed left half written in a folder. Beside the shards there may be files of others.
     pub(crate) fn remove_broken_uploads(
         &self,
         folder: &str,
         is_broken: impl Fn(&str) -> bool,
     ) -> Result<(), RunStateError> {
+        let is_broken = |name: &str| (!folder.is_empty() || is_written(name)) && is_broken(name);
         self.store.remove_broken_uploads(folder, is_broken).map_err(self.failed("remove broken uploads"))
     }
 
@@ -482,6 +500,11 @@ fn is_ours(name: &str) -> bool {
         Some(number) => number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()),
         None => [SIZES_FILE, REJECTED_FILE].contains(&name),
     }
+}
+
+/// Whether one of the commands writes a file of this name beside the shards. Further files that `pack` copies may have any.
+fn is_written(name: &str) -> bool {
+    is_ours(name) || [MANIFEST_FILE, CLASS_NAMES_FILE, TEMPLATES_FILE].contains(&name)
 }
 
 /// Every setting that `there` has another value for.

@@ -31,7 +31,7 @@ mod table_file;
 mod text_file;
 mod urls;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fastclip_schemas::Digest;
 use serde_json::{Map, Value};
@@ -188,6 +188,14 @@ impl Source {
         match &self.kind {
             Kind::Folder(_) => self.inputs.only_folder(),
             Kind::Table(table) => table.first_place().local_folder(),
+        }
+    }
+
+    /// Paths or URLs of the tables. A folder of images has none.
+    pub(crate) fn tables(&self) -> Vec<PathBuf> {
+        match &self.kind {
+            Kind::Folder(_) => Vec::new(),
+            Kind::Table(table) => table.paths().collect(),
         }
     }
 

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,6 +58,11 @@ impl Table {
     /// Equal for equal files in equal order, wherever they lie and whatever their names are.
     pub(crate) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Paths or URLs of the files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|file| file.file.place.path().to_owned())
     }
 
     /// The file of the first row.

@@ -5,6 +5,7 @@ use url::Url;
 
 use super::TableRow;
 use super::tally::{Counts, Tally};
+use crate::terminal::one_line;
 
 /// Hosts and failures that are told apart before rare ones are forgotten. LAION has millions of hosts.
 const MAX_HOSTS: usize = 100_000;
@@ -161,6 +162,7 @@ impl fmt::Display for RowStats {
             write!(f, "\n\nwhy rows failed:")?;
         }
         for (failure, count) in &self.failures {
+            let failure = one_line(failure, MAX_FAILURE_CHARS);
             write!(f, "\n  {count:>12} {:5.1} %  {failure}", share(*count, *num_rows))?;
         }
         if !self.hosts.is_empty() {
@@ -168,6 +170,7 @@ impl fmt::Display for RowStats {
             write!(f, "\n\nhosts with most rows, of {more}{}:", self.num_hosts)?;
         }
         for HostCount { host, num_rows, num_successes } in self.hosts.iter().take(10) {
+            let host = one_line(host, usize::MAX);
             write!(f, "\n  {num_rows:>12} {:5.1} % succeed  {host}", share(*num_successes, *num_rows))?;
         }
         Ok(())
@@ -207,5 +210,16 @@ mod tests {
         assert_eq!(stats.hosts[0], HostCount { host: "a.example".to_owned(), num_rows: 2, num_successes: 1 });
         assert_eq!(stats.tables[0].name, "00000.parquet");
         assert!(RowCounter::new().finish().is_none());
+    }
+
+    #[test]
+    fn what_a_table_says_cannot_command_a_terminal() {
+        let mut counter = RowCounter::new();
+        counter.begin("00000.parquet");
+        let (error, url) = (Some("HTTP\u{1b}[2J Error\u{9b}31m\n"), Some("web+x://a\u{202e}b/"));
+        counter.add(TableRow { status: "failed_to_download", error, url, key: None });
+        let printed = counter.finish().unwrap().to_string();
+        assert!(printed.contains("HTTP\u{fffd}[2J Error\u{fffd}31m"), "{printed:?}");
+        assert!(!printed.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{printed:?}");
     }
 }

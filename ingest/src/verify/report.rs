@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::terminal::one_line;
+
 /// Files that belong to nothing and are named.
 const NUM_NAMED: usize = 10;
 
@@ -85,16 +87,18 @@ impl VerifyReport {
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names, keys and messages may be of whoever made the dataset.
+        let shown = |text: &str| one_line(text, usize::MAX);
         for ShardVerdict { name, problems, rebuild, .. } in self.broken() {
             for problem in problems {
-                writeln!(f, "{name}: {problem}")?;
+                writeln!(f, "{}: {}", shown(name), shown(problem))?;
             }
             if let Some(rebuild) = rebuild {
-                writeln!(f, "  to rebuild it: {rebuild}")?;
+                writeln!(f, "  to rebuild it: {}", shown(rebuild))?;
             }
         }
         for problem in &self.problems {
-            writeln!(f, "{problem}")?;
+            writeln!(f, "{}", shown(problem))?;
         }
         for (count, what) in [
             (self.sum(|shard| shard.num_without_image), "have no image"),
@@ -108,13 +112,13 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "{} samples have the key of another sample:", self.num_repeated_keys)?;
         }
         for repeated in &self.repeated_keys {
-            writeln!(f, "  {repeated}")?;
+            writeln!(f, "  {}", shown(repeated))?;
         }
         if self.num_repeated_images > 0 {
             writeln!(f, "{} images are those of an earlier sample:", self.num_repeated_images)?;
         }
         for repeated in &self.repeated_images {
-            writeln!(f, "  {repeated}")?;
+            writeln!(f, "  {}", shown(repeated))?;
         }
         let (decoded, undecodable) =
             (self.sum(|shard| shard.num_decoded), self.sum(|shard| shard.num_undecodable));
@@ -124,10 +128,10 @@ impl fmt::Display for VerifyReport {
         let damaged =
             self.shards.iter().flat_map(|shard| shard.undecodable.iter().map(|image| (&shard.name, image)));
         for (shard, image) in damaged.take(NUM_NAMED) {
-            writeln!(f, "  {shard}: {image}")?;
+            writeln!(f, "  {}: {}", shown(shard), shown(image))?;
         }
         if !self.unknown_files.is_empty() {
-            let named: Vec<_> = self.unknown_files.iter().take(NUM_NAMED).map(String::as_str).collect();
+            let named: Vec<_> = self.unknown_files.iter().take(NUM_NAMED).map(|name| shown(name)).collect();
             let more = if self.unknown_files.len() > NUM_NAMED { ", …" } else { "" };
             writeln!(f, "{} files belong to nothing: {}{more}", self.unknown_files.len(), named.join(", "))?;
         }
@@ -183,5 +187,42 @@ impl VerifyError {
     /// Whether the dataset is at fault, rather than the machine.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Broken { .. } | Self::SideFiles { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dataset_says_cannot_command_a_terminal() {
+        let hostile = |name: &str| format!("{name}\u{1b}[2J\u{202e}");
+        let texts = |name: &str| vec![hostile(name)];
+        let shard = ShardVerdict {
+            name: hostile("shard"),
+            problems: texts("problem"),
+            rebuild: Some(hostile("rebuild")),
+            num_without_image: 0,
+            num_without_text: 0,
+            num_decoded: 1,
+            num_undecodable: 1,
+            undecodable: texts("image"),
+        };
+        let report = VerifyReport {
+            location: "out".to_owned(),
+            num_samples: 1,
+            problems: texts("sizes"),
+            num_repeated_keys: 1,
+            repeated_keys: texts("key"),
+            num_repeated_images: 1,
+            repeated_images: texts("copy"),
+            unknown_files: texts("file"),
+            shards: vec![shard],
+        };
+        let printed = report.to_string();
+        for name in ["shard", "problem", "rebuild", "image", "sizes", "key", "copy", "file"] {
+            assert!(printed.contains(&format!("{name}\u{fffd}[2J\u{fffd}")), "{name}: {printed:?}");
+        }
+        assert!(!printed.contains(['\u{1b}', '\u{202e}']), "{printed:?}");
     }
 }

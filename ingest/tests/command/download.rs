@@ -157,6 +157,35 @@ fn another_list_or_another_size_is_refused_by_name() {
 }
 
 #[test]
+fn a_list_is_not_overwritten_by_the_dataset() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    list(&scratch, &server, 8);
+    scratch.ingest_well(&download("lists", &[]));
+    let before = scratch.files("lists");
+    for location in ["lists/00000.parquet", "lists/*.parquet"] {
+        for more in [&[][..], &["--overwrite"]] {
+            let command = [&["download", "--input", location, "--output", "lists"][..], &SETTINGS, more];
+            let error = scratch.ingest_refused(&command.concat());
+            assert_eq!(
+                error,
+                "error: `lists` already holds `00000.parquet`, which is input\nhint: choose another folder: files of the \
+                 dataset would take the place of the input\n"
+            );
+        }
+    }
+    let pack = ["pack", "--input", "lists/00000.parquet", "--output", "lists", "--image-col", "url"];
+    let error = scratch.ingest_refused(&pack);
+    assert!(error.contains("already holds `00000.parquet`, which is input"), "{error}");
+    assert_eq!(scratch.files("lists"), before);
+    // A list that nothing takes the place of may lie there.
+    std::fs::create_dir(scratch.path("out")).unwrap();
+    std::fs::rename(scratch.path("list.csv"), scratch.path("out/list.csv")).unwrap();
+    let command = [&["download", "--input", "out/list.csv", "--output", "out"][..], &SETTINGS];
+    scratch.ingest_well(&command.concat());
+    assert!(scratch.path("out/list.csv").exists());
+}
+
+#[test]
 fn a_list_of_which_nothing_can_be_had_says_why() {
     let (scratch, server) = (Scratch::new(), WebServer::start());
     scratch.write("list.csv", format!("url\n{}\nftp://host/a\n\n127.0.0.1\n", server.url("/gone")));

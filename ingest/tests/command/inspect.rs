@@ -94,6 +94,8 @@ fn a_sample_is_found_by_key_or_id_and_can_be_taken_out() {
     assert_eq!(fs::read(scratch.path("sample/sample-000010003.jpg")).unwrap(), jpeg(11));
     let error = scratch.ingest_refused(&["inspect", "out", "--key", "nobody"]);
     assert_eq!(error, "error: `out` has no sample with key `nobody`\n");
+    let error = scratch.ingest_refused(&["inspect", "out", "--extract", "other"]);
+    assert!(error.contains("<--key <KEY>|--id <ID>>"), "{error}");
 }
 
 #[test]

@@ -130,6 +130,53 @@ fn files_of_two_processes_are_not_mixed() {
     assert_eq!(dataset(&scratch, "out"), dataset(&scratch, "whole"));
 }
 
+/// Fetches a list while another process, which claimed the first shard before this one, publishes it after this one. Gives how it ended.
+fn fetch_beside_another(scratch: &Scratch, server: &WebServer, is_mixed: bool) -> Ran {
+    list(scratch, server, 16);
+    scratch.ingest_well(&download("whole", &[]));
+    // Another answer than this one has.
+    server.answer("/0.jpg", WebAnswer::Body(jpeg(99)));
+    scratch.ingest_well(&download("other", &["--part", "1/1"]));
+    server.answer("/0.jpg", WebAnswer::Body(jpeg(0)));
+    server.answer("/15.jpg", WebAnswer::Silence);
+    let mut command = scratch.command(&download("out", &["--retries", "50"]));
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !scratch.path("out/download-state/00000.json").exists() {
+        assert!(process.try_wait().unwrap().is_none(), "it waits for the last row");
+        std::thread::yield_now();
+    }
+    scratch.write("out/download-state/writing/00000-0123456789abcdef", "process 1\n");
+    for file in ["00000.tar", "00000.idx", "00000.parquet", "download-state/00000.json"] {
+        // The tar of one and the record of the other do not go together.
+        if !(is_mixed && file == "00000.tar") {
+            std::fs::copy(scratch.path("other").join(file), scratch.path("out").join(file)).unwrap();
+        }
+    }
+    server.answer("/15.jpg", WebAnswer::Body(jpeg(15)));
+    Ran::from(process.wait_with_output().unwrap())
+}
+
+#[test]
+fn the_manifest_has_what_was_published_last() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    let ran = fetch_beside_another(&scratch, &server, false);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    scratch.ingest_well(&["verify", "out"]);
+    scratch.ingest_well(&["finish", "other"]);
+    assert_eq!(dataset(&scratch, "out"), dataset(&scratch, "other"));
+}
+
+#[test]
+fn a_run_does_not_complete_a_dataset_of_mixed_shards() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    let ran = fetch_beside_another(&scratch, &server, true);
+    assert_eq!(ran.code, Some(2), "{}{}", ran.stdout, ran.stderr);
+    let expected = "error: another process has written to `out` at the same time, which mixed shards: 00000\nhint: let only";
+    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+    scratch.ingest_well(&download("out", &[]));
+    assert_eq!(dataset(&scratch, "out"), dataset(&scratch, "whole"));
+}
+
 #[test]
 fn a_process_that_was_forgotten_leaves_a_finished_dataset_alone() {
     let (scratch, server) = (Scratch::new(), WebServer::start());

@@ -32,6 +32,32 @@ fn shards_of_another_size_hold_the_same_samples() {
 }
 
 #[test]
+fn a_dataset_is_not_written_over_itself() {
+    let scratch = Scratch::new();
+    dataset(&scratch, 20);
+    foreign(&scratch);
+    std::os::unix::fs::symlink(scratch.path("pairs-out"), scratch.path("link")).unwrap();
+    let (before, foreign_before) = (scratch.files("pairs-out"), scratch.files("foreign"));
+    for more in [&[][..], &["--overwrite"], &["--resume"]] {
+        for (input, output) in
+            [("pairs-out", "./pairs-out/"), ("link", "pairs-out"), ("pairs-out/00001.tar", "pairs-out")]
+        {
+            let error = scratch.ingest_refused(&[&["reshard", input, "--output", output][..], more].concat());
+            let expected = format!("error: `{output}` already holds `");
+            assert!(
+                error.starts_with(&expected) && error.contains("`, which is input\nhint: choose"),
+                "{error}"
+            );
+        }
+        let error =
+            scratch.ingest_refused(&[&["reshard", "foreign", "--output", "foreign"][..], more].concat());
+        assert!(error.starts_with("error: `foreign` already holds `a.tar`, which is input\n"), "{error}");
+    }
+    assert!(scratch.files("pairs-out") == before && scratch.files("foreign") == foreign_before);
+    scratch.ingest_well(&["reshard", "pairs-out", "--output", "pairs-out/again"]);
+}
+
+#[test]
 fn bytes_bound_a_shard_unless_one_sample_is_larger() {
     let scratch = Scratch::new();
     dataset(&scratch, 40);
@@ -150,6 +176,19 @@ fn filters_leave_out_samples_with_their_reason() {
     assert_eq!(reasons.iter().filter(|line| line["reason"] == "caption_too_short").count(), 10);
     assert_eq!(reasons.iter().filter(|line| line["reason"] == "too_long").count(), wide.len());
     assert_eq!((&reasons[3]["row"], &reasons[3]["image"]), (&3.into(), &"00000.tar/000000003".into()));
+
+    // One of five samples has no URL.
+    foreign(&scratch);
+    let hosts = scratch.write("hosts.txt", "a.org\n");
+    let ran = scratch.ingest_well(&[
+        "reshard",
+        "foreign",
+        "--output",
+        "allowed",
+        "--allow-hosts",
+        hosts.to_str().unwrap(),
+    ]);
+    assert!(ran.stdout.starts_with("packed 12 of 15 rows"), "{}", ran.stdout);
 }
 
 #[test]

@@ -56,6 +56,24 @@ fn a_killed_run_resumes_to_the_very_same_dataset() {
 }
 
 #[test]
+fn files_that_only_look_like_broken_uploads_stay() {
+    let scratch = Scratch::new();
+    scratch.pairs(10);
+    let others = ["#notes.txt#", "take#2", "00000.tar#", "list.csv#1"];
+    for name in others {
+        scratch.write(&format!("out/{name}"), "of somebody");
+    }
+    scratch.write("out/00000.tar#1", "half a shard");
+    scratch.write("out/manifest.json#1", "half a manifest");
+    scratch.ingest_well(&pack(&["--output", "out"]));
+    let files = scratch.files("out");
+    for name in others {
+        assert!(files.contains_key(name), "{name}");
+    }
+    assert!(!files.contains_key("00000.tar#1") && !files.contains_key("manifest.json#1"));
+}
+
+#[test]
 fn a_terminated_run_says_how_to_resume() {
     let scratch = Scratch::new();
     let ran = interrupted(&scratch, libc::SIGTERM);

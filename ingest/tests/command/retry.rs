@@ -1,5 +1,7 @@
 use fastclip_testkit::{WebAnswer, WebServer};
 
+use sha2::{Digest, Sha256};
+
 use crate::download::{download, list, table};
 use crate::parts::dataset;
 use crate::support::{Scratch, caption, jpeg, json, manifest};
@@ -122,6 +124,32 @@ fn a_retry_goes_on_with_what_it_chose() {
     assert_eq!((server.num_requests("/0.jpg"), server.num_requests("/14.jpg")), (2, 2));
     scratch.ingest_well(&["verify", "out"]);
     assert!(!scratch.path("out/retry-state").exists());
+}
+
+#[test]
+fn a_row_that_is_retried_still_has_the_hash_of_the_list() {
+    let (scratch, server) = (Scratch::new(), WebServer::start());
+    let sha256 = |row: usize| -> String {
+        Sha256::digest(jpeg(row)).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let mut list = "url,sha256\n".to_owned();
+    for row in 0..4 {
+        // The last one is not what the list was made of.
+        list += &format!("{},{}\n", server.url(&format!("/{row}.jpg")), sha256(row.min(2)));
+    }
+    scratch.write("list.csv", list);
+    recover(&server, [0]);
+    fail(&server, 1..4);
+    // By default the hash of what came goes into a column of the same name.
+    scratch.ingest_well(&download("out", &["--retries", "0", "--verify-hash", "sha256,sha256"]));
+    let rows = table(&scratch, "out/00000.parquet");
+    assert_eq!((&rows[0]["sha256"], &rows[1]["sha256"]), (&sha256(0), &sha256(1)));
+    recover(&server, 1..4);
+    let ran = scratch.ingest_well(&retry(&[])).stdout;
+    assert!(ran.starts_with("tried 3 rows again, 2 became samples (66.7 %) in 1 new shard\n"), "{ran}");
+    let message = format!("hash_mismatch: sha256 {}, the list says {}", sha256(3), sha256(2));
+    assert_eq!(table(&scratch, "out/00001.parquet")[2]["error_message"], message);
+    scratch.ingest_well(&["verify", "out"]);
 }
 
 #[test]

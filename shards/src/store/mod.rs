@@ -263,9 +263,8 @@ impl Store {
             let file = file.map_err(failed)?;
             let name = file.file_name();
             let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
-            let is_upload = parts.is_some_and(|(name, suffix)| {
-                suffix.bytes().all(|byte| byte.is_ascii_digit()) && is_broken(name)
-            });
+            let is_upload =
+                parts.is_some_and(|(name, suffix)| is_number_of_upload(suffix) && is_broken(name));
             if is_upload && file.file_type().map_err(failed)?.is_file() {
                 std::fs::remove_file(file.path()).map_err(failed)?;
             }
@@ -305,6 +304,11 @@ impl Store {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
+}
+
+/// Whether the client of local files ends the name of an unfinished one so: it counts from 1.
+fn is_number_of_upload(suffix: &str) -> bool {
+    !suffix.is_empty() && !suffix.starts_with('0') && suffix.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A file being written. It appears under its name when [`finish`](Self::finish) returns; dropping it leaves nothing,
@@ -362,6 +366,21 @@ mod tests {
         }
         let options = StoreOptions::default().with("AWS_SECRET_ACCESS_KEY", "secret");
         assert_eq!(format!("{options:?}"), r#"["AWS_SECRET_ACCESS_KEY"]"#);
+    }
+
+    #[test]
+    fn only_what_an_upload_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path().to_str().unwrap(), &StoreOptions::default()).unwrap();
+        let others = ["#notes.txt#", "00000.tar", "00000.tar#", "00000.tar#01", "00000.tar#1a", "take#2"];
+        for name in others.into_iter().chain(["00000.tar#1", "00000.tar#12"]) {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        store.remove_broken_uploads("", |name| name == "00000.tar" || name == "#notes.txt").unwrap();
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = left.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, others);
     }
 
     #[test]
