@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use failure::{Failure, report_arguments};
+pub(crate) use failure::{Failure, report_arguments, reporting_panics};
 
 /// Trains CLIP models with the FastCLIP objectives.
 ///
