@@ -27,7 +27,7 @@ pub use choices::{
     Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice,
     OptimizerChoice, Precision, Resume,
 };
-pub use data::DataConfig;
+pub use data::{DataConfig, captions};
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 pub use span::{Epochs, Span, TimeSpan};
@@ -280,7 +280,7 @@ impl RunConfig {
             data: DataConfig {
                 location,
                 upsampling_factors: data::upsampling_factors(&settings)?,
-                captions: data::captions(&settings)?,
+                captions: captions(&settings.captions, settings.caption_choice)?,
                 cache: settings
                     .data_cache
                     .clone()

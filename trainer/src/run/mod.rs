@@ -232,7 +232,13 @@ fn evaluate(
     let dataset = data::open(&evaluation.location)?;
     let data = &config.data;
     let options = EvalOptions {
-        encode: EncodeOptions::of(&config.model, data.batch_size, data.threads, around.progress.clone()),
+        encode: EncodeOptions::of(
+            &config.model,
+            data.captions.clone(),
+            data.batch_size,
+            data.threads,
+            around.progress.clone(),
+        ),
         retrieval_pool: evaluation.retrieval_pool,
         num_predictions: NUM_PREDICTIONS,
     };
