@@ -207,7 +207,7 @@ fn choose(
 }
 
 /// Returns the number that rank 0 has.
-fn agree(number: i64, around: &Surroundings<'_>) -> Result<i64, CheckpointError> {
+pub(super) fn agree(number: i64, around: &Surroundings<'_>) -> Result<i64, CheckpointError> {
     let number = Tensor::from_slice(&[number]).to_device(around.device);
     around.comm.broadcast(&number, 0)?;
     Ok(number.int64_value(&[0]))
