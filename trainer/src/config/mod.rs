@@ -327,6 +327,12 @@ impl RunConfig {
         toml::to_string(&self.settings).expect("settings are plain values with names")
     }
 
+    /// Returns the settings that all ranks must have in common, in the same form: all but the number of threads, since
+    /// machines may have different numbers of processors.
+    pub fn in_common(&self) -> String {
+        Self { settings: Settings { threads: None, ..self.settings.clone() }, ..self.clone() }.to_toml()
+    }
+
     /// Returns how long ranks wait for each other.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.settings.dist_timeout.get())
