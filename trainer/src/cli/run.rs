@@ -223,7 +223,7 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
             tracing::info!("the run in {folder} was complete already, nothing was done");
             ExitCode::SUCCESS
         }
-        Outcome::Stopped { stop, steps, checkpoint } => {
+        Outcome::Stopped { stop, steps, checkpoint, goes_back } => {
             if is_first {
                 let reason = match stop {
                     Some(Stop::Interrupt) => "SIGINT",
@@ -232,8 +232,12 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
                     Some(Stop::TimeLimit) => "--time-limit",
                     None => "--stop-after",
                 };
+                let command = match goes_back {
+                    true => "the same command without `--resume`",
+                    false => "the same command",
+                };
                 tracing::warn!(
-                    "stopped after step {steps}, as {reason} asked; the same command continues from {checkpoint}"
+                    "stopped after step {steps}, as {reason} asked; {command} continues from {checkpoint}"
                 );
             }
             ExitCode::from(STOPPED)

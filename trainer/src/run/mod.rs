@@ -95,6 +95,8 @@ pub enum Outcome {
         steps: u64,
         /// Where the run continues from.
         checkpoint: String,
+        /// Whether the same words, given again by a person, go back behind it.
+        goes_back: bool,
     },
 }
 
@@ -115,7 +117,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let comm = around.comm;
     let data = TrainingData::open(&config.data, comm, around.device)?;
     let held_out = config.evaluation.as_ref().map(HeldOut::open).transpose()?;
-    let Start { mut trainer, mut state, saver } = start(config, &data, around)?;
+    let Start { mut trainer, mut state, saver, goes_back } = start(config, &data, around)?;
     let Some(mut saver) = saver else { return Ok(Outcome::AlreadyFinished) };
     let end = Position::start_of(config.rates.epochs);
     let due = Due::new(config, data.loader.steps_per_epoch(), end);
@@ -190,7 +192,7 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         }
         if stops {
             let checkpoint = last_checkpoint(&mut saver, state.steps, comm)?;
-            return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
+            return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint, goes_back });
         }
         watch.resume();
     }
