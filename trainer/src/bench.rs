@@ -10,7 +10,7 @@ use fastclip_torch_ext::{
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
-use crate::check::Check;
+use crate::check::{Check, TrainingSetSize};
 use crate::config::RunConfig;
 use crate::distributed::Alone;
 use crate::graphs::StepGraphs;
@@ -212,7 +212,9 @@ fn measure(config: &RunConfig, device: Device, options: &BenchOptions) -> Result
         flops_per_sample,
         teraflops: samples_per_second * flops_per_sample as f64 / 1e12,
         peak_allocated_bytes: peak.map(|peak| peak.allocated),
-        estimated_bytes: Check::of(config, 1, extent.num_sample_ids, None).memory.total(),
+        estimated_bytes: Check::of(config, 1, TrainingSetSize::dense(extent.num_sample_ids), None)
+            .memory
+            .total(),
         peak_reserved_bytes: peak.map(|peak| peak.reserved),
         num_recorded: bench.graphs.as_ref().map(StepGraphs::num_recorded),
         losses,

@@ -28,17 +28,23 @@ impl Statistics {
             }
         }
     }
-}
 
-/// Replaces means and variances by their mean over ranks. Collective.
-pub(crate) fn average(parameters: &Parameters, comm: &dyn Communicator) -> Result<(), CommError> {
-    if comm.world_size() == 1 {
-        return Ok(());
+    /// Adds to them the mean over ranks of what each has gathered since. Collective. All ranks hold the same then, and where
+    /// nothing was gathered no bit changes.
+    pub(crate) fn average_since(
+        &self,
+        parameters: &Parameters,
+        comm: &dyn Communicator,
+    ) -> Result<(), CommError> {
+        if comm.world_size() == 1 {
+            return Ok(());
+        }
+        let (Some(before), Some(now)) = (&self.values, flat(parameters, true)) else { return Ok(()) };
+        let gathered = now - before;
+        comm.all_reduce_sum(&gathered)?;
+        spread(parameters, true, &(before + gathered / comm.world_size() as f64));
+        Ok(())
     }
-    let Some(mean) = flat(parameters, true) else { return Ok(()) };
-    comm.all_reduce_sum(&mean)?;
-    spread(parameters, true, &(mean / comm.world_size() as f64));
-    Ok(())
 }
 
 fn buffers(parameters: &Parameters, is_floating: bool) -> impl Iterator<Item = &Tensor> {

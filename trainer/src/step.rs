@@ -22,7 +22,7 @@ use crate::objective::{Local, Objective, ObjectiveError, Values, id_tensor};
 use crate::optimizer::{Optimizer, OptimizerError};
 use crate::pending::{Known, Pending};
 use crate::schedule::{Rates, Schedule};
-use crate::statistics::{self, Statistics};
+use crate::statistics::Statistics;
 
 /// One rank's part of a global batch, on the model's device.
 #[derive(Debug)]
@@ -85,6 +85,15 @@ pub enum StepError {
     /// Gradients could not be summed.
     #[error("could not sum gradients over ranks in step {step}")]
     Sum {
+        /// Steps taken before.
+        step: u64,
+        /// Why.
+        #[source]
+        source: CommError,
+    },
+    /// Ranks could not agree on what batch norms gathered.
+    #[error("could not average the statistics of batch norms over ranks in step {step}")]
+    Statistics {
         /// Steps taken before.
         step: u64,
         /// Why.
@@ -359,6 +368,10 @@ impl Trainer {
         let Reckoning { is_lost, numbers } =
             self.gradients.agree(contribution, comm).map_err(|source| StepError::Sum { step, source })?;
         statistics.restore_where(&is_lost, self.model.parameters());
+        // In every step, so that none depends on where a session ended or what was evaluated.
+        statistics
+            .average_since(self.model.parameters(), comm)
+            .map_err(|source| StepError::Statistics { step, source })?;
         self.optimizer
             .step(self.gradients.in_order(), rates, Some(&is_lost))
             .map_err(|source| StepError::Update { step, source })?;
@@ -368,18 +381,6 @@ impl Trainer {
             numbers: Tensor::cat(&[numbers.to_kind(Kind::Double), features.are_lost()], 0),
             communication: comm.counters().since(&before),
         })
-    }
-}
-
-impl Trainer {
-    /// Replaces what batch norms gathered by its mean over ranks, so that all evaluate and save the same model. Collective.
-    /// What is gathered is linear in the statistics of batches, and no training pass reads it: when this is done, and how
-    /// often, changes no step and only the rounding of its own result.
-    ///
-    /// # Errors
-    /// When ranks cannot reach each other.
-    pub fn average_statistics(&self, comm: &dyn Communicator) -> Result<(), CommError> {
-        statistics::average(self.model.parameters(), comm)
     }
 }
 

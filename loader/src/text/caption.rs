@@ -3,10 +3,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use fastclip_schemas::SampleId;
 use fastclip_shards::Sample;
 use serde_json::Value;
 
-use crate::plan::Draws;
+use crate::Order;
+use crate::plan::{Draws, Purpose};
 
 /// Where captions of a sample are found.
 ///
@@ -108,6 +110,18 @@ impl Captions {
             }
             _ => None,
         }
+    }
+
+    /// The caption of a sample that a loader of this order uses in an epoch, for whoever shows it. Nothing where there is
+    /// none, or none that can be read.
+    pub fn of_sample<'a>(
+        &self,
+        sample: &Sample<'a>,
+        id: SampleId,
+        order: Order,
+        epoch: u64,
+    ) -> Option<Cow<'a, str>> {
+        self.choose(sample, || Draws::new(Purpose::Caption, order.seed(), epoch, id.0)).ok().flatten()
     }
 
     /// The caption of a sample; nothing where it has none.

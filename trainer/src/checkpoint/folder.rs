@@ -46,6 +46,10 @@ fn steps_of(name: &str) -> Option<u64> {
     name.strip_prefix("step_")?.parse().ok()
 }
 
+fn name_in(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
 /// Starts what waits for stores.
 pub(super) fn start_runtime() -> Result<Runtime, CheckpointError> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(CheckpointError::Start)
@@ -133,6 +137,34 @@ impl Checkpoints {
         self.newest()?.ok_or_else(|| CheckpointError::Nothing { location: self.location().to_owned() })
     }
 
+    /// Finds the steps after which one of these checkpoints was written, if that is what a location names, be it there or
+    /// not.
+    pub fn steps_at(&self, location: &str) -> Option<u64> {
+        let location = location.trim_end_matches('/');
+        let Some(folder) = &self.folder else {
+            return steps_of(location.strip_prefix(self.location())?.strip_prefix('/')?);
+        };
+        let path = Path::new(location.strip_prefix("file://").unwrap_or(location));
+        let path = fs::canonicalize(path)
+            .or_else(|_| {
+                fs::canonicalize(path.parent().unwrap_or(path)).map(|parent| parent.join(name_in(path)))
+            })
+            .ok()?;
+        let is_here = path.parent() == Some(&fs::canonicalize(folder).ok()?);
+        steps_of(name_in(&path)).filter(|_| is_here)
+    }
+
+    /// Makes a checkpoint the newest, whatever was written after it: the run has gone back to it.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn go_back_to(&self, steps: u64) -> Result<(), CheckpointError> {
+        if self.newest()? == Some(steps) {
+            return Ok(());
+        }
+        self.block_on(self.name_latest(&name_of(steps)))
+    }
+
     /// Opens the checkpoint that was written after so many steps.
     ///
     /// # Errors
@@ -208,8 +240,12 @@ impl Checkpoints {
         if let Some(folder) = &self.folder {
             replace_folder(&folder.join(&partial), &folder.join(&name))?;
         }
-        let latest = self.store.put(LATEST_FILE, format!("{name}\n")).await;
-        latest.map_err(self.failed("write", LATEST_FILE))
+        self.name_latest(&name).await
+    }
+
+    async fn name_latest(&self, name: &str) -> Result<(), CheckpointError> {
+        let written = self.store.put(LATEST_FILE, format!("{name}\n")).await;
+        written.map_err(self.failed("write", LATEST_FILE))
     }
 
     /// Makes room for a checkpoint that is about to be written where no folder can be renamed: one of the same step, from
@@ -306,4 +342,39 @@ fn remove_if_there(folder: &Path) -> Result<(), CheckpointError> {
 
 fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("write", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_knows_its_own_checkpoints_by_whatever_path_they_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        let keep = Keep { last: std::num::NonZeroUsize::MIN, every_steps: None };
+        let own = Checkpoints::open(&path("own"), keep).unwrap();
+        fs::create_dir_all(path("own/step_00000007")).unwrap();
+        fs::create_dir_all(path("other/step_00000007")).unwrap();
+        assert_eq!(own.steps_at(&path("own/step_00000007/")), Some(7));
+        assert_eq!(own.steps_at(&path("other/../own/step_00000007")), Some(7));
+        assert_eq!(own.steps_at(&path("own/step_00000008")), Some(8), "it may be gone");
+        for other in ["own", "own/best", "other/step_00000007", "nowhere/step_00000007"] {
+            assert_eq!(own.steps_at(&path(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn who_goes_back_names_the_checkpoint_that_is_the_newest_from_then_on() {
+        let root = tempfile::tempdir().unwrap();
+        let keep = Keep { last: std::num::NonZeroUsize::MIN, every_steps: None };
+        let checkpoints = Checkpoints::open(root.path().to_str().unwrap(), keep).unwrap();
+        for steps in [100, 200] {
+            fs::create_dir_all(root.path().join(checkpoints.partial_name(steps))).unwrap();
+            checkpoints.block_on(checkpoints.publish(steps, Vec::new())).unwrap();
+        }
+        assert_eq!(checkpoints.newest().unwrap(), Some(200));
+        checkpoints.go_back_to(100).unwrap();
+        assert_eq!(checkpoints.newest().unwrap(), Some(100));
+    }
 }

@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::process::ExitCode;
 
 use clap::Args;
-use fastclip_trainer::check::Check;
+use fastclip_trainer::check::{Check, TrainingSetSize};
 use fastclip_trainer::config::RunConfig;
 use fastclip_trainer::run::{open_dataset, training_loader};
 use indicatif::HumanCount;
@@ -45,14 +45,22 @@ impl CheckArgs {
             options.train_data.get_or_insert_with(|| "(not opened)".to_owned());
         }
         let config = RunConfig::resolve(options, machine(self.ranks.get()))?;
-        let num_samples = match self.samples {
-            Some(number) => number.get(),
-            None => training_loader(&config.data, 0, self.ranks.get())?.num_samples(),
+        let training_set = match self.samples {
+            Some(number) => TrainingSetSize::dense(number.get()),
+            None => {
+                let loader = training_loader(&config.data, 0, self.ranks.get())?;
+                let manifest = loader.dataset().manifest();
+                TrainingSetSize {
+                    num_pairs: manifest.num_samples,
+                    num_sample_ids: manifest.num_sample_ids,
+                    samples_per_epoch: loader.num_samples(),
+                }
+            }
         };
         if let Some(evaluation) = config.evaluation.as_ref().filter(|_| self.samples.is_none()) {
             open_dataset(&evaluation.location)?;
         }
-        let check = Check::of(&config, self.ranks.get() as u64, num_samples, self.samples_per_second);
+        let check = Check::of(&config, self.ranks.get() as u64, training_set, self.samples_per_second);
         if self.json {
             let json = serde_json::to_value(&check).expect("a check is made of plain values");
             return print(&format!("{json:#}\n"));
@@ -98,6 +106,7 @@ fn table(config: &RunConfig, check: &Check) -> String {
         ("  gradients", memory.gradients),
         ("  optimizer", memory.optimizer),
         ("  estimators", memory.estimators),
+        ("  features", memory.features),
         ("  similarities", memory.similarities),
         ("  activations (about)", memory.activations),
     ] {

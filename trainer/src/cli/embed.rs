@@ -10,7 +10,7 @@ use fastclip_trainer::eval::EncodeOptions;
 use fastclip_trainer::run::{RunError, open_dataset};
 use indicatif::HumanCount;
 
-use super::encoder::EncoderArgs;
+use super::encoder::{CaptionArgs, EncoderArgs};
 use super::together::TogetherArgs;
 use super::{Failure, print};
 
@@ -31,6 +31,8 @@ pub(crate) struct EmbedArgs {
     /// What to write; several are separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "npy")]
     format: Vec<EmbedFormat>,
+    #[command(flatten)]
+    captions: CaptionArgs,
     /// Samples that a rank encodes at once
     #[arg(long, value_name = "N", default_value = "64", alias = "batch_size")]
     batch_size: NonZeroUsize,
@@ -48,6 +50,7 @@ Examples:
 
 impl EmbedArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let captions = self.captions.parsed()?;
         if let Some(code) = self.together.launch()? {
             return Ok(code);
         }
@@ -55,8 +58,13 @@ impl EmbedArgs {
         let num_samples = member.work(|comm| {
             let model = self.encoder.load(member.device)?;
             let dataset = open_dataset(&self.data)?;
-            let options =
-                EncodeOptions::of(model.config(), self.batch_size, self.workers, member.progress.clone());
+            let options = EncodeOptions::of(
+                model.config(),
+                captions,
+                self.batch_size,
+                self.workers,
+                member.progress.clone(),
+            );
             embed(&model, &dataset, comm, &options, &self.out, &self.format).map_err(RunError::Embed)
         })?;
         if member.comm.rank() > 0 {

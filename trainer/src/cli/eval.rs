@@ -8,7 +8,7 @@ use fastclip_trainer::eval::{EncodeOptions, EvalOptions, evaluate};
 use fastclip_trainer::run::open_dataset;
 use serde_json::json;
 
-use super::encoder::EncoderArgs;
+use super::encoder::{CaptionArgs, EncoderArgs};
 use super::together::TogetherArgs;
 use super::{Failure, print};
 
@@ -23,6 +23,8 @@ pub(crate) struct EvalArgs {
     /// Dataset to evaluate on: a folder with a manifest, or its URL
     #[arg(long, value_name = "LOCATION", alias = "val_data")]
     val_data: String,
+    #[command(flatten)]
+    captions: CaptionArgs,
     /// Samples that a rank encodes at once
     #[arg(long, value_name = "N", default_value = "64", alias = "batch_size")]
     batch_size: NonZeroUsize,
@@ -43,6 +45,7 @@ Examples:
 
 impl EvalArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let captions = self.captions.parsed()?;
         if let Some(code) = self.together.launch()? {
             return Ok(code);
         }
@@ -53,6 +56,7 @@ impl EvalArgs {
             let options = EvalOptions {
                 encode: EncodeOptions::of(
                     model.config(),
+                    captions,
                     self.batch_size,
                     self.workers,
                     member.progress.clone(),

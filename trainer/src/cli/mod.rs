@@ -18,12 +18,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use failure::{Failure, report_arguments};
+pub(crate) use failure::{Failure, report_arguments, reporting_panics};
 
 /// Trains CLIP models with the FastCLIP objectives.
 ///
 /// Exit codes: 0 done; 1 the input was refused; 2 something broke; 75 a run was asked to stop (by SIGINT, SIGTERM, SIGUSR1,
-/// --time-limit or --stop-after), wrote a checkpoint, and is continued by the same command.
+/// --time-limit or --stop-after), wrote a checkpoint, and is continued by the same command, unless that says --resume none.
 #[derive(Debug, Parser)]
 #[command(name = "train", version = version::long(), max_term_width = 110, after_help = EXAMPLES)]
 pub(crate) struct Cli {

@@ -63,8 +63,13 @@ impl SharedArgs {
 
 /// Returns the processors that each of `num_ranks` on this machine may use.
 pub(super) fn machine(num_ranks: usize) -> Machine {
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let share = NonZeroUsize::new(processors / num_ranks.max(1));
+    let own = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    share(num_ranks, own, None)
+}
+
+/// Shares processors out: those of this process, or where the launcher may have given it its own already, `of_all` ranks.
+fn share(num_ranks: usize, own: usize, of_all: Option<usize>) -> Machine {
+    let share = NonZeroUsize::new(own.min(of_all.unwrap_or(own) / num_ranks.max(1)));
     Machine { processors_per_rank: share.unwrap_or(NonZeroUsize::MIN) }
 }
 
@@ -130,10 +135,11 @@ impl RunArgs {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let started = Instant::now();
         let environment = Environment::detect(variable).map_err(Failure::refused)?;
-        let num_local_ranks =
-            variable("LOCAL_WORLD_SIZE").and_then(|number| number.parse().ok()).unwrap_or(1);
+        let Environment { num_local_ranks, num_local_processors, .. } = environment;
+        let own = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let print_config = self.options.print_config;
-        let config = RunConfig::resolve(self.options.layered()?, machine(num_local_ranks))?;
+        let config =
+            RunConfig::resolve(self.options.layered()?, share(num_local_ranks, own, num_local_processors))?;
         if print_config {
             return print(&config.to_toml());
         }
@@ -195,7 +201,7 @@ fn start_log(config: &RunConfig, progress: &Progress, is_first: bool) -> Result<
 }
 
 fn agreement(config: &RunConfig) -> Agreement {
-    Agreement { program: version::program(), configuration: config.to_toml() }
+    Agreement { program: version::program(), configuration: config.in_common() }
 }
 
 fn command() -> String {
@@ -217,7 +223,7 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
             tracing::info!("the run in {folder} was complete already, nothing was done");
             ExitCode::SUCCESS
         }
-        Outcome::Stopped { stop, steps, checkpoint } => {
+        Outcome::Stopped { stop, steps, checkpoint, goes_back } => {
             if is_first {
                 let reason = match stop {
                     Some(Stop::Interrupt) => "SIGINT",
@@ -226,8 +232,12 @@ fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {
                     Some(Stop::TimeLimit) => "--time-limit",
                     None => "--stop-after",
                 };
+                let command = match goes_back {
+                    true => "the same command without `--resume`",
+                    false => "the same command",
+                };
                 tracing::warn!(
-                    "stopped after step {steps}, as {reason} asked; the same command continues from {checkpoint}"
+                    "stopped after step {steps}, as {reason} asked; {command} continues from {checkpoint}"
                 );
             }
             ExitCode::from(STOPPED)
@@ -257,5 +267,16 @@ mod tests {
             assert_ne!(agreement_of(other), expected);
         }
         assert_eq!(agreement_of(RunOptions::default()), expected);
+        // Machines may differ.
+        assert_eq!(agreement_of(RunOptions { threads: two, ..RunOptions::default() }), expected);
+    }
+
+    #[test]
+    fn ranks_share_the_processors_that_the_launcher_has_not_shared_out() {
+        let threads = |num_ranks, own, of_all| share(num_ranks, own, of_all).processors_per_rank.get();
+        assert_eq!(threads(4, 16, None), 4);
+        assert_eq!(threads(32, 16, None), 1);
+        assert_eq!(threads(8, 8, Some(64)), 8, "bound to its own");
+        assert_eq!(threads(8, 64, Some(64)), 8, "not bound");
     }
 }

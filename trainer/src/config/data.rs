@@ -43,19 +43,22 @@ pub(super) fn upsampling_factors(settings: &Settings) -> Result<Option<Vec<f64>>
     factors.map(Some).map_err(|_| refuse("train_data_upsampling_factors", format!("`{text}`"), rule))
 }
 
-/// Parses `txt,json:alt` or, with weights, `txt=2,json:alt=1`.
-pub(super) fn captions(settings: &Settings) -> Result<Captions, ConfigError> {
-    let refused = |rule: &str| refuse("captions", format!("`{}`", settings.captions), rule);
+/// Parses sources of captions: `txt,json:alt` or, with weights, `txt=2,json:alt=1`.
+///
+/// # Errors
+/// When it is no such list.
+pub fn captions(text: &str, choice: CaptionChoice) -> Result<Captions, ConfigError> {
+    let refused = |rule: &str| refuse("captions", format!("`{text}`"), rule);
     let source =
         |text: &str| -> CaptionSource { text.parse().unwrap_or_else(|never: Infallible| match never {}) };
-    let parts: Vec<&str> = settings.captions.split(',').map(str::trim).collect();
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty() || part.starts_with(['=', ':'])) {
         return Err(refused("it must be extensions or JSON fields, separated by commas"));
     }
     let weights: Vec<_> = parts.iter().filter_map(|part| part.split_once('=')).collect();
     if weights.is_empty() {
         let sources = parts.into_iter().map(source).collect();
-        return Ok(match settings.caption_choice {
+        return Ok(match choice {
             CaptionChoice::First => Captions::First(sources),
             CaptionChoice::Random => Captions::Random(sources),
         });

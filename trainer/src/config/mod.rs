@@ -27,7 +27,7 @@ pub use choices::{
     Auto, CaptionChoice, DeviceChoice, EstimatorMemory, GammaChoice, NonFinite, ObjectiveChoice,
     OptimizerChoice, Precision, Resume,
 };
-pub use data::DataConfig;
+pub use data::{DataConfig, captions};
 pub use objective::ObjectiveConfig;
 pub use options::{RunOptions, Settings};
 pub use span::{Epochs, Span, TimeSpan};
@@ -280,7 +280,7 @@ impl RunConfig {
             data: DataConfig {
                 location,
                 upsampling_factors: data::upsampling_factors(&settings)?,
-                captions: data::captions(&settings)?,
+                captions: captions(&settings.captions, settings.caption_choice)?,
                 cache: settings
                     .data_cache
                     .clone()
@@ -325,6 +325,12 @@ impl RunConfig {
     /// Returns the settings as TOML that `--config` reads back.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.settings).expect("settings are plain values with names")
+    }
+
+    /// Returns the settings that all ranks must have in common, in the same form: all but the number of threads, since
+    /// machines may have different numbers of processors.
+    pub fn in_common(&self) -> String {
+        Self { settings: Settings { threads: None, ..self.settings.clone() }, ..self.clone() }.to_toml()
     }
 
     /// Returns how long ranks wait for each other.

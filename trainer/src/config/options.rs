@@ -216,7 +216,7 @@ options! {
         /// Decides initial weights, order of data and crops [default: 0]
         #[arg(help_heading = "Run")]
         seed: u64 = 0,
-        /// Where to continue: auto (from the newest checkpoint if there is one), latest (which must exist), none (starts over and removes the run's checkpoints), or the folder or URL of a checkpoint or of a run's checkpoints [default: auto]
+        /// Where to continue: auto (from the newest checkpoint if there is one), latest (which must exist), none (starts over and removes the run's checkpoints), or the folder or URL of a checkpoint or of a run's checkpoints; what this run has saved since it began with another run's checkpoint comes first [default: auto]
         #[arg(help_heading = "Checkpoints", value_name = "auto|latest|none|LOCATION")]
         resume: Resume = Resume::Auto,
         /// Epochs between checkpoints; 0 for one at the end only [default: 1]

@@ -77,8 +77,12 @@ pub struct Environment {
     pub meeting: Option<Meeting>,
     /// The network interface to talk on (`GLOO_SOCKET_IFNAME`); by default the one that leads to the meeting.
     pub interface: Option<String>,
-    /// How often the launcher has started the ranks again: torchrun and `train launch` count.
+    /// How often the ranks were started again: torchrun and `train launch` count, and Slurm counts jobs that it queued again.
     pub num_restarts: u64,
+    /// Ranks on this machine, as far as the launcher says; on the one with the most of them where it says that only.
+    pub num_local_ranks: usize,
+    /// Processors of this machine that they share, where the launcher says so: it may have given each rank its own already.
+    pub num_local_processors: Option<usize>,
     /// The process of `train launch` that this one must not outlive.
     pub launcher_pid: Option<u32>,
     /// Whether libtorch may write its own log to the terminal, as `TORCH_CPP_LOG_LEVEL` asks for.
@@ -159,7 +163,12 @@ impl Environment {
             local_rank: place.local_rank,
             meeting,
             interface: variables.get("GLOO_SOCKET_IFNAME"),
-            num_restarts: variables.number(RESTARTS_VARIABLE, "a number of restarts")?.unwrap_or(0),
+            num_restarts: variables.num_restarts()?,
+            num_local_ranks: variables.num_local_ranks(launcher),
+            num_local_processors: match launcher {
+                Launcher::Slurm => variables.get("SLURM_CPUS_ON_NODE").and_then(|number| number.parse().ok()),
+                _ => None,
+            },
             launcher_pid: variables.number(LAUNCHER_PID_VARIABLE, "the id of a process")?,
             keeps_torch_log: variables.get("TORCH_CPP_LOG_LEVEL").is_some(),
         })
@@ -237,6 +246,25 @@ impl Variables<'_> {
         }
     }
 
+    fn num_restarts(&self) -> Result<u64, EnvironmentError> {
+        let mut sum = 0;
+        for variable in [RESTARTS_VARIABLE, "SLURM_RESTART_COUNT"] {
+            sum += self.number::<u64>(variable, "a number of restarts")?.unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
+    /// Only decides how many threads a rank takes, so that what is not understood is passed over.
+    fn num_local_ranks(&self, launcher: Launcher) -> usize {
+        let variables: &[&str] = match launcher {
+            Launcher::Torchrun => &["LOCAL_WORLD_SIZE"],
+            Launcher::Slurm => &["SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"],
+            Launcher::OpenMpi => &["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"],
+            Launcher::None => &[],
+        };
+        variables.iter().find_map(|variable| most_tasks(&self.get(variable)?)).unwrap_or(1)
+    }
+
     fn meeting(&self, launcher: Launcher, place: &Place) -> Result<Meeting, EnvironmentError> {
         let is_served_by_launcher = launcher == Launcher::Torchrun
             && self
@@ -306,6 +334,13 @@ fn contradiction(first: &str, first_value: usize, second: &str, second_value: us
         second: second.to_owned(),
         second_value,
     }
+}
+
+/// Returns the largest number of a list as Slurm writes it, such as 8 of `8(x2),4`; nothing if it is none.
+fn most_tasks(list: &str) -> Option<usize> {
+    let counts = list.split(',').map(|part| part.split('(').next().unwrap_or_default().trim().parse());
+    let counts: Vec<usize> = counts.collect::<Result<_, _>>().ok()?;
+    counts.into_iter().max().filter(|&count| count > 0)
 }
 
 /// Returns the first name of a Slurm node list, such as `gpu03` of `gpu[03-05,9],login1`.
@@ -417,6 +452,40 @@ mod tests {
             ("MASTER_PORT", "4000"),
         ]);
         assert_eq!(environment.unwrap().meeting.unwrap().host, "10.0.0.7");
+    }
+
+    #[test]
+    fn a_job_that_slurm_queued_again_is_a_restart() {
+        let again = ("SLURM_RESTART_COUNT", "1");
+        assert_eq!(detect(&[again]).unwrap().num_restarts, 1);
+        // Inside of such a job, other launchers count from 0.
+        let environment = detect(&[&TORCHRUN[..], &[again, (RESTARTS_VARIABLE, "0")]].concat());
+        let environment = environment.unwrap();
+        assert_eq!((environment.num_restarts, environment.meeting.unwrap().attempt.as_str()), (1, "0"));
+    }
+
+    #[test]
+    fn every_launcher_says_how_many_ranks_share_a_machine() {
+        let torchrun = [&TORCHRUN[..], &[("LOCAL_WORLD_SIZE", "4")]].concat();
+        assert_eq!(detect(&torchrun).unwrap().num_local_ranks, 4);
+        let meeting = [("MASTER_ADDR", "a"), ("MASTER_PORT", "4000")];
+        let slurm = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "20"), ("SLURM_CPUS_ON_NODE", "64")];
+        for (variable, value, expected) in [
+            ("SLURM_STEP_TASKS_PER_NODE", "8(x2),4", 8),
+            ("SLURM_STEP_TASKS_PER_NODE", "4,8", 8),
+            ("SLURM_NTASKS_PER_NODE", "8", 8),
+            ("SLURM_STEP_TASKS_PER_NODE", "many", 1),
+        ] {
+            let environment = detect(&[&slurm[..], &meeting, &[(variable, value)]].concat()).unwrap();
+            assert_eq!(environment.num_local_ranks, expected, "{value}");
+            assert_eq!(environment.num_local_processors, Some(64));
+        }
+        let mpi = [("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "4")];
+        for variable in ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"] {
+            let environment = detect(&[&mpi[..], &meeting, &[(variable, "2")]].concat()).unwrap();
+            assert_eq!((environment.num_local_ranks, environment.num_local_processors), (2, None));
+        }
+        assert_eq!(detect(&[]).unwrap().num_local_ranks, 1);
     }
 
     #[test]

@@ -149,14 +149,11 @@ impl CommError {
         }
     }
 
-    /// Returns whether the run was refused for what it was asked to do, as opposed to having broken on the way.
+    /// Returns whether the run was refused for what it was asked to do, as opposed to having broken on the way. A port that
+    /// somebody else has is no refusal: it may be a rank of the attempt before that has not ended yet.
     pub fn is_refusal(&self) -> bool {
         match self {
-            CommError::Environment(_)
-            | CommError::AddressInUse { .. }
-            | CommError::Taken { .. }
-            | CommError::NoNccl { .. }
-            | CommError::Argument { .. } => true,
+            CommError::Environment(_) | CommError::NoNccl { .. } | CommError::Argument { .. } => true,
             CommError::Disagreement { verdict } | CommError::Peer { verdict, .. } => verdict.is_refusal(),
             _ => false,
         }
@@ -184,6 +181,22 @@ impl CommError {
             }
             CommError::Peer { .. } => Some("look at the logs of the rank that is named"),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meeting_place_that_is_taken_may_be_free_the_next_time() {
+        let address = "127.0.0.1:4000".to_owned();
+        let holder = RankName { rank: 1, host: "gpu03".to_owned(), pid: 77 };
+        let taken = CommError::Taken { holder, address: address.clone() };
+        for error in [CommError::AddressInUse { address }, taken] {
+            assert!(!error.is_refusal(), "{error}");
+            assert!(error.hint().is_some(), "{error}");
         }
     }
 }

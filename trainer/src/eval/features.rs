@@ -2,13 +2,13 @@
 
 use std::num::NonZeroUsize;
 
-use fastclip_loader::{Batch, Loader, Order, Quality, Tail, Transform, World};
+use fastclip_loader::{Batch, Loader, Quality, Tail, Transform, World};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
 use tch::{Kind, Tensor};
 
 use super::gather::gather_rows;
-use super::order::SampleOrder;
+use super::order::{EPOCH, ORDER, SampleOrder};
 use super::{EncodeOptions, Encoder, EvalError};
 use crate::distributed::Communicator;
 
@@ -96,17 +96,19 @@ pub(crate) fn encode_batches<E: From<EvalError>>(
     let loader = Loader::builder(dataset.clone())
         .global_batch(global_batch)
         .world(world)
-        .order(Order::Sequential)
+        .order(ORDER)
         .tail(Tail::Keep)
         .transform(Transform::eval(options.image_size))
         // What is measured shall not depend on how training saves time.
         .quality(Quality::Exact)
+        .captions(options.captions.clone())
         .context_length(options.context_length)
         .threads(options.threads)
         .build()
         .map_err(EvalError::from)?;
     let bar = options.progress.bar(what, "samples", 0, loader.num_samples());
-    let batches = loader.stream(Position::start_of(0), Position::start_of(1)).map_err(EvalError::from)?;
+    let batches =
+        loader.stream(Position::start_of(EPOCH), Position::start_of(EPOCH + 1)).map_err(EvalError::from)?;
     let mut done = 0;
     for batch in batches {
         let batch = batch.map_err(EvalError::from)?;

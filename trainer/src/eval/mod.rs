@@ -26,7 +26,7 @@ mod standing;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use fastclip_loader::LoadError;
+use fastclip_loader::{Captions, LoadError};
 use fastclip_schemas::SampleId;
 use fastclip_shards::{Dataset, ReadError};
 use tch::Tensor;
@@ -53,6 +53,8 @@ pub struct EncodeOptions {
     pub image_size: u32,
     /// Token ids that the model takes per caption.
     pub context_length: usize,
+    /// Where captions are found and which is taken.
+    pub captions: Captions,
     /// Samples that one rank encodes at once.
     pub batch_size: NonZeroUsize,
     /// Threads that decode images.
@@ -65,6 +67,7 @@ impl EncodeOptions {
     /// Fills in what the model says.
     pub fn of(
         config: &ModelConfig,
+        captions: Captions,
         batch_size: NonZeroUsize,
         threads: NonZeroUsize,
         progress: Progress,
@@ -73,6 +76,7 @@ impl EncodeOptions {
         Self {
             image_size: u32::try_from(config.vision_cfg.image_size).expect(positive),
             context_length: usize::try_from(config.text_cfg.context_length).expect(positive),
+            captions,
             batch_size,
             threads,
             progress,
@@ -207,12 +211,31 @@ pub fn evaluate(
     // No collective follows, so what only rank 0 does holds nobody up in the middle of one.
     let predictions = if comm.rank() == 0 && options.num_predictions > 0 {
         let classes = prompts.as_ref().zip(classifier.as_ref());
-        let asked = predictions::Asked { order: &order, pool: &pool, standings: &image_standings, classes };
+        let asked = predictions::Asked {
+            order: &order,
+            captions: &options.encode.captions,
+            pool: &pool,
+            standings: &image_standings,
+            classes,
+        };
         Some(runtime.block_on(asked.predict(dataset, options.num_predictions))?)
     } else {
         None
     };
     Ok(EvalReport { zero_shot, retrieval, predictions })
+}
+
+/// Reads what an evaluation needs of a dataset beside its samples, for a run to find out at its start what would end it
+/// later. Must not be called from inside an asynchronous runtime.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn check(dataset: &Dataset) -> Result<(), EvalError> {
+    runtime()?.block_on(async {
+        SampleOrder::read(dataset).await?;
+        ClassPrompts::read(dataset).await?;
+        Ok(())
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, EvalError> {

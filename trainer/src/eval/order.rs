@@ -3,10 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use fastclip_loader::{Captions, Order};
 use fastclip_schemas::SampleId;
 use fastclip_shards::{Dataset, ReadError, ShardIndex};
 
 use super::EvalError;
+
+/// How datasets are read, which is also what captions that are drawn depend on.
+pub(super) const ORDER: Order = Order::Sequential;
+
+/// The pass over the dataset that every evaluation makes, so that all of them draw the same captions.
+pub(super) const EPOCH: u64 = 0;
 
 /// Where a sample lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,10 +86,11 @@ impl SampleOrder {
         self.indexes[shard].sample_id(position)
     }
 
-    /// Reads keys and captions of some rows, each once.
+    /// Reads keys of some rows, and the captions that were encoded, each once.
     pub(super) async fn describe(
         &self,
         dataset: &Dataset,
+        captions: &Captions,
         rows: impl IntoIterator<Item = usize>,
     ) -> Result<BTreeMap<usize, Described>, ReadError> {
         let mut described = BTreeMap::new();
@@ -93,8 +101,8 @@ impl SampleOrder {
             let Place { shard, position } = self.places[row];
             let run = dataset.fetch(shard, &self.indexes[shard], position..position + 1).await?;
             let sample = run.sample(position)?;
-            // The loader has read this caption before and would have refused one that is not text.
-            let caption = String::from_utf8_lossy(sample.member("txt").unwrap_or_default()).trim().to_owned();
+            let caption = captions.of_sample(&sample, self.id(row), ORDER, EPOCH).unwrap_or_default();
+            let caption = caption.trim().to_owned();
             described.insert(row, Described { key: sample.key().to_owned(), caption });
         }
         Ok(described)

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
+use fastclip_loader::Captions;
 use fastclip_schemas::SampleId;
 use fastclip_shards::Dataset;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,8 @@ impl Predictions {
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) order: &'a SampleOrder,
+    /// Which captions were encoded.
+    pub(super) captions: &'a Captions,
     /// Exact features of the pool, in the dataset's order.
     pub(super) pool: &'a Features,
     /// Places of the pool's own captions.
@@ -133,7 +136,8 @@ impl Asked<'_> {
         };
 
         let listed = captions.iter().flatten().map(|&(index, _)| index).chain(picked.iter().copied());
-        let described = self.order.describe(dataset, listed.map(|index| rows[index] as usize)).await?;
+        let listed = listed.map(|index| rows[index] as usize);
+        let described = self.order.describe(dataset, self.captions, listed).await?;
         let of = |index: usize| &described[&(rows[index] as usize)];
         let name = |class: usize| self.classes.map(|(prompts, _)| prompts.names[class].clone());
         let images =

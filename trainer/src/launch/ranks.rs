@@ -13,6 +13,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGUSR1};
 use super::{LaunchError, LaunchOptions, STOPPED};
 use crate::distributed::{LAUNCHER_PID_VARIABLE, RESTARTS_VARIABLE};
 
+/// Exit code of a rank for which something broke: another one, for example.
+const BROKEN: i32 = 2;
+
 /// Returns how many threads each rank should compute with.
 fn threads_per_rank(num_ranks: NonZeroUsize) -> NonZeroUsize {
     let num_cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -100,6 +103,7 @@ impl Ranks {
 
     /// Notes who has ended.
     pub(super) fn collect(&mut self) -> io::Result<()> {
+        let mut failed = Vec::new();
         let mut i = 0;
         while i < self.running.len() {
             let (rank, child) = &mut self.running[i];
@@ -107,14 +111,17 @@ impl Ranks {
                 Some(status) => {
                     if status.code() == Some(STOPPED.into()) {
                         self.has_stopped = true;
-                    } else if !status.success() && self.first_failure.is_none() {
-                        print(*rank, format!("ended with {status}").as_bytes());
-                        self.first_failure = Some((*rank, status));
+                    } else if !status.success() {
+                        failed.push((*rank, status));
                     }
                     self.running.remove(i);
                 }
                 None => i += 1,
             }
+        }
+        if let (None, Some((rank, status))) = (self.first_failure, culprit(failed)) {
+            print(rank, format!("ended with {status}").as_bytes());
+            self.first_failure = Some((rank, status));
         }
         Ok(())
     }
@@ -156,6 +163,16 @@ impl Drop for Ranks {
     }
 }
 
+/// Returns who began, of ranks that were found to have failed at the same time. The others of a rank that was killed, or
+/// that refuses its input, end because of it, and a rank that does so says that something broke.
+fn culprit(failed: Vec<(usize, ExitStatus)>) -> Option<(usize, ExitStatus)> {
+    failed.into_iter().min_by_key(|(_, status)| match status.code() {
+        None => 0,
+        Some(code) if code != BROKEN => 1,
+        Some(_) => 2,
+    })
+}
+
 /// Copies lines to the error stream, each behind the rank it came from.
 fn print_lines(rank: usize, stream: impl Read) {
     let mut reader = BufReader::new(stream);
@@ -187,6 +204,21 @@ fn print_from(who: &str, line: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_ranks_that_failed_at_once_a_killed_one_is_blamed() {
+        use std::os::unix::process::ExitStatusExt;
+
+        let of = |ranks: &[(usize, i32)]| {
+            let failed = ranks.iter().map(|&(rank, status)| (rank, ExitStatus::from_raw(status)));
+            culprit(failed.collect()).map(|(rank, _)| rank)
+        };
+        let (broken, refused, killed) = (2 << 8, 1 << 8, 9);
+        assert_eq!(of(&[(0, broken), (1, killed), (2, broken)]), Some(1));
+        assert_eq!(of(&[(0, broken), (2, refused)]), Some(2));
+        assert_eq!(of(&[(1, broken), (2, broken)]), Some(1));
+        assert_eq!(of(&[]), None);
+    }
 
     #[test]
     fn cores_are_shared_out_and_nobody_gets_none() {

@@ -61,7 +61,8 @@ pub fn supervise(
     let mut num_ranks = options.num_ranks;
     let mut num_restarts = 0;
     let mut num_fruitless = 0;
-    let mut at_last_failure = None;
+    // Where checkpoints stood, and the place of the rank that failed.
+    let mut last_failure: Option<(Option<u64>, usize)> = None;
     loop {
         let attempt = Attempt { num_restarts, num_ranks, places: &places };
         let launch = describe(attempt).expect("only numbers of ranks that can share the work are tried");
@@ -76,7 +77,10 @@ pub fn supervise(
             announce(&format!("{cause}; giving up after {}", restarts(num_restarts)));
             return Ok(outcome);
         }
-        if at_last_failure == Some(reached) {
+        let place = places[rank];
+        let blamed = last_failure.filter(|&(before, _)| before == reached).map(|(_, place)| place);
+        last_failure = Some((reached, place));
+        if let Some(blamed) = blamed {
             num_fruitless += 1;
             let fewer = (options.min_ranks.get()..num_ranks.get()).rev().filter_map(NonZeroUsize::new);
             let fits = |&number: &NonZeroUsize| {
@@ -88,15 +92,17 @@ pub fn supervise(
                 ));
                 return Ok(outcome);
             };
-            announce(&format!(
-                "{cause} again before a checkpoint was written; going on without it, on {fewer} of {num_ranks} ranks"
-            ));
-            places.remove(rank);
-            num_ranks = fewer;
-            at_last_failure = None;
+            // Another one may have been unlucky; none of them is known to be bad.
+            if place == blamed {
+                announce(&format!(
+                    "{cause} again before a checkpoint was written; going on without it, on {fewer} of {num_ranks} ranks"
+                ));
+                places.remove(rank);
+                num_ranks = fewer;
+                last_failure = None;
+            }
         } else {
             num_fruitless = 0;
-            at_last_failure = Some(reached);
         }
         num_restarts += 1;
         let delay = options.delay * 2u32.pow(num_fruitless.min(MAX_DOUBLINGS));
@@ -130,4 +136,53 @@ fn ended(status: ExitStatus) -> String {
 
 fn restarts(number: u64) -> String {
     if number == 1 { "1 restart".to_owned() } else { format!("{number} restarts") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Supervises two shells that run `script`, without any checkpoint.
+    fn supervise_shells(script: &str) -> LaunchOutcome {
+        let two = NonZeroUsize::new(2).unwrap();
+        let options = SuperviseOptions {
+            num_ranks: two,
+            max_restarts: 5,
+            min_ranks: NonZeroUsize::MIN,
+            delay: Duration::ZERO,
+        };
+        let describe = |attempt: Attempt<'_>| {
+            Some(LaunchOptions {
+                num_ranks: attempt.num_ranks,
+                machines: None,
+                program: Some("/bin/sh".into()),
+                args: vec!["-c".into(), script.into()],
+                threads: None,
+                port: None,
+                grace: Duration::from_secs(60),
+                num_restarts: attempt.num_restarts,
+                visible_devices: None,
+            })
+        };
+        supervise(&options, &describe, &|| None).unwrap()
+    }
+
+    #[test]
+    fn a_rank_is_left_out_only_if_it_was_the_one_that_failed_before() {
+        // In the first attempt rank 0 is killed, in the second rank 1; then all must still be there.
+        let outcome = supervise_shells(
+            "attempt=$TORCHELASTIC_RESTART_COUNT
+             if [ $attempt -ge 2 ]; then exit $((WORLD_SIZE == 2 ? 0 : 1)); fi
+             if [ $RANK -eq $attempt ]; then kill -KILL $$; fi
+             exec sleep 600",
+        );
+        assert_eq!(outcome.exit_code(), 0);
+        // Rank 1 is killed twice; then it is gone.
+        let outcome = supervise_shells(
+            "if [ $TORCHELASTIC_RESTART_COUNT -ge 2 ]; then exit $((WORLD_SIZE == 1 ? 0 : 1)); fi
+             if [ $RANK -eq 1 ]; then kill -KILL $$; fi
+             exec sleep 600",
+        );
+        assert_eq!(outcome.exit_code(), 0);
+    }
 }

@@ -77,8 +77,8 @@ impl Journal {
 
 /// Returns the length of the lines up to `step`.
 ///
-/// Lines are in the order of their steps, so the first later one ends them. An evaluation at `step` itself is kept:
-/// the trainer evaluates before it writes the checkpoint of the same step.
+/// Lines are in the order of their steps, so the first later one ends them. An evaluation at `step` itself is kept: it is
+/// one of the very model that the checkpoint holds.
 fn bytes_up_to(path: &Path, text: &[u8], step: u64) -> Result<u64, MetricsError> {
     let mut kept = 0;
     for (number, line) in complete_lines(text).enumerate() {

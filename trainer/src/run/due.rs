@@ -39,13 +39,13 @@ impl<'a> Due<'a> {
     /// Steps whose report must be read before anything else is done: those that are logged, and those after which something is
     /// made of the model, or nothing more is done.
     pub(super) fn report(&self, state: &RunState) -> bool {
-        self.log(state) || self.checkpoint(state) || self.evaluation(state).is_some() || self.stop(state)
+        self.log(state) || self.checkpoint(state) || self.evaluation(state) || self.stop(state)
     }
 
     /// Ends of every N-th epoch, and of the last; and every N-th step.
-    pub(super) fn evaluation(&self, state: &RunState) -> Option<&'a EvaluationConfig> {
+    pub(super) fn evaluation(&self, state: &RunState) -> bool {
         self.evaluation
-            .filter(|evaluation| self.is_due(state, evaluation.every_epochs, evaluation.every_steps))
+            .is_some_and(|evaluation| self.is_due(state, evaluation.every_epochs, evaluation.every_steps))
     }
 
     /// Ends of every N-th epoch, and of the last; and every N-th step.

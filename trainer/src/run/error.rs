@@ -73,9 +73,6 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
-    /// Ranks could not agree on what batch norms gathered.
-    #[error("could not average the statistics of batch norms over ranks")]
-    Statistics(#[source] CommError),
     /// The asynchronous runtime for reading could not be made.
     #[error("could not start reading")]
     Runtime(#[source] io::Error),
@@ -118,17 +115,7 @@ impl RunError {
             Self::Dataset(source) => lies_in_the_data(source),
             Self::Cache(_) | Self::Model(_) | Self::Weights(_) | Self::Pretrained(_) => true,
             Self::Embed(EmbedError::Encode(error)) => lies_in_the_request(error),
-            Self::Load(error) => match error {
-                LoadError::WorldSize { .. }
-                | LoadError::NoSamples
-                | LoadError::TooFewSamples { .. }
-                | LoadError::Setting { .. }
-                | LoadError::MemoryBound { .. }
-                | LoadError::BadSamples { .. }
-                | LoadError::NoGoodSample { .. } => true,
-                LoadError::Read { source, .. } => lies_in_the_data(source),
-                _ => false,
-            },
+            Self::Load(error) => lies_in_what_is_loaded(error),
             Self::Checkpoint(error) => {
                 matches!(
                     error,
@@ -174,10 +161,48 @@ impl RunError {
 
 /// Whether there is something wrong with what an evaluation was asked for.
 fn lies_in_the_request(error: &EvalError) -> bool {
-    matches!(error, EvalError::Empty { .. } | EvalError::SideFile { .. } | EvalError::UnknownClass { .. })
+    match error {
+        EvalError::Empty { .. } | EvalError::SideFile { .. } | EvalError::UnknownClass { .. } => true,
+        EvalError::Read(source) => lies_in_the_data(source),
+        EvalError::Load(error) => lies_in_what_is_loaded(error),
+        _ => false,
+    }
+}
+
+/// Whether there is something wrong with a dataset or how it was to be loaded.
+fn lies_in_what_is_loaded(error: &LoadError) -> bool {
+    match error {
+        LoadError::WorldSize { .. }
+        | LoadError::NoSamples
+        | LoadError::TooFewSamples { .. }
+        | LoadError::Setting { .. }
+        | LoadError::MemoryBound { .. }
+        | LoadError::BadSamples { .. }
+        | LoadError::NoGoodSample { .. } => true,
+        LoadError::Read { source, .. } => lies_in_the_data(source),
+        _ => false,
+    }
 }
 
 /// Whether the bytes of a dataset are at fault, as opposed to the store that they come from.
 fn lies_in_the_data(error: &ReadError) -> bool {
     !matches!(error, ReadError::File { .. } | ReadError::Fetch { .. } | ReadError::Short { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_held_out_dataset_is_refused_like_a_damaged_training_set() {
+        let damage = || ReadError::Missing { location: "data".to_owned(), name: "00003.tar".to_owned() };
+        for error in [
+            RunError::Dataset(Box::new(damage())),
+            RunError::Evaluate(EvalError::Read(damage())),
+            RunError::Evaluate(EvalError::Load(LoadError::NoSamples)),
+            RunError::Embed(EmbedError::Encode(EvalError::Read(damage()))),
+        ] {
+            assert!(error.is_refusal(), "{}", error.with_causes());
+        }
+    }
 }

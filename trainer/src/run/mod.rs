@@ -8,8 +8,11 @@ mod recorder;
 mod start;
 mod tolerance;
 
+use std::num::NonZeroU64;
+
 use fastclip_loader::Batch;
 use fastclip_schemas::{Position, RunSummary};
+use fastclip_shards::Dataset;
 use fastclip_torch_ext::Stream;
 use tch::Device;
 
@@ -20,7 +23,7 @@ use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
 pub(crate) use self::start::{Extent, build};
-use self::start::{Start, start};
+use self::start::{Start, agree, start};
 use self::tolerance::{NamedSample, Tolerance};
 use crate::checkpoint::{CheckpointError, Saver};
 use crate::config::{EvaluationConfig, RunConfig};
@@ -92,6 +95,8 @@ pub enum Outcome {
         steps: u64,
         /// Where the run continues from.
         checkpoint: String,
+        /// Whether the same words, given again by a person, go back behind it.
+        goes_back: bool,
     },
 }
 
@@ -111,7 +116,8 @@ pub fn run(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, Run
 fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunError> {
     let comm = around.comm;
     let data = TrainingData::open(&config.data, comm, around.device)?;
-    let Start { mut trainer, mut state, saver } = start(config, &data, around)?;
+    let held_out = config.evaluation.as_ref().map(HeldOut::open).transpose()?;
+    let Start { mut trainer, mut state, saver, goes_back } = start(config, &data, around)?;
     let Some(mut saver) = saver else { return Ok(Outcome::AlreadyFinished) };
     let end = Position::start_of(config.rates.epochs);
     let due = Due::new(config, data.loader.steps_per_epoch(), end);
@@ -119,6 +125,15 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
     let mut watch = Stopwatch::start(&state);
     let mut evaluated = None;
     let first = state.steps;
+    if let Some(held_out) = held_out.as_ref().filter(|_| due.evaluation(&state))
+        && saver.last_complete() == Some(first)
+        && agree(i64::from(recorder.lacks_evaluation(&state)?), around)? != 0
+    {
+        // The session that wrote the checkpoint died before it had evaluated.
+        let found = evaluate(&trainer.model, held_out, config, around)?;
+        recorder.evaluation(&state, &found);
+        evaluated = Some(found);
+    }
     let mut graphs = StepGraphs::if_wanted(config.settings.cuda_graphs, &mut trainer, comm.world_size());
     let mut tolerance = Tolerance::new(config.settings.on_non_finite);
     let (mut feed, mut in_flight) = (data.feed().map_err(RunError::Feed)?, InFlight::default());
@@ -162,23 +177,22 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         if let (Some(_), Some(estimators)) = (logged, trainer.objective.estimators()) {
             recorder.estimates(&state, estimators, comm)?;
         }
-        let evaluation = due.evaluation(&state);
+        let evaluation = held_out.as_ref().filter(|_| due.evaluation(&state));
         let stops = (stop.is_some() || due.stop(&state)) && state.position < end;
         let saves = due.checkpoint(&state) || stops;
-        if evaluation.is_some() || saves {
-            trainer.average_statistics(comm).map_err(RunError::Statistics)?;
-        }
-        if let Some(evaluation) = evaluation {
-            let found = evaluate(&trainer.model, evaluation, config, around)?;
-            recorder.evaluation(&state, &found);
-            evaluated = Some(found);
-        }
         if saves {
             saver.save(&trainer, &state, recorder.journal(), comm)?;
         }
+        if let Some(held_out) = evaluation {
+            // An evaluation that fails ends the session, and what was trained must not be lost with it.
+            saver.finish(comm)?;
+            let found = evaluate(&trainer.model, held_out, config, around)?;
+            recorder.evaluation(&state, &found);
+            evaluated = Some(found);
+        }
         if stops {
             let checkpoint = last_checkpoint(&mut saver, state.steps, comm)?;
-            return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint });
+            return Ok(Outcome::Stopped { stop, steps: state.steps, checkpoint, goes_back });
         }
         watch.resume();
     }
@@ -191,9 +205,9 @@ fn train(config: &RunConfig, around: &Surroundings<'_>) -> Result<Outcome, RunEr
         saver.save(&trainer, &state, recorder.journal(), comm)?;
     }
     last_checkpoint(&mut saver, state.steps, comm)?;
-    // A session that died between the last checkpoint and the summary left the evaluation to this one.
-    let found = match (evaluated, &config.evaluation) {
-        (None, Some(evaluation)) => Some(evaluate(&trainer.model, evaluation, config, around)?.report),
+    // A session that died between the last evaluation and the summary left the result to this one.
+    let found = match (evaluated, &held_out) {
+        (None, Some(held_out)) => Some(evaluate(&trainer.model, held_out, config, around)?.report),
         (found, _) => found.map(|found| found.report),
     };
     Ok(Outcome::Finished { summary: recorder.finish(&state, found)? })
@@ -222,24 +236,45 @@ struct Evaluated {
     seconds: f64,
 }
 
+/// The dataset that a run is evaluated on. Opened when the run starts, not when the first evaluation is due.
+#[derive(Debug)]
+struct HeldOut {
+    dataset: Dataset,
+    retrieval_pool: Option<NonZeroU64>,
+}
+
+impl HeldOut {
+    fn open(config: &EvaluationConfig) -> Result<Self, RunError> {
+        let dataset = data::open(&config.location)?;
+        eval::check(&dataset)?;
+        Ok(Self { dataset, retrieval_pool: config.retrieval_pool })
+    }
+}
+
 fn evaluate(
     model: &Clip,
-    evaluation: &EvaluationConfig,
+    held_out: &HeldOut,
     config: &RunConfig,
     around: &Surroundings<'_>,
 ) -> Result<Evaluated, RunError> {
     let started = std::time::Instant::now();
-    let dataset = data::open(&evaluation.location)?;
+    let HeldOut { dataset, retrieval_pool } = held_out;
     let data = &config.data;
     let options = EvalOptions {
-        encode: EncodeOptions::of(&config.model, data.batch_size, data.threads, around.progress.clone()),
-        retrieval_pool: evaluation.retrieval_pool,
+        encode: EncodeOptions::of(
+            &config.model,
+            data.captions.clone(),
+            data.batch_size,
+            data.threads,
+            around.progress.clone(),
+        ),
+        retrieval_pool: *retrieval_pool,
         num_predictions: NUM_PREDICTIONS,
     };
-    let report = eval::evaluate(model, &dataset, around.comm, &options)?;
+    let report = eval::evaluate(model, dataset, around.comm, &options)?;
     let pictures = match &report.predictions {
         Some(predictions) => {
-            pictures(&dataset, &predictions.images[..predictions.images.len().min(NUM_PICTURES)])
+            pictures(dataset, &predictions.images[..predictions.images.len().min(NUM_PICTURES)])
         }
         None => Vec::new(),
     };

@@ -17,8 +17,8 @@ use crate::estimator::EstimatorTable;
 use crate::eval::EvalReport;
 use crate::files;
 use crate::metrics::{
-    CheckpointTiming, EvalRecord, EvalTiming, GpuMemory, Histogram, MetricsOptions, MetricsWriter, RunInfo,
-    TrainRecord, TrainTiming,
+    CheckpointTiming, EvalRecord, EvalTiming, GpuMemory, Histogram, MetricsOptions, MetricsWriter, Record,
+    RunInfo, TrainRecord, TrainTiming, read_metrics,
 };
 use crate::step::StepReport;
 
@@ -183,6 +183,16 @@ impl Recorder {
             timing: TrainTiming { gpu_memory, checkpoints, ..watch.take_timing(self.global_batch) },
         });
         self.note(written.map_err(RunError::from));
+    }
+
+    /// Whether there is no record of an evaluation of the model as it is; never on ranks that do not write.
+    pub(super) fn lacks_evaluation(&self, state: &RunState) -> Result<bool, RunError> {
+        if self.writer.is_none() {
+            return Ok(false);
+        }
+        let records = read_metrics(&self.run_dir)?;
+        let is_it = |record: &Record| matches!(record, Record::Eval(found) if found.step == state.steps);
+        Ok(!records.iter().any(is_it))
     }
 
     pub(super) fn evaluation(&mut self, state: &RunState, found: &Evaluated) {

@@ -21,6 +21,8 @@ pub(super) struct Start {
     pub(super) state: RunState,
     /// Writes checkpoints; nothing if there is nothing left to do.
     pub(super) saver: Option<Saver>,
+    /// Whether the same words, given again by a person, begin behind what this session saves.
+    pub(super) goes_back: bool,
 }
 
 pub(super) fn start(
@@ -42,6 +44,11 @@ pub(super) fn start(
     let extent = Extent { num_sample_ids: data.loader.dataset().manifest().num_sample_ids, steps_per_epoch };
     let mut trainer = build(config, extent, around.device, comm)?;
     let mut last_complete = None;
+    let goes_back = match &config.checkpoints.resume {
+        Resume::Never => true,
+        Resume::From(location) => checkpoints.steps_at(location).is_some(),
+        Resume::Auto | Resume::Latest => false,
+    };
 
     prepare_folders(config, &checkpoints, around)?;
     if let Some((saved, is_own)) = choose(&config.checkpoints.resume, &checkpoints, around)? {
@@ -51,7 +58,7 @@ pub(super) fn start(
         let has_result = config.evaluation.is_none() || config.run_dir.join(SUMMARY_FILE).exists();
         let is_finished = is_complete && has_result && is_own;
         if agree(i64::from(is_finished), around)? != 0 {
-            return Ok(Start { trainer, state, saver: None });
+            return Ok(Start { trainer, state, saver: None, goes_back });
         }
         saved.restore(&mut trainer)?;
         let RunState { steps, num_ranks, .. } = *saved.state();
@@ -61,6 +68,10 @@ pub(super) fn start(
             tracing::info!("that was written by {num_ranks} ranks, and this session has {now}");
         }
         last_complete = is_own.then_some(steps);
+        if is_own && comm.rank() == 0 {
+            // A launcher that starts the run again must not find one that was given up by going back.
+            checkpoints.go_back_to(steps)?;
+        }
         state = RunState { written_by: state.written_by, ..saved.state().clone() };
     } else if let Some(source) = &config.pretrained {
         begin_with(source, config, &trainer.model, comm)?;
@@ -70,7 +81,7 @@ pub(super) fn start(
         warn_of_long_warm_up(&config.rates, data);
     }
     let saver = Saver::start(checkpoints, config.to_toml(), around.device, last_complete)?;
-    Ok(Start { trainer, state, saver: Some(saver) })
+    Ok(Start { trainer, state, saver: Some(saver), goes_back })
 }
 
 /// Everything that must be the same for a run to be continued.
@@ -175,8 +186,7 @@ fn prepare_folders(
 /// Finds the checkpoint to continue from, and whether it is one of this run. Rank 0 looks, and all take what it found: on a
 /// network's file system another rank may see an older state of the folder.
 ///
-/// A launcher that starts the run again does so with the words of the first time, which may name another run's
-/// checkpoint: what this run has saved since then comes first.
+/// Whoever starts the run again does so with the words of the first time: what this run has saved since then comes first.
 fn choose(
     resume: &Resume,
     checkpoints: &Checkpoints,
@@ -185,29 +195,40 @@ fn choose(
     let mut own = None;
     if around.comm.rank() == 0 {
         own = match resume {
-            Resume::Auto => checkpoints.newest()?,
             Resume::Latest if !around.is_restart => Some(checkpoints.latest()?),
-            _ if around.is_restart => checkpoints.newest()?,
-            _ => None,
+            Resume::Never if !around.is_restart => None,
+            Resume::From(location) => saved_since(location, checkpoints, around.is_restart)?,
+            Resume::Auto | Resume::Latest | Resume::Never => checkpoints.newest()?,
         };
-        // The one that the words name may be gone by now, if it was an old one of this run.
-        if let (Some(_), Resume::From(location)) = (own, resume)
-            && let Ok(named) = Saved::open(location)
-        {
-            own = own.filter(|&steps| steps > named.state().steps);
-        }
     }
     if let Ok(steps) = u64::try_from(agree(own.map_or(-1, |steps| steps as i64), around)?) {
         return Ok(Some((checkpoints.saved(steps)?, true)));
     }
     let Resume::From(location) = resume else { return Ok(None) };
     let named = Saved::open(location)?;
-    let is_own = named.location() == checkpoints.location_of(named.state().steps);
+    let is_own = checkpoints.steps_at(&named.location()) == Some(named.state().steps);
+    let is_own = agree(i64::from(is_own), around)? != 0;
     Ok(Some((named, is_own)))
 }
 
+/// Finds the checkpoint that a run has come to since it began with the one that is named.
+fn saved_since(
+    location: &str,
+    checkpoints: &Checkpoints,
+    is_restart: bool,
+) -> Result<Option<u64>, CheckpointError> {
+    let newest = checkpoints.newest()?;
+    let Ok(named) = Saved::open(location) else {
+        // It may be gone by now, if it was an old one of this run. Otherwise the reason is told where it is opened.
+        return Ok(newest.filter(|_| is_restart));
+    };
+    // Who names an old one of this run wants to go back, unless it is a launcher that says the same again.
+    let goes_back = !is_restart && checkpoints.steps_at(&named.location()).is_some();
+    Ok(newest.filter(|&steps| !goes_back && steps > named.state().steps))
+}
+
 /// Returns the number that rank 0 has.
-fn agree(number: i64, around: &Surroundings<'_>) -> Result<i64, CheckpointError> {
+pub(super) fn agree(number: i64, around: &Surroundings<'_>) -> Result<i64, CheckpointError> {
     let number = Tensor::from_slice(&[number]).to_device(around.device);
     around.comm.broadcast(&number, 0)?;
     Ok(number.int64_value(&[0]))

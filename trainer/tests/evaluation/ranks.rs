@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use fastclip_loader::{Loader, Order, Tail, Tokenizer, Transform};
+use fastclip_loader::{CaptionSource, Captions, Loader, Order, Tail, Tokenizer, Transform};
 use fastclip_schemas::Position;
 use fastclip_shards::Dataset;
 use fastclip_testkit::{Pair, free_port};
@@ -13,7 +13,7 @@ use fastclip_trainer::eval::{EvalError, EvalOptions, EvalReport, evaluate};
 use fastclip_trainer::model::Pass;
 use tch::{Device, Tensor};
 
-use crate::pairs::{NUM_PAIRS, dataset, model, options};
+use crate::pairs::{NUM_PAIRS, dataset, dataset_with_captions_in, model, options};
 
 /// Evaluates on so many ranks over Gloo, each in a thread with a model of its own.
 fn on_ranks(world_size: usize, dataset: &Dataset, options: &EvalOptions) -> Vec<EvalReport> {
@@ -190,6 +190,17 @@ fn predictions_agree_with_the_scores() {
             assert!(image.caption_rank >= 5.0, "{image:?}");
         }
     }
+}
+
+#[test]
+fn captions_are_encoded_and_shown_from_where_they_are_said_to_be() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let expected = evaluate(&model(), &dataset(&folders[0]), &Alone::new(), &options()).unwrap();
+    let elsewhere = dataset_with_captions_in("alt", &folders[1]);
+    let mut options = options();
+    options.encode.captions = Captions::First(vec![CaptionSource::member("alt")]);
+    let found = evaluate(&model(), &elsewhere, &Alone::new(), &options).unwrap();
+    assert_eq!(found, expected);
 }
 
 #[test]

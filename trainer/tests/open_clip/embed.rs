@@ -119,4 +119,5 @@ fn what_cannot_be_encoded_is_refused_with_the_reason() {
         &["does not fit the model", "another shape"],
     );
     refused(&[&embed[..], &["."]].concat(), &["nowhere"]);
+    refused(&[&embed[..], &[".", "--captions", "txt,,alt"]].concat(), &["`captions` is `txt,,alt`"]);
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fastclip_testkit::{Ranks, run};
+use fastclip_testkit::{Ranks, TinyDataset, run};
 
-use crate::setting::Setting;
+use crate::setting::{Setting, assert_same_run, succeed};
 
 #[test]
 fn an_unknown_key_of_the_config_file_is_named() {
@@ -43,6 +43,53 @@ fn a_dataset_that_is_not_there_is_named() {
     run(command.args(["--train-data", "nowhere"]))
         .assert_code(1)
         .assert_says(&["could not open the dataset", "nowhere"]);
+}
+
+#[test]
+fn a_held_out_dataset_that_cannot_be_used_is_refused_before_the_first_step() {
+    let setting = Setting::new();
+    let held_out = TinyDataset::new(11, 10);
+    let refused = |words: &[&str]| {
+        let mut command = setting.launched("run", 2);
+        command.args(["--val-data", held_out.location()]);
+        run(&mut command).assert_code(1).assert_says(words);
+        assert!(!setting.of_run("run", "metrics.jsonl").exists());
+    };
+    let templates = held_out.file("zeroshot_classification_templates.txt");
+    let text = fs::read(&templates).unwrap();
+    fs::remove_file(&templates).unwrap();
+    refused(&["`zeroshot_classification_templates.txt` is missing"]);
+    fs::write(&templates, text).unwrap();
+    let index = held_out.file(&held_out.manifest().shards[1].index);
+    let mut bytes = fs::read(&index).unwrap();
+    bytes[8] ^= 1;
+    fs::write(&index, bytes).unwrap();
+    refused(&["could not evaluate the model", "of shard `", "the manifest says "]);
+}
+
+#[test]
+fn an_evaluation_that_fails_loses_no_step_and_is_made_up_for() {
+    let setting = Setting::new();
+    succeed(setting.launched("whole", 2));
+    let names = setting.data.file("classnames.txt");
+    let text = fs::read(&names).unwrap();
+    fs::write(&names, "red slope\ngreen slope\nblue slope\n").unwrap();
+    run(&mut setting.launched("run", 2)).assert_code(1).assert_says(&["`classnames.txt` names 3 classes"]);
+    fs::write(&names, text).unwrap();
+    succeed(setting.launched("run", 2)).assert_says(&["continuing after step 5 from"]);
+    assert_same_run(&setting, "whole", "run");
+}
+
+#[test]
+fn an_operation_that_libtorch_refuses_is_told_in_one_line() {
+    let setting = Setting::new();
+    let mut command = setting.train("bench");
+    // More bytes than a processor can address.
+    command.args(["--model", "tiny.json", "--device", "cpu", "--objective", "openclip"]);
+    command.args(["--batch-size", "1000000000000"]).env_remove("RUST_BACKTRACE");
+    let finished = run(&mut command).assert_code(2);
+    assert!(finished.stderr.starts_with("error: libtorch refused an operation: "), "{finished}");
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished}");
 }
 
 #[test]

@@ -37,6 +37,20 @@ fn a_check_counts_the_steps_and_bytes_that_the_run_then_has() {
 }
 
 #[test]
+fn sets_that_are_mixed_by_factors_have_longer_epochs_and_no_more_pairs() {
+    let setting = Setting::new();
+    let data = setting.data.location();
+    let both = format!("{data}::{data}");
+    let flags = ["--train-data", &both, "--train-data-upsampling-factors", "1::2", "--model", "tiny.json"];
+    let check = check(&setting, &[&flags[..], &["--batch-size", "8"]].concat());
+    let num_pairs = 2 * u64::from(NUM_SAMPLES);
+    assert_eq!(check["num_samples"], num_pairs);
+    assert_eq!(check["steps_per_epoch"], 3 * u64::from(NUM_SAMPLES) / 8);
+    // Two estimates of four bytes.
+    assert_eq!(check["memory"]["estimators"], num_pairs * 8);
+}
+
+#[test]
 fn the_largest_recipe_is_as_large_as_the_specification_says() {
     let setting = Setting::new();
     let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/laion400m/fastclip-v3.toml");
@@ -48,6 +62,9 @@ fn the_largest_recipe_is_as_large_as_the_specification_says() {
     assert_eq!(check["global_batch"], 5120);
     assert_eq!(check["steps_per_epoch"], 315_658_316 / 5120);
     assert_eq!(check["total_steps"], 30 * (315_658_316 / 5120));
+    assert_eq!(check["memory"]["features"], 2 * 512 * 5120 * 4);
+    // Logits and weights of both modalities, and a product.
+    assert_eq!(check["memory"]["similarities"], 5 * 320 * 5120 * 4);
     // Two estimates of four bytes, dealt over the ranks.
     assert_eq!(check["memory"]["estimators"], 315_658_316u64.div_ceil(16) * 8);
     // 2·b·d·(K-1) numbers of features, and b·(K-1) ids.

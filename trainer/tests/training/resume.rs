@@ -138,6 +138,21 @@ fn a_killed_resnet_continues_with_what_its_batch_norms_gathered() {
 }
 
 #[test]
+fn a_resnet_that_stops_between_checkpoints_continues_bit_by_bit() {
+    let setting = Setting::new();
+    let session = |name: &str, more: &[&str], code: i32| {
+        let mut command = setting.launched(name, 2);
+        command.args(["--model", "resnet.json"]).args(more);
+        run(&mut command).assert_code(code);
+    };
+    session("whole", &[], 0);
+    for code in [75, 75, 0] {
+        session("stopped", &["--stop-after", "7"], code);
+    }
+    assert_same_run(&setting, "whole", "stopped");
+}
+
+#[test]
 fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
     let setting = Setting::new();
     let mut whole = setting.launched("whole", 2);
@@ -214,6 +229,66 @@ fn a_checkpoint_continues_on_any_number_of_ranks_with_the_same_losses() {
     for num_ranks in [1, 2] {
         assert_close(&continued(num_ranks), expected);
     }
+}
+
+#[test]
+fn a_run_that_began_with_anothers_checkpoint_goes_on_from_its_own_by_the_same_command() {
+    let setting = Setting::new();
+    let session = |name: &str, more: &[&str]| {
+        let mut command = setting.alone(name);
+        command.args(["--stop-after", "1epoch", "--keep-last", "9"]).args(more);
+        run(&mut command)
+    };
+    session("first", &[]).assert_code(75).assert_says(&["the same command continues from"]);
+    let checkpoint = setting.of_run("first", "checkpoints/step_00000005");
+    let resume = ["--resume", checkpoint.to_str().unwrap()];
+    session("second", &resume)
+        .assert_code(75)
+        .assert_says(&["continuing after step 5 from", "asked; the same command continues from"]);
+    session("second", &resume)
+        .assert_code(0)
+        .assert_says(&["continuing after step 10 from runs/second/checkpoints/step_00000010"]);
+    // An own, older one is where a person wants to go back to, and does so each time.
+    let own = ["--resume", "runs/second/checkpoints/step_00000010"];
+    session("second", &own).assert_code(0).assert_says(&["continuing after step 10 from"]);
+    for words in [&["--resume", "none"], &["--resume", "runs/second/checkpoints/step_00000005"]] {
+        let words = session("second", words).assert_code(75);
+        words.assert_says(&["the same command without `--resume` continues from runs/second/checkpoints/"]);
+    }
+}
+
+#[test]
+fn a_job_that_slurm_queued_again_does_not_start_over() {
+    let setting = Setting::new();
+    let session = |restarts: &str, code: i32| {
+        let mut command = setting.alone("run");
+        command.args(["--stop-after", "1epoch", "--resume", "none"]).env("SLURM_RESTART_COUNT", restarts);
+        run(&mut command).assert_code(code)
+    };
+    session("0", 75);
+    session("1", 75).assert_says(&["continuing after step 5 from"]);
+    session("2", 0).assert_says(&["continuing after step 10 from"]);
+}
+
+#[test]
+fn a_run_that_went_back_does_not_jump_forward_when_it_is_started_again() {
+    let setting = Setting::new();
+    let session = |more: &[&str]| {
+        let mut command = setting.alone("run");
+        command.args(["--epochs", "400", "--keep-last", "9", "--val-frequency", "0"]).args(more);
+        command
+    };
+    let mut command = session(&["--save-every-steps", "5", "--stop-after", "10"]);
+    run(&mut command).assert_code(75);
+    let back = ["--resume", "runs/run/checkpoints/step_00000005", "--save-frequency", "0"];
+    let mut running = Ranks::new(1).start(|_| session(&back));
+    let latest = setting.of_run("run", "checkpoints/latest");
+    running.wait_until("the step back", || fs::read_to_string(&latest).unwrap() == "step_00000005\n");
+    running.kill_all();
+    running.wait();
+    let mut again = session(&back);
+    again.args(["--stop-after", "7"]).env("TORCHELASTIC_RESTART_COUNT", "1");
+    run(&mut again).assert_code(75).assert_says(&["continuing after step 5 from"]);
 }
 
 #[test]

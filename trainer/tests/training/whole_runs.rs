@@ -1,8 +1,14 @@
 //! Runs that nothing disturbs.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU32;
 
-use crate::setting::{GLOBAL_BATCH, Setting, assert_close, assert_same_run, succeed};
+use fastclip_shards::{DatasetWriter, Store, StoreOptions, WriterOptions};
+use fastclip_testkit::Pair;
+use serde_json::Value;
+
+use crate::setting::{GLOBAL_BATCH, NUM_SAMPLES, Setting, assert_close, assert_same_run, succeed};
 
 #[test]
 fn a_run_in_one_process_needs_no_launcher() {
@@ -18,6 +24,54 @@ fn a_run_in_one_process_needs_no_launcher() {
     for file in ["config.toml", "out.log", "predictions.json", "run.json"] {
         assert!(setting.of_run("alone", file).is_file(), "{file}");
     }
+}
+
+/// Writes a dataset whose captions are in its JSON members only.
+fn write_without_txt(location: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::create(location, &StoreOptions::default()).unwrap();
+        let samples_per_shard = NonZeroU32::new(10).unwrap();
+        let mut writer =
+            DatasetWriter::new(store, WriterOptions { samples_per_shard, ..WriterOptions::default() });
+        for pair in (0..NUM_SAMPLES).map(|number| Pair::new(number, 32)) {
+            let (class, json) = (pair.class_text(), pair.json());
+            let members = [("jpg", &pair.jpeg[..]), ("cls", class.as_bytes()), ("json", json.as_bytes())];
+            writer.append(&members).await.unwrap();
+        }
+        writer.finish(BTreeMap::new()).await.unwrap();
+    });
+}
+
+#[test]
+fn captions_that_are_trained_on_are_those_that_are_evaluated_and_embedded() {
+    let setting = Setting::new();
+    let data = setting.path("json-only").to_str().unwrap().to_owned();
+    write_without_txt(&data);
+    let captions = ["--captions", "json:caption"];
+    let mut command = setting.alone("run");
+    command.args(["--train-data", &data, "--val-data", &data]).args(captions);
+    succeed(command);
+    let checkpoint = setting.of_run("run", "checkpoints/step_00000015");
+    let encode = |command: &str, data: &str, more: &[&str]| {
+        let mut command = setting.train(command);
+        command.args(["--checkpoint", checkpoint.to_str().unwrap(), "--batch-size", "8", "--threads", "1"]);
+        command.args([if more.contains(&"--out") { "--data" } else { "--val-data" }, data]).args(more);
+        succeed(command).stdout
+    };
+    // The same images with the same captions in `txt`.
+    let usual = setting.data.location();
+    let recall = |found: String| {
+        let found: Value = serde_json::from_str(&found).unwrap();
+        found["retrieval"]["image_to_text"]["r1"].as_f64().unwrap()
+    };
+    let expected = recall(encode("eval", usual, &[]));
+    assert_eq!(recall(encode("eval", &data, &captions)), expected);
+    assert_eq!(setting.summary("run")["retrieval_image_to_text_r1"], expected);
+    encode("embed", usual, &["--out", "usual"]);
+    encode("embed", &data, &["--out", "other", "--captions", "json:caption"]);
+    let rows = |folder: &str| fs::read(setting.path(folder).join("text_embeddings.npy")).unwrap();
+    assert!(rows("usual") == rows("other"));
 }
 
 #[test]
