@@ -236,7 +236,7 @@ fn a_port_in_use_is_named() {
     let ranks = Ranks::new(2).port(port).without(1).deadline(Duration::from_secs(180));
     let running = ranks.start(|_| train_on(tiny.path(), logs.path(), &["--dist-timeout", "60"]));
     let first = running.wait().into_iter().next().unwrap();
-    first.assert_code(REFUSED).assert_says(&[&format!(":{port}"), "the port is in use"]);
+    first.assert_code(BROKEN).assert_says(&[&format!(":{port}"), "the port is in use"]);
 }
 
 #[test]
