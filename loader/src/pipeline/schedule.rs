@@ -91,23 +91,14 @@ impl Schedule {
 
     /// Lanes that this rank reads.
     pub(crate) fn num_lanes(&self) -> u64 {
-        let per_lane = self.plan.layout().per_lane();
-        self.slots.end.div_ceil(per_lane) - self.slots.start / per_lane
+        self.plan.layout().lanes_of(&self.slots).count() as u64
     }
 
     fn cursor(&self) -> Cursor {
         let Position { epoch, step } = self.next;
         let end = if epoch == self.until.epoch { self.until.step } else { self.plan.layout().num_steps() };
-        let per_lane = self.plan.layout().per_lane();
-        let first_lane = self.slots.start / per_lane;
-        let lanes = (first_lane..first_lane + self.num_lanes())
-            .map(|lane| {
-                let lane_slots = lane * per_lane..(lane + 1) * per_lane;
-                let part = self.slots.start.max(lane_slots.start) - lane_slots.start
-                    ..self.slots.end.min(lane_slots.end) - lane_slots.start;
-                LaneCursor { lane, part, open: None }
-            })
-            .collect();
+        let lanes = self.plan.layout().lanes_of(&self.slots);
+        let lanes = lanes.map(|(lane, part)| LaneCursor { lane, part, open: None }).collect();
         Cursor { epoch: self.plan.epoch(epoch), steps: step..end, lanes }
     }
 

@@ -157,14 +157,20 @@ impl Layout {
         }
     }
 
+    /// The lanes that have these slots of the global batch, and which of their positions in each step are of them.
+    pub(crate) fn lanes_of(&self, slots: &Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+        let (per_lane, Range { start, end }) = (self.per_lane(), slots.clone());
+        (start / per_lane..end.div_ceil(per_lane)).map(move |lane| {
+            let first = lane * per_lane;
+            (lane, start.max(first) - first..end.min(first + per_lane) - first)
+        })
+    }
+
     /// How many positions of an epoch are delivered in these slots of the global batch.
     pub(crate) fn delivered_in(&self, slots: &Range<u64>) -> u64 {
         let per_lane = self.per_lane();
-        let lanes = slots.start / per_lane..slots.end.div_ceil(per_lane);
-        lanes
-            .map(|lane| {
-                let part = slots.start.max(lane * per_lane) - lane * per_lane
-                    ..slots.end.min((lane + 1) * per_lane) - lane * per_lane;
+        self.lanes_of(slots)
+            .map(|(lane, part)| {
                 let (full, rest) = (self.delivered(lane) / per_lane, self.delivered(lane) % per_lane);
                 full * (part.end - part.start) + rest.clamp(part.start, part.end) - part.start
             })

@@ -12,8 +12,9 @@ use std::arch::x86_64::{
 };
 
 use super::axis::PRECISION_BITS;
-use super::weights::{GROUP, TAPS, Weights};
-use super::{CHANNELS, COLUMNS, READ_BYTES, STRIP_ROWS};
+use super::kernel::{ANY, check_across};
+use super::weights::{TAPS, Weights};
+use super::{CHANNELS, COLUMNS, STRIP_ROWS};
 
 /// The lower digits of even and of odd taps, and the upper digits of all.
 pub(super) const WORDS: usize = 3;
@@ -78,9 +79,6 @@ pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [
     }
 }
 
-/// As many blocks as there are.
-const ANY: usize = 0;
-
 #[target_feature(enable = "avx2")]
 fn across_blocks<const BLOCKS: usize>(
     rows: [&[u8]; STRIP_ROWS],
@@ -89,10 +87,7 @@ fn across_blocks<const BLOCKS: usize>(
     width: usize,
 ) {
     let num_blocks = if BLOCKS == ANY { columns.num_blocks() } else { BLOCKS };
-    let reach = columns.reach() * CHANNELS + READ_BYTES;
-    assert!(rows.iter().all(|row| row.len() >= reach), "rows can be read up to {reach}");
-    assert!(columns.len() <= width && width.is_multiple_of(GROUP));
-    assert!(strip.len() >= CHANNELS * width * STRIP_ROWS);
+    check_across(rows, columns, strip, width);
     // Four pixels to four bytes of each channel.
     let by_channel = _mm_set_epi8(-1, -1, -1, -1, 11, 8, 5, 2, 10, 7, 4, 1, 9, 6, 3, 0);
     let by_channel = _mm256_broadcastsi128_si256(by_channel);

@@ -1,7 +1,7 @@
 use super::weights::{TAPS, Weights};
-use super::{STRIP_ROWS, portable};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, vnni};
+use super::{CHANNELS, READ_BYTES, avx2, vnni, weights::GROUP};
+use super::{STRIP_ROWS, portable};
 
 /// How the sums are computed; never what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,4 +92,18 @@ impl Kernel {
             Self::Vnni => unsafe { vnni::down(strips, pitch, words, output) },
         }
     }
+}
+
+/// For passes that are compiled for some numbers of blocks: as many as there are.
+#[cfg(target_arch = "x86_64")]
+pub(super) const ANY: usize = 0;
+
+/// Checks what the first pass relies on where it loads and stores vectors.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn check_across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &[u8], width: usize) {
+    let reach = columns.reach() * CHANNELS + READ_BYTES;
+    assert!(rows.iter().all(|row| row.len() >= reach), "rows can be read up to {reach}");
+    assert!(columns.len() <= width && width.is_multiple_of(GROUP));
+    assert!(strip.len() >= CHANNELS * width * STRIP_ROWS);
 }

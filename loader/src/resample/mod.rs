@@ -49,7 +49,7 @@ const COLUMNS: usize = 16;
 const READ_BYTES: usize = 16;
 /// Most bytes of strips at a time, unless one row of the result needs more. A tall and narrow image has more rows than its size
 /// says.
-const MAX_STRIP_BYTES: usize = if cfg!(test) { 16 << 10 } else { 2 << 20 };
+const MAX_STRIP_BYTES: usize = 2 << 20;
 
 /// Where resized pixels go: three planes with gaps.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ pub(crate) struct Planes<'a> {
 #[derive(Debug)]
 pub(crate) struct Resampler {
     kernel: Kernel,
+    max_strip_bytes: usize,
     columns: Weights,
     rows: Weights,
     /// What the first pass makes: strips of four rows.
@@ -79,12 +80,13 @@ pub(crate) struct Resampler {
 impl Resampler {
     /// With the fastest kernel that this processor has.
     pub(crate) fn new() -> Self {
-        Self::with_kernel(Kernel::best())
+        Self::with_kernel(Kernel::best(), MAX_STRIP_BYTES)
     }
 
-    fn with_kernel(kernel: Kernel) -> Self {
+    fn with_kernel(kernel: Kernel, max_strip_bytes: usize) -> Self {
         Self {
             kernel,
+            max_strip_bytes,
             columns: Weights::default(),
             rows: Weights::default(),
             strips: Vec::new(),
@@ -117,7 +119,7 @@ impl Resampler {
         // Strips begin with the first row that counts.
         self.rows.pack(rows, down.start, STRIP_ROWS as u32, self.kernel);
         let width = columns.len().next_multiple_of(COLUMNS);
-        let most = MAX_STRIP_BYTES / (CHANNELS * width * STRIP_ROWS);
+        let most = self.max_strip_bytes / (CHANNELS * width * STRIP_ROWS);
         let rows = down.start - window.top..down.end - window.top;
         let mut start = 0;
         while start < self.rows.len() {

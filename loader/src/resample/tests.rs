@@ -18,9 +18,14 @@ fn resample(kernel: Kernel, window: Window<'_>, columns: &Axis, rows: &Axis) -> 
     across.compute(columns);
     down.compute(rows);
     let (width, height) = (across.len(), down.len());
-    let mut bytes = vec![0; 3 * width * height];
-    let planes = Planes { bytes: &mut bytes, plane: width * height, row: width, offset: 0 };
-    Resampler::with_kernel(kernel).resample(window, &across, &down, planes);
+    // All strips at once, a few at a time, and those of one row at a time.
+    let [bytes, few, least] = [MAX_STRIP_BYTES, 16 << 10, 0].map(|max_strip_bytes| {
+        let mut bytes = vec![0; 3 * width * height];
+        let planes = Planes { bytes: &mut bytes, plane: width * height, row: width, offset: 0 };
+        Resampler::with_kernel(kernel, max_strip_bytes).resample(window, &across, &down, planes);
+        bytes
+    });
+    assert!(bytes == few && bytes == least, "however many strips there are at a time");
     bytes
 }
 

@@ -12,8 +12,9 @@ use std::arch::x86_64::{
 use std::hint::black_box;
 
 use super::axis::PRECISION_BITS;
+use super::kernel::{ANY, check_across};
 use super::weights::{GROUP, TAPS, Weights};
-use super::{CHANNELS, COLUMNS, READ_BYTES, STRIP_ROWS};
+use super::{CHANNELS, COLUMNS, STRIP_ROWS};
 
 /// One for each digit: four signed bytes.
 pub(super) const WORDS: usize = 3;
@@ -87,9 +88,6 @@ pub(super) fn across(rows: [&[u8]; STRIP_ROWS], columns: &Weights, strip: &mut [
     }
 }
 
-/// As many blocks as there are.
-const ANY: usize = 0;
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn across_blocks<const BLOCKS: usize>(
     rows: [&[u8]; STRIP_ROWS],
@@ -98,10 +96,7 @@ fn across_blocks<const BLOCKS: usize>(
     width: usize,
 ) {
     let num_blocks = if BLOCKS == ANY { columns.num_blocks() } else { BLOCKS };
-    let reach = columns.reach() * CHANNELS + READ_BYTES;
-    assert!(rows.iter().all(|row| row.len() >= reach), "rows can be read up to {reach}");
-    assert!(columns.len() <= width && width.is_multiple_of(GROUP));
-    assert!(strip.len() >= CHANNELS * width * STRIP_ROWS);
+    check_across(rows, columns, strip, width);
     // Four pixels to four bytes of each channel.
     let by_channel = in_quarters([0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1]);
     // Quarters hold a row each, of that four columns with four channels; they shall hold a channel each, of that four
