@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Sources of the CPU part; the part for CUDA is in files of its own, so that each builds without the other's needs.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "cpp/buckets.cpp",
+    "cpp/fused.cpp",
     "cpp/gloo.cpp",
     "cpp/group.cpp",
     "cpp/memory.cpp",
@@ -17,7 +18,7 @@ const SOURCES: [&str; 10] = [
     "cpp/store.cpp",
     "cpp/stream.cpp",
 ];
-const CUDA_SOURCES: [&str; 2] = ["cpp/cuda.cpp", "cpp/nccl.cpp"];
+const CUDA_SOURCES: [&str; 3] = ["cpp/cuda.cpp", "cpp/kernels.cpp", "cpp/nccl.cpp"];
 
 /// Folders with the headers of CUDA and NCCL, separated by colons, for a libtorch that has no NVIDIA wheels beside it.
 const CUDA_INCLUDE_VARIABLE: &str = "FASTCLIP_CUDA_INCLUDE";
@@ -103,7 +104,7 @@ fn compile(include_dirs: &[PathBuf]) {
         .include("cpp/stubs")
         .files(SOURCES);
     if cfg!(feature = "cuda") {
-        build.define("USE_C10D_NCCL", None).files(CUDA_SOURCES);
+        build.define("USE_C10D_NCCL", None).define("FASTCLIP_CUDA", None).files(CUDA_SOURCES);
     }
     for dir in include_dirs {
         // As headers of the system, so that warnings are about our code alone.

@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -26,6 +27,8 @@ namespace {
 struct Bucket {
   at::Tensor flat;
   size_t num_leaves = 0;
+  // Leaves whose gradient is of another kind, has come, and was not added to theirs yet.
+  std::vector<size_t> waiting;
   // Leaves whose gradient has not come yet in this backward pass.
   size_t num_missing = 0;
   c10::intrusive_ptr<c10d::Work> work;
@@ -40,6 +43,8 @@ struct fc_buckets {
   std::vector<size_t> bucket_of;
   std::vector<bool> has_come;
   std::vector<Bucket> buckets;
+  // Nothing was added to what is zero since `clear`.
+  std::vector<bool> is_zero;
   // One number a bucket.
   at::Tensor largest;
 
@@ -53,6 +58,15 @@ struct fc_buckets {
   // The first thing that went wrong, also in passes before the last. An exception that left a hook would unwind through autograd, which would report it as
   // its own; buckets after it stay, since the run is over.
   std::exception_ptr failure;
+
+  void clear() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    at::NoGradGuard no_grad;
+    for (auto& bucket : buckets) {
+      bucket.flat.zero_();
+    }
+    is_zero.assign(leaves.size(), true);
+  }
 
   void arm(fc_group* over, uint64_t* counter) {
     const std::lock_guard<std::mutex> lock(mutex);
@@ -71,14 +85,21 @@ struct fc_buckets {
   // The gradient of a leaf is complete.
   void come(size_t leaf) noexcept {
     const std::lock_guard<std::mutex> lock(mutex);
-    attempt([&] { take_over(leaf); });
-    if (!is_armed) {
-      return;
-    }
     attempt([&] {
+      auto& bucket = buckets[bucket_of[leaf]];
+      if (is_taken_over(leaf)) {
+        bucket.waiting.push_back(leaf);
+      } else {
+        is_zero[leaf] = false;
+      }
+      if (!is_armed) {
+        // The next pass would add to the gradient of the leaf, and round it.
+        take_over(bucket);
+        return;
+      }
       TORCH_CHECK(!has_come[leaf], "a parameter got a second gradient while its bucket was being reduced");
       has_come[leaf] = true;
-      buckets[bucket_of[leaf]].num_missing -= 1;
+      bucket.num_missing -= 1;
       launch_full();
     });
   }
@@ -103,6 +124,9 @@ struct fc_buckets {
     sequence = nullptr;
     failure = nullptr;
     // What a pass left behind that was broken off must not be added to the next one.
+    for (auto& bucket : buckets) {
+      bucket.waiting.clear();
+    }
     for (size_t i = 0; i < leaves.size(); ++i) {
       if (is_taken_over(i)) {
         leaves[i].mutable_grad() = at::Tensor();
@@ -128,20 +152,36 @@ struct fc_buckets {
     return leaves[leaf].scalar_type() != gradients[leaf].scalar_type();
   }
 
-  // Adds a gradient of another kind to that of the leaf, and gives its memory back at once.
-  void take_over(size_t leaf) {
-    if (!is_taken_over(leaf)) {
-      return;
-    }
+  // Adds the gradients that wait to those of their leaves, and gives their memory back. All at once where it can be: there
+  // are hundreds of parameters, most of them small.
+  void take_over(Bucket& bucket) {
     at::NoGradGuard no_grad;
-    gradients[leaf].add_(leaves[leaf].grad());
-    leaves[leaf].mutable_grad() = at::Tensor();
+    std::vector<at::Tensor> to;
+    std::vector<at::Tensor> from;
+    for (const size_t leaf : bucket.waiting) {
+      auto& gradient = gradients[leaf];
+      const auto& added = leaves[leaf].grad();
+      // Weights of convolutions may lie otherwise in memory.
+      if (is_zero[leaf] && added.strides() == gradient.strides()) {
+        to.push_back(gradient);
+        from.push_back(added);
+      } else {
+        gradient.add_(added);
+      }
+      is_zero[leaf] = false;
+      leaves[leaf].mutable_grad() = at::Tensor();
+    }
+    bucket.waiting.clear();
+    if (!to.empty()) {
+      at::_foreach_copy_(to, from);
+    }
   }
 
   void launch_full() {
     at::NoGradGuard no_grad;
     for (; next < buckets.size() && buckets[next].num_missing == 0; ++next) {
       auto& bucket = buckets[next];
+      take_over(bucket);
       auto slot = largest.select(0, static_cast<int64_t>(next));
       at::linalg_vector_norm_out(slot, bucket.flat, std::numeric_limits<double>::infinity());
       if (group != nullptr) {
@@ -212,6 +252,7 @@ fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, 
       release(*made);
       throw;
     }
+    made->is_zero.assign(num_leaves, true);
     *buckets = made.release();
   });
 }
@@ -224,6 +265,10 @@ void fc_buckets_free(fc_buckets* buckets) {
   guarded(&message, [&] { release(*buckets); });
   fc_message_free(message);
   delete buckets;
+}
+
+fc_status fc_buckets_clear(fc_buckets* buckets, char** message) {
+  return guarded(message, [&] { buckets->clear(); });
 }
 
 fc_status fc_buckets_arm(fc_buckets* buckets, fc_group* group, uint64_t* sequence, char** message) {

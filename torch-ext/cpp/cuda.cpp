@@ -76,6 +76,9 @@ fc_status fc_cuda_set_sync_debug(int32_t mode, char** message) {
 
 fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message) {
   return guarded(message, [&] {
+    // What steps before took and gave back would lie idle beside the memory of the graph, and so would that of graphs that
+    // are gone.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     std::unique_ptr<fc_graph> made(new fc_graph{
         {}, pool == nullptr ? at::cuda::graph_pool_handle() : pool->pool, c10::cuda::current_device()});
     // Other threads may go on allocating and copying: the loader's, and those that write metrics.

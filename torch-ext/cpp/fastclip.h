@@ -103,6 +103,8 @@ fc_status fc_buckets_new(fc_tensor* const* leaves, fc_tensor* const* gradients, 
                          fc_buckets** buckets, char** message);
 // Does not wait for reductions that still run; they share the ownership of what they write.
 void fc_buckets_free(fc_buckets* buckets);
+// Sets all gradients to zero.
+fc_status fc_buckets_clear(fc_buckets* buckets, char** message);
 // Lets each bucket leave, in order and once all its leaves got a gradient, during the backward pass that follows: notes
 // its largest absolute value, adds one to `*sequence`, and starts its sum over `group`. Without a group it is only
 // noted. Group and counter are borrowed until `fc_buckets_finish` or `fc_buckets_disarm`.
@@ -203,10 +205,18 @@ fc_status fc_meter_new(fc_meter** meter, char** message);
 // The most bytes that were taken at once, beyond those at the beginning.
 int64_t fc_meter_peak(fc_meter* meter);
 void fc_meter_free(fc_meter* meter);
-// Most bytes that tensors took on CUDA device `device_index` since the last reset, and most that were taken from the driver
-// for them.
+// Most bytes that tensors took on CUDA device `device_index` at once, and most that were taken from the driver for them.
 fc_status fc_memory_peak(int32_t device_index, int64_t* allocated, int64_t* reserved, char** message);
-fc_status fc_memory_reset_peak(int32_t device_index, char** message);
+
+// --- fused layers --------------------------------------------------------------------------------------------------
+
+// gelu(x·Wᵀ + b), with the exact GELU.
+fc_status fc_linear_gelu(fc_tensor* x, fc_tensor* weight, fc_tensor* bias, fc_tensor** activated, char** message);
+// x·Wᵀ + b, cut into three along the last dimension; `parts` has room for them.
+fc_status fc_linear_split(fc_tensor* x, fc_tensor* weight, fc_tensor* bias, fc_tensor** parts, char** message);
+// x + (y·Wᵀ + b), and its layer norm over the last dimension.
+fc_status fc_linear_add_norm(fc_tensor* x, fc_tensor* y, fc_tensor* weight, fc_tensor* bias, fc_tensor* norm_weight,
+                             fc_tensor* norm_bias, double eps, fc_tensor** sum, fc_tensor** normed, char** message);
 
 // --- profile -------------------------------------------------------------------------------------------------------
 
@@ -227,6 +237,8 @@ fc_status fc_cuda_set_sync_debug(int32_t mode, char** message);
 fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message);
 // Ends what `fc_graph_begin` started, also where it fails.
 fc_status fc_graph_end(fc_graph* graph, char** message);
+// Compiles the kernels of the three functions of fused layers, for rows that are `width` wide, and for the current device.
+fc_status fc_kernels_load(const char* source, int64_t width, char** message);
 // Puts what was noted on the current stream.
 fc_status fc_graph_replay(fc_graph* graph, char** message);
 void fc_graph_free(fc_graph* graph);
@@ -236,6 +248,8 @@ void fc_graph_free(fc_graph* graph);
 fc_status fc_set_num_threads(int32_t num_threads, char** message);
 int32_t fc_num_threads(void);
 fc_status fc_set_deterministic(int32_t enabled, char** message);
+// Lets cuDNN compute attention where libtorch prefers it.
+fc_status fc_set_cudnn_attention(int32_t enabled, char** message);
 // Lets products of matrices and convolutions in fp32 round their factors to TF32.
 fc_status fc_set_tf32(int32_t enabled, char** message);
 // Stops libtorch from writing anything below fatal errors to the error stream.

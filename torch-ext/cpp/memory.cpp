@@ -73,7 +73,3 @@ fc_status fc_memory_peak(int32_t device_index, int64_t* allocated, int64_t* rese
     *reserved = stats.reserved_bytes[kAll].peak;
   });
 }
-
-fc_status fc_memory_reset_peak(int32_t device_index, char** message) {
-  return guarded(message, [&] { gpu_allocator().resetPeakStats(static_cast<c10::DeviceIndex>(device_index)); });
-}

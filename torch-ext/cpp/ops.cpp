@@ -209,6 +209,10 @@ fc_status fc_set_deterministic(int32_t enabled, char** message) {
   });
 }
 
+fc_status fc_set_cudnn_attention(int32_t enabled, char** message) {
+  return guarded(message, [&] { at::globalContext().setSDPUseCuDNN(enabled != 0); });
+}
+
 fc_status fc_set_tf32(int32_t enabled, char** message) {
   return guarded(message, [&] {
     at::globalContext().setAllowTF32CuBLAS(enabled != 0);

@@ -17,7 +17,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-use tch::{Tensor, no_grad};
+use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::error::{Collective, CollectiveError};
@@ -118,11 +118,12 @@ impl GradientBuckets {
 
     /// Sets all gradients to zero.
     pub fn clear(&mut self) {
-        no_grad(|| {
-            for flat in &mut self.flats {
-                let _ = flat.zero_();
-            }
-        });
+        checked(|message| {
+            // SAFETY: the handle is valid until `self` is dropped; no backward pass runs, as those borrow `self`.
+            unsafe { ffi::fc_buckets_clear(self.handle.as_ptr(), message) }
+        })
+        .map_err(|failure| failure.error)
+        .expect("buckets can be filled with zeros");
     }
 
     /// Runs a backward pass, the last before gradients are used, in a world of one.

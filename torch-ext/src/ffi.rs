@@ -212,6 +212,7 @@ unsafe extern "C" {
         message: Message,
     ) -> Status;
     pub(crate) fn fc_buckets_free(buckets: *mut Buckets);
+    pub(crate) fn fc_buckets_clear(buckets: *mut Buckets, message: Message) -> Status;
     pub(crate) fn fc_buckets_arm(
         buckets: *mut Buckets,
         group: *mut Group,
@@ -353,6 +354,35 @@ unsafe extern "C" {
         output: *mut *mut C_tensor,
         message: Message,
     ) -> Status;
+    pub(crate) fn fc_linear_gelu(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        activated: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_linear_split(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        parts: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    pub(crate) fn fc_linear_add_norm(
+        x: *const C_tensor,
+        y: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        norm_weight: *const C_tensor,
+        norm_bias: *const C_tensor,
+        eps: f64,
+        sum: *mut *mut C_tensor,
+        normed: *mut *mut C_tensor,
+        message: Message,
+    ) -> Status;
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fc_kernels_load(source: *const c_char, width: i64, message: Message) -> Status;
+
     pub(crate) fn fc_meter_new(meter: *mut *mut Meter, message: Message) -> Status;
     pub(crate) fn fc_meter_peak(meter: *mut Meter) -> i64;
     pub(crate) fn fc_meter_free(meter: *mut Meter);
@@ -362,7 +392,6 @@ unsafe extern "C" {
         reserved: *mut i64,
         message: Message,
     ) -> Status;
-    pub(crate) fn fc_memory_reset_peak(device_index: i32, message: Message) -> Status;
     pub(crate) fn fc_profile_begin(message: Message) -> Status;
     pub(crate) fn fc_profile_end(path: *const u8, path_len: usize, message: Message) -> Status;
 
@@ -387,6 +416,7 @@ unsafe extern "C" {
     pub(crate) fn fc_set_num_threads(num_threads: i32, message: Message) -> Status;
     pub(crate) fn fc_num_threads() -> i32;
     pub(crate) fn fc_set_deterministic(enabled: i32, message: Message) -> Status;
+    pub(crate) fn fc_set_cudnn_attention(enabled: i32, message: Message) -> Status;
     pub(crate) fn fc_set_tf32(enabled: i32, message: Message) -> Status;
     pub(crate) fn fc_silence_log();
     pub(crate) fn fc_torch_version() -> *const c_char;

@@ -11,6 +11,7 @@
 //! | `group` | [`ProcessGroup`], collectives over Gloo or NCCL |
 //! | `buckets` | [`GradientBuckets`], gradients that are summed over ranks while backward still runs |
 //! | `recompute` | [`recompute()`], parts of a network that backward computes again instead of keeping them |
+//! | `fused` | [`FusedLayers`], layers of transformers that backward reads memory less often for |
 //! | `memory` | [`peak_memory`], what tensors take; [`memory_peak`] on a GPU |
 //! | `profile` | [`profile()`], a trace of operations |
 //! | `ops` | steps of optimizers such as [`fused_adamw`], [`foreach_norm`], [`foreach_copy`] |
@@ -35,6 +36,7 @@ mod buckets;
 mod cuda;
 mod error;
 mod ffi;
+mod fused;
 mod group;
 mod memory;
 mod ops;
@@ -49,8 +51,9 @@ mod transfer;
 pub use buckets::{BucketEntry, GradientBuckets};
 pub use cuda::{CudaDevice, CudaGraph, HAS_CUDA, HostWaits, set_host_waits};
 pub use error::{Collective, CollectiveError, FailureKind, StoreError, TorchError};
+pub use fused::{FusedLayers, WeightAndBias};
 pub use group::{Backend, GroupOptions, Listen, ProcessGroup, ReduceOp, Sequence, Work};
-pub use memory::{MemoryPeak, memory_peak, peak_memory, reset_memory_peak};
+pub use memory::{MemoryPeak, memory_peak, peak_memory};
 pub use ops::{
     AdamStep, LionStep, OnDevice, SgdStep, foreach_copy, foreach_lamb, foreach_largest, foreach_lion,
     foreach_mul, foreach_norm, fused_adamw, fused_sgd,
@@ -58,7 +61,10 @@ pub use ops::{
 pub use profile::profile;
 pub use reads::value_reads;
 pub use recompute::recompute;
-pub use settings::{num_threads, set_deterministic, set_num_threads, set_tf32, silence_log, torch_version};
+pub use settings::{
+    num_threads, set_cudnn_attention, set_deterministic, set_num_threads, set_tf32, silence_log,
+    torch_version,
+};
 pub use store::{StoreOptions, TcpStore};
 pub use stream::{Event, Stream, copy_async};
 pub use transfer::{Download, Transfer, upload};

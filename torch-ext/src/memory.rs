@@ -41,7 +41,7 @@ pub fn peak_memory<T>(work: impl FnOnce() -> T) -> Result<(T, u64), TorchError> 
     Ok((result, u64::try_from(peak).unwrap_or(0)))
 }
 
-/// Most bytes that were in use on a device since [`reset_memory_peak`].
+/// Most bytes that were in use on a device at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPeak {
     /// By tensors.
@@ -64,17 +64,6 @@ pub fn memory_peak(device: Device) -> Result<Option<MemoryPeak>, TorchError> {
     Ok(Some(MemoryPeak { allocated: bytes(allocated), reserved: bytes(reserved) }))
 }
 
-/// Begins to look for the peak anew.
-///
-/// # Errors
-/// When nothing has been done on the device.
-pub fn reset_memory_peak(device: Device) -> Result<(), TorchError> {
-    let Device::Cuda(device) = device else { return Ok(()) };
-    // SAFETY: nothing is borrowed but the place for a message.
-    checked(|message| unsafe { ffi::fc_memory_reset_peak(device as i32, message) })
-        .map_err(|failure| failure.error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +71,6 @@ mod tests {
     #[test]
     fn peaks_are_those_of_gpus() {
         assert_eq!(memory_peak(Device::Cpu).unwrap(), None);
-        reset_memory_peak(Device::Cpu).unwrap();
         if tch::Cuda::is_available() {
             eprintln!("skipped: this machine has a GPU");
             return;

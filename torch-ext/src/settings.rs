@@ -40,6 +40,13 @@ pub fn set_tf32(is_allowed: bool) -> Result<(), TorchError> {
         .map_err(|failure| failure.error)
 }
 
+/// Lets cuDNN compute attention on a GPU where libtorch prefers it; the alternative are libtorch's own kernels.
+pub fn set_cudnn_attention(is_allowed: bool) -> Result<(), TorchError> {
+    // SAFETY: nothing is borrowed but the place for a message.
+    checked(|message| unsafe { ffi::fc_set_cudnn_attention(is_allowed.into(), message) })
+        .map_err(|failure| failure.error)
+}
+
 /// Makes operations that have no deterministic form fail, and all others use theirs.
 pub fn set_deterministic(is_deterministic: bool) -> Result<(), TorchError> {
     // SAFETY: nothing is borrowed but the place for a message.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fastclip_schemas::SampleId;
 use fastclip_torch_ext::{
-    HostWaits, Stream, memory_peak, peak_memory, profile, reset_memory_peak, set_host_waits, torch_version,
+    HostWaits, Stream, memory_peak, peak_memory, profile, set_host_waits, torch_version,
 };
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
@@ -16,7 +16,7 @@ use crate::distributed::Alone;
 use crate::graphs::StepGraphs;
 use crate::model::ModelCost;
 use crate::pending::InFlight;
-use crate::run::{Extent, RunError, build};
+use crate::run::{Extent, RunError, build, set_up_libtorch};
 use crate::step::{Inputs, Message, StepReport, Trainer};
 
 /// Batches that steps take in turn.
@@ -165,10 +165,7 @@ pub fn bench(config: &RunConfig, device: Device, options: &BenchOptions) -> Resu
 
 /// Returns what took the steps, too, for more of them.
 fn measure(config: &RunConfig, device: Device, options: &BenchOptions) -> Result<(Bench, Figures), RunError> {
-    if let Some(threads) = config.settings.threads {
-        fastclip_torch_ext::set_num_threads(threads)?;
-    }
-    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
+    set_up_libtorch(config)?;
     let batch = (config.data.batch_size.get() * config.data.accum_freq.get()) as u64;
     let comm = Alone::new();
     let extent = Extent { num_sample_ids: batch * NUM_BATCHES as u64, steps_per_epoch: NUM_BATCHES as u64 };
@@ -190,7 +187,6 @@ fn measure(config: &RunConfig, device: Device, options: &BenchOptions) -> Result
         }
     }
     finish(device);
-    reset_memory_peak(device)?;
     if options.refuses_host_waits {
         set_host_waits(HostWaits::Refused)?;
     }
@@ -200,6 +196,7 @@ fn measure(config: &RunConfig, device: Device, options: &BenchOptions) -> Result
     if options.refuses_host_waits {
         set_host_waits(HostWaits::Allowed)?;
     }
+    // Of the first steps, too: recorded ones take no memory when they are replayed.
     let peak = memory_peak(device)?;
     let samples_per_second = (batch * options.steps) as f64 / seconds;
     let flops_per_sample = ModelCost::of(&config.model).training_flops();

@@ -355,17 +355,19 @@ impl RunConfig {
 /// Settings that say where, when and how fast things happen, but not what comes out. What makes up the batch
 /// of a rank is among them because the number of ranks may change; the global batch may not, and is compared where it is
 /// known. A run that is continued has its weights from the checkpoint, so the first ones need not be there any more.
-const FREE_TO_CHANGE: [&str; 33] = [
+const FREE_TO_CHANGE: [&str; 35] = [
     "accum_freq",
     "batch_size",
     "bucket_mib",
     "checkpoint_dir",
     "cuda_graphs",
+    "cudnn_attention",
     "data_cache",
     "data_cache_gib",
     "device",
     "dist_timeout",
     "estimator_memory",
+    "fused_layers",
     "grad_checkpointing",
     "keep_every",
     "keep_last",

@@ -243,6 +243,12 @@ options! {
         /// Records the steps of a GPU once for each length of captions, and replays them by one call each; for one rank, with adamw or sgd
         #[arg(help_heading = "Run", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         cuda_graphs: bool = false,
+        /// Lets cuDNN compute attention on GPUs where libtorch prefers it, else its own kernels do [default: true]
+        #[arg(help_heading = "Run", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        cudnn_attention: bool = true,
+        /// Lets transformers in bf16 on a GPU compute layers by kernels of this program, which read memory less often [default: true]
+        #[arg(help_heading = "Run", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        fused_layers: bool = true,
         /// What happens when loss or gradients are not finite [default: stop]
         #[arg(help_heading = "Run", alias = "on_non_finite")]
         on_non_finite: NonFinite = NonFinite::Stop,

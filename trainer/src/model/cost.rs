@@ -7,7 +7,8 @@ use super::parameters::Role;
 /// What one sample costs a tower in a forward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TowerCost {
-    /// Floating point operations of matrix products and convolutions; a multiplication and an addition are two.
+    /// Floating point operations of matrix products and convolutions; a multiplication and an addition are two. Those of the
+    /// model as OpenCLIP computes it, which is what utilisation is measured by: tokens that nobody reads are counted.
     pub flops: u64,
     /// Numbers that are kept for backward: the inputs of all that is not a sum.
     pub kept: u64,
@@ -74,13 +75,16 @@ fn blocks(layers: i64, tokens: i64, width: i64, mlp_width: i64) -> TowerCost {
     block.product(tokens, width, width);
     block.product(tokens, width, mlp_width);
     block.product(tokens, mlp_width, width);
-    // Inputs of both norms and of what follows them; queries, keys, values; attention's result, once as it comes and once
-    // with its heads side by side; the MLP before and after GELU.
-    block.keep(tokens * (4 * width + 3 * width + 2 * width + 2 * mlp_width));
+    // Inputs of the first norm and of what follows it; queries, keys, values; attention's result, once as it comes and once
+    // with its heads side by side.
+    let attention = tokens * (2 * width + 3 * width + 2 * width);
+    // Inputs of the second norm and of what follows it; the MLP before and after GELU.
+    block.keep(attention + tokens * (2 * width + 2 * mlp_width));
     let inputs = (layers * tokens * width) as u64;
     TowerCost {
         flops: layers as u64 * block.flops,
-        kept: layers as u64 * block.kept,
+        // Of the last block one token is read.
+        kept: (layers - 1) as u64 * block.kept + attention as u64,
         kept_recomputing: inputs + block.kept,
     }
 }

@@ -26,6 +26,7 @@ mod weights;
 mod tests;
 
 use fastclip_schemas::SampleId;
+use fastclip_torch_ext::TorchError;
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub use config::{Layers, ModelConfig, ModelConfigError, TextConfig, VisionConfig};
@@ -38,6 +39,7 @@ pub use pretrained::Pretrained;
 pub use weights::{CONFIG_FILE, WEIGHTS_FILE, WeightsError};
 
 use text::TextTower;
+use transformer::Blocks;
 use vision::VisionTower;
 
 /// Mean of each colour channel, over pixel values from 0 to 1; OpenAI's and OpenCLIP's.
@@ -188,10 +190,24 @@ impl Clip {
     }
 
     /// Says whether transformers keep of a block only its input, and compute the rest again in backward: about a third more
-    /// operations, and the memory of a block in place of that of all. Changes no result.
+    /// operations, and the memory of a block in place of that of all. Changes no result. As in OpenCLIP, a ResNet does not.
     pub fn set_grad_checkpointing(&mut self, recomputes: bool) {
-        self.vision.set_recomputes(recomputes);
-        self.text.set_recomputes(recomputes);
+        self.transformers().for_each(|blocks| blocks.set_recomputes(recomputes));
+    }
+
+    /// Lets transformers compute layers at once, see [`FusedLayers`](fastclip_torch_ext::FusedLayers), where there are such
+    /// for their widths, kind and device. Results differ in their rounding.
+    ///
+    /// # Errors
+    /// When there should be, and cannot; the model is as it was.
+    pub fn fuse(&mut self) -> Result<(), TorchError> {
+        let fused = self.transformers().map(|blocks| blocks.load_fused()).collect::<Result<Vec<_>, _>>()?;
+        self.transformers().zip(fused).for_each(|(blocks, fused)| blocks.set_fused(fused));
+        Ok(())
+    }
+
+    fn transformers(&mut self) -> impl Iterator<Item = &mut Blocks> {
+        self.vision.blocks_mut().into_iter().chain([self.text.blocks_mut()])
     }
 
     /// Draws the patches of each image that take part in a training step, for [`Clip::encode_image_patches`], in the memory

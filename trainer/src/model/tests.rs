@@ -1,4 +1,5 @@
 use super::*;
+use fastclip_torch_ext::FusedLayers;
 
 fn layout(name: &str) -> Vec<ParameterSpec> {
     Clip::layout(&ModelConfig::load(name).unwrap())
@@ -183,4 +184,47 @@ fn parameters_that_changed_count_when_they_have_been_rounded_anew() {
     assert!(before.equal(&model.encode_text(&captions())));
     model.round();
     assert!(largest_difference(&(-before), &model.encode_text(&captions())) == 0.0);
+}
+
+#[test]
+fn fused_layers_change_no_feature_and_no_gradient() {
+    let images = Tensor::arange(2 * 3 * 48 * 48, (Kind::Int64, Device::Cpu)).remainder(251);
+    let images = images.to_kind(Kind::Uint8).view([2, 3, 48, 48]);
+    let results = |config: &ModelConfig, is_fused: bool, recomputes: bool| -> Vec<Tensor> {
+        let mut model = Clip::with_kind(config, Device::Cpu, Kind::Double, 7);
+        model.set_grad_checkpointing(recomputes);
+        let fused = is_fused.then(FusedLayers::of_libtorch);
+        model.transformers().for_each(|blocks| blocks.set_fused(fused));
+        let features = [model.encode_image(&images, Pass::Training), model.encode_text(&captions())];
+        let sum = features.iter().map(|features| features.cumsum(1, Kind::Double).sum(None));
+        sum.reduce(|sum, term| sum + term).unwrap().backward();
+        let gradients = model.parameters().iter().map(|parameter| parameter.tensor.grad());
+        features.into_iter().chain(gradients.filter(Tensor::defined)).collect()
+    };
+    for (quick_gelu, layer_scale, recomputes) in
+        [(false, None, false), (false, None, true), (true, None, false), (false, Some(0.5), false)]
+    {
+        let mut config = ModelConfig::load("toy").unwrap();
+        config.quick_gelu = quick_gelu;
+        config.vision_cfg.ls_init_value = layer_scale;
+        config.text_cfg.ls_init_value = layer_scale;
+        let expected = results(&config, false, recomputes);
+        let found = results(&config, true, recomputes);
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            let difference = largest_difference(found, expected);
+            assert!(difference <= 1e-12 * expected.abs().max().double_value(&[]), "{difference:e}");
+        }
+    }
+}
+
+#[test]
+fn pixels_that_fill_no_patch_are_left_out() {
+    let mut config = ModelConfig::load("toy").unwrap();
+    config.vision_cfg.image_size = 50;
+    let model = Clip::with_kind(&config, Device::Cpu, Kind::Double, 7);
+    let whole = Tensor::randn([2, 3, 50, 50], (Kind::Double, Device::Cpu));
+    let cut = whole.narrow(2, 0, 48).narrow(3, 0, 48);
+    let features = |pixels: &Tensor| model.encode_image(pixels, Pass::Evaluation);
+    assert!(features(&whole).equal(&features(&cut)));
 }

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::config::ModelConfig;
 use super::parameters::{Init, ParameterSpec, Parameters};
-use super::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm};
+use super::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm, ReadAt};
 
 /// A causal transformer over tokens, read at the end token.
 #[derive(Debug)]
@@ -81,9 +81,8 @@ impl TextTower {
         }
     }
 
-    /// Says whether backward computes again what happens inside of a block.
-    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
-        self.blocks.set_recomputes(recomputes);
+    pub(super) fn blocks_mut(&mut self) -> &mut Blocks {
+        &mut self.blocks
     }
 
     /// Maps tokens (n, length) to features (n, embed_dim), not yet of unit length.
@@ -95,10 +94,9 @@ impl TextTower {
         let length = tokens.size()[1];
         let embedded = Tensor::embedding(&self.token_embedding, &tokens, -1, false, false);
         let x = embedded + self.positional_embedding.narrow(0, 0, length); // [n, length, width]
-        let x = self.blocks.forward(x);
         let width = x.size()[2];
         let end = tokens.argmax(1, true).unsqueeze(2).expand([-1, 1, width], false);
-        let pooled = x.gather(1, &end, false).squeeze_dim(1); // [n, width]
+        let pooled = self.blocks.forward(x, &ReadAt::Gathered(end)); // [n, width]
         self.ln_final.forward(&pooled).matmul(&self.text_projection)
     }
 }

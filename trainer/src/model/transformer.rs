@@ -1,12 +1,14 @@
 //! What both towers are made of: residual blocks of attention and MLP.
 
-use fastclip_torch_ext::recompute;
+use fastclip_torch_ext::{FusedLayers, TorchError, recompute};
 use tch::Tensor;
 
 use super::parameters::{Init, ParameterSpec, Parameters};
 
 /// PyTorch's epsilon, and OpenCLIP's.
 const LAYER_NORM_EPS: f64 = 1e-5;
+
+const FITS: &str = "a block computes from what fits its shape";
 
 /// Normalises the last dimension, then scales and shifts it.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub(super) struct BlockShape {
 #[derive(Debug)]
 pub(super) struct Block {
     shape: BlockShape,
+    /// Takes the place of separate operations where it can.
+    fused: Option<FusedLayers>,
     /// γ₁ and γ₂.
     scales: Option<[Tensor; 2]>,
     ln_1: LayerNorm,
@@ -108,9 +112,54 @@ impl Blocks {
         self.recomputes = recomputes;
     }
 
-    pub(super) fn forward(&self, x: Tensor) -> Tensor {
-        let forward = if self.recomputes { Block::forward_recomputed } else { Block::forward };
-        self.blocks.iter().fold(x, |x, block| forward(block, &x))
+    /// Says with what layers are computed; with separate operations of libtorch if absent.
+    pub(super) fn set_fused(&mut self, fused: Option<FusedLayers>) {
+        self.blocks.iter_mut().for_each(|block| block.fused = fused);
+    }
+
+    /// Returns the layers that can be computed at once, if there are such for these blocks and their device.
+    ///
+    /// # Errors
+    /// When there should be, and cannot.
+    pub(super) fn load_fused(&self) -> Result<Option<FusedLayers>, TorchError> {
+        let first = self.blocks.first().expect("configs have at least one block");
+        FusedLayers::load(&first.in_proj.weight, first.shape.mlp_width)
+    }
+
+    /// Maps the residual stream (n, tokens, width) to what leaves it at the token that is `read` of each sample, (n, width).
+    pub(super) fn forward(&self, x: Tensor, read: &ReadAt) -> Tensor {
+        let (last, others) = self.blocks.split_last().expect("configs have at least one block");
+        let (x, normed) = if self.recomputes {
+            // Of the last block not much is kept anyway.
+            let x = others.iter().fold(x, |x, block| block.forward_recomputed(&x));
+            let normed = last.ln_1.forward(&x);
+            (x, normed)
+        } else {
+            let normed = self.blocks[0].ln_1.forward(&x);
+            self.blocks.windows(2).fold((x, normed), |(x, normed), pair| {
+                let [block, next] = pair else { unreachable!("windows are two blocks wide") };
+                block.forward(&x, &normed, &next.ln_1).into()
+            })
+        };
+        last.finish(&read.of(&x), &read.of(&last.mix(&normed))).squeeze_dim(1)
+    }
+}
+
+/// The token of each sample that somebody reads behind the last block, which computes nothing else behind its attention.
+#[derive(Debug)]
+pub(super) enum ReadAt {
+    First,
+    /// Indices `i64`, (n, 1, width): for each number the token that it is taken from.
+    Gathered(Tensor),
+}
+
+impl ReadAt {
+    /// (n, tokens, width) becomes (n, 1, width).
+    fn of(&self, x: &Tensor) -> Tensor {
+        match self {
+            Self::First => x.narrow(1, 0, 1),
+            Self::Gathered(tokens) => x.gather(1, tokens, false),
+        }
     }
 }
 
@@ -128,6 +177,10 @@ impl Linear {
 
     pub(super) fn new(parameters: &Parameters, weight: &str, bias: &str) -> Self {
         Self { weight: parameters.handle(weight), bias: parameters.handle(bias) }
+    }
+
+    fn weight_and_bias(&self) -> (&Tensor, &Tensor) {
+        (&self.weight, &self.bias)
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
@@ -165,6 +218,7 @@ impl Block {
         let scale = |part: &str| parameters.handle(&format!("{name}.{part}.gamma"));
         Self {
             shape,
+            fused: None,
             scales: shape.layer_scale.map(|_| ["ls_1", "ls_2"].map(scale)),
             ln_1: LayerNorm::new(parameters, &format!("{name}.ln_1")),
             in_proj: linear("attn.in_proj_weight", "attn.in_proj_bias"),
@@ -183,7 +237,7 @@ impl Block {
         layers.flatten().chain(scales.iter().flatten())
     }
 
-    fn of(shape: BlockShape, tensors: &[Tensor]) -> Self {
+    fn of(shape: BlockShape, fused: Option<FusedLayers>, tensors: &[Tensor]) -> Self {
         let mut tensors = tensors.iter().map(Tensor::shallow_clone);
         let mut pair = || {
             let mut next = || tensors.next().expect("a block is made of as many tensors as it lists");
@@ -193,6 +247,7 @@ impl Block {
         let linear = |(weight, bias)| Linear { weight, bias };
         Self {
             shape,
+            fused,
             ln_1: norm(pair()),
             in_proj: linear(pair()),
             out_proj: linear(pair()),
@@ -203,24 +258,61 @@ impl Block {
         }
     }
 
-    /// Like [`forward`](Self::forward), and keeps `x` alone: backward computes the rest again.
+    /// Maps the residual stream to the block's output, and keeps `x` alone: backward computes the rest again.
     fn forward_recomputed(&self, x: &Tensor) -> Tensor {
-        let shape = self.shape;
+        let (shape, fused) = (self.shape, self.fused);
         let inputs: Vec<Tensor> =
             std::iter::once(x).chain(self.tensors()).map(Tensor::shallow_clone).collect();
         let body = move |inputs: &[Tensor]| {
             let (x, tensors) = inputs.split_first().expect("a block has an input");
-            Self::of(shape, tensors).forward(x)
+            let block = Self::of(shape, fused, tensors);
+            block.finish(x, &block.mix(&block.ln_1.forward(x)))
         };
-        recompute(&inputs, body).expect("a block computes from what fits its shape")
+        recompute(&inputs, body).expect(FITS)
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.scaled(0, self.attention(&self.ln_1.forward(x)));
-        let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
-        let hidden =
-            if self.shape.quick_gelu { &hidden * (&hidden * 1.702).sigmoid() } else { hidden.gelu("none") };
+    /// Maps the residual stream and its first norm to the block's output and the norm that comes next.
+    fn forward(&self, x: &Tensor, normed: &Tensor, next: &LayerNorm) -> [Tensor; 2] {
+        let [x, normed] = self.add(0, &self.out_proj, x, &self.mix(normed), &self.ln_2);
+        self.add(1, &self.c_proj, &x, &self.hidden(&normed), next)
+    }
+
+    /// What follows attention, without the next norm.
+    fn finish(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
+        let x = x + self.scaled(0, self.out_proj.forward(mixed));
+        let hidden = self.hidden(&self.ln_2.forward(&x));
         x + self.scaled(1, self.c_proj.forward(&hidden))
+    }
+
+    /// Adds a layer of `y` to the residual stream, and normalises it.
+    fn add(&self, which: usize, layer: &Linear, x: &Tensor, y: &Tensor, norm: &LayerNorm) -> [Tensor; 2] {
+        match self.fused {
+            Some(fused) if self.scales.is_none() => {
+                let norm = (&norm.weight, &norm.bias);
+                fused.linear_add_norm(x, y, layer.weight_and_bias(), norm, LAYER_NORM_EPS).expect(FITS)
+            }
+            _ => {
+                let x = x + self.scaled(which, layer.forward(y));
+                let normed = norm.forward(&x);
+                [x, normed]
+            }
+        }
+    }
+
+    fn hidden(&self, normed: &Tensor) -> Tensor {
+        match self.fused {
+            Some(fused) if !self.shape.quick_gelu => {
+                fused.linear_gelu(normed, self.c_fc.weight_and_bias()).expect(FITS)
+            }
+            _ => {
+                let hidden = self.c_fc.forward(normed);
+                if self.shape.quick_gelu {
+                    &hidden * (&hidden * 1.702).sigmoid()
+                } else {
+                    hidden.gelu("none")
+                }
+            }
+        }
     }
 
     fn scaled(&self, which: usize, added: Tensor) -> Tensor {
@@ -230,16 +322,18 @@ impl Block {
         }
     }
 
-    fn attention(&self, x: &Tensor) -> Tensor {
+    /// Attention without the projection behind it.
+    fn mix(&self, normed: &Tensor) -> Tensor {
         let BlockShape { width, heads, is_causal, .. } = self.shape;
-        let (samples, tokens, _) = x.size3().expect("the residual stream is [samples, tokens, width]");
-        let qkv = self
-            .in_proj
-            .forward(x) // [samples, tokens, 3·width]
-            .view([samples, tokens, 3, heads, width / heads])
-            .permute([2, 0, 3, 1, 4]); // [3, samples, heads, tokens, head width]
-        let (query, key, value) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let (samples, tokens, _) = normed.size3().expect("the residual stream is [samples, tokens, width]");
+        let heads_apart = |x: Tensor| x.view([samples, tokens, heads, width / heads]).transpose(1, 2);
+        let parts = match self.fused {
+            Some(fused) => fused.linear_split(normed, self.in_proj.weight_and_bias()).expect(FITS),
+            // Cut along the last dimension, so that backward puts the gradients beside each other in one pass.
+            None => self.in_proj.forward(normed).chunk(3, -1).try_into().expect("three parts were asked for"),
+        };
+        let [query, key, value] = parts.map(heads_apart); // [samples, heads, tokens, head width]
         let mixed = attend(&query, &key, &value, is_causal);
-        self.out_proj.forward(&mixed.transpose(1, 2).reshape([samples, tokens, width]))
+        mixed.transpose(1, 2).reshape([samples, tokens, width])
     }
 }

@@ -22,7 +22,7 @@ pub use error::RunError;
 use self::data::TrainingData;
 use self::due::Due;
 use self::recorder::{Recorder, Stopwatch};
-pub(crate) use self::start::{Extent, build};
+pub(crate) use self::start::{Extent, build, set_up_libtorch};
 use self::start::{Start, agree, start};
 use self::tolerance::{NamedSample, Tolerance};
 use crate::checkpoint::{CheckpointError, Saver};

@@ -1,6 +1,7 @@
 //! Where a session begins: with new parameters or with those of a checkpoint.
 
 use fastclip_schemas::Position;
+use fastclip_torch_ext::TorchError;
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -31,9 +32,7 @@ pub(super) fn start(
     around: &Surroundings<'_>,
 ) -> Result<Start, RunError> {
     let comm = around.comm;
-    let threads = config.settings.threads.expect("resolving fills in the number of threads");
-    fastclip_torch_ext::set_num_threads(threads)?;
-    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
+    set_up_libtorch(config)?;
     let steps_per_epoch = data.loader.steps_per_epoch();
     let keep = Keep {
         last: config.checkpoints.keep_last,
@@ -105,6 +104,14 @@ pub(crate) struct Extent {
     pub(crate) steps_per_epoch: u64,
 }
 
+/// Applies what a config says about how this process computes.
+pub(crate) fn set_up_libtorch(config: &RunConfig) -> Result<(), TorchError> {
+    let threads = config.settings.threads.expect("resolving fills in the number of threads");
+    fastclip_torch_ext::set_num_threads(threads)?;
+    fastclip_torch_ext::set_tf32(config.settings.tf32)?;
+    fastclip_torch_ext::set_cudnn_attention(config.settings.cudnn_attention)
+}
+
 /// Makes what a run trains, as it is before the first step.
 pub(crate) fn build(
     config: &RunConfig,
@@ -118,6 +125,11 @@ pub(crate) fn build(
     };
     model.lock(config.locks);
     model.set_grad_checkpointing(config.settings.grad_checkpointing);
+    if config.settings.fused_layers
+        && let Err(reason) = model.fuse()
+    {
+        tracing::warn!("`fused_layers` has no effect, layers are computed by libtorch alone: {reason}");
+    }
     model.set_temperature(config.objective.initial_temperature);
     let dealing =
         Dealing { num_ids: extent.num_sample_ids, rank: comm.rank(), world_size: comm.world_size() };

@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::Pass;
 use super::config::{Layers, ModelConfig};
 use super::parameters::{ParameterSpec, Parameters};
+use super::transformer::Blocks;
 use resnet::ResNet;
 use vit::VisionTransformer;
 
@@ -34,11 +35,11 @@ impl VisionTower {
         }
     }
 
-    /// Says whether backward computes again what happens inside of a transformer's block. As in OpenCLIP, a ResNet does
-    /// not.
-    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
-        if let Self::Transformer(tower) = self {
-            tower.set_recomputes(recomputes);
+    /// Returns the blocks of a transformer.
+    pub(super) fn blocks_mut(&mut self) -> Option<&mut Blocks> {
+        match self {
+            Self::Transformer(tower) => Some(tower.blocks_mut()),
+            Self::ResNet(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::model::config::ModelConfig;
 use crate::model::parameters::{Init, ParameterSpec, Parameters};
-use crate::model::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm, linear_default};
+use crate::model::transformer::{Block, BlockInit, BlockShape, Blocks, LayerNorm, ReadAt, linear_default};
 
 /// A vision transformer: patches, class token, blocks; read at the class token.
 #[derive(Debug)]
@@ -78,30 +78,40 @@ impl VisionTransformer {
         }
     }
 
-    /// Says whether backward computes again what happens inside of a block.
-    pub(super) fn set_recomputes(&mut self, recomputes: bool) {
-        self.blocks.set_recomputes(recomputes);
+    pub(super) fn blocks_mut(&mut self) -> &mut Blocks {
+        &mut self.blocks
+    }
+
+    /// Cuts pixels (n, 3, h, w) into patches (n, patches, 3·size²). The convolution whose windows do not overlap is a matrix
+    /// product over them, for which libraries have faster kernels.
+    fn cut(&self, pixels: &Tensor) -> Tensor {
+        let size = self.patch_size;
+        let (samples, channels, height, width) = pixels.size4().expect("pixels are [n, 3, h, w]");
+        let (rows, columns) = (height / size, width / size);
+        // A convolution leaves out what does not fill a window.
+        let whole = pixels.narrow(2, 0, rows * size).narrow(3, 0, columns * size);
+        whole.reshape([samples, channels, rows, size, columns, size]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            samples,
+            rows * columns,
+            channels * size * size,
+        ])
     }
 
     /// Maps normalised pixels (n, 3, h, w) to features (n, embed_dim), not yet of unit length.
     ///
     /// `kept` are the numbers of the patches that take part, `i64`, (n, some); all do if it is absent.
     pub(super) fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Tensor {
-        let stride = [self.patch_size, self.patch_size];
-        let patches = pixels
-            .conv2d(&self.conv1, None::<Tensor>, stride, [0, 0], [1, 1], 1) // [n, width, rows, columns]
-            .flatten(2, 3)
-            .transpose(1, 2); // [n, patches, width]
-        let (samples, _, width) = patches.size3().expect("patches were flattened to three dimensions");
+        let patches = self.cut(pixels).linear(&self.conv1.flatten(1, 3), None::<Tensor>); // [n, patches, width]
+        let (samples, _, width) = patches.size3().expect("patches are [n, patches, width]");
         let class = self.class_embedding.expand([samples, 1, width], false);
         let x = Tensor::cat(&[class, patches], 1) + &self.positional_embedding;
         let x = match kept {
             Some(kept) => only(&x, kept),
             None => x,
         };
-        let x = self.blocks.forward(self.ln_pre.forward(&x));
-        // OpenCLIP normalises all tokens and keeps the class token; normalising the one that is kept is the same.
-        self.ln_post.forward(&x.select(1, 0)).matmul(&self.proj)
+        // OpenCLIP computes and normalises all tokens and keeps the class token; nothing else comes of the others.
+        let class = self.blocks.forward(self.ln_pre.forward(&x), &ReadAt::First); // [n, width]
+        self.ln_post.forward(&class).matmul(&self.proj)
     }
 }
 
