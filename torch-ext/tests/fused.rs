@@ -1,5 +1,7 @@
 //! Fused layers against the operations that they stand for: results, and gradients of everything that goes in.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use fastclip_torch_ext::FusedLayers;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -12,50 +14,47 @@ enum Way {
     Plain,
 }
 
-/// What goes into a layer, in the order in which [`Layer::outputs`] takes it.
-type Inputs = Vec<Tensor>;
-
 #[derive(Debug, Clone, Copy)]
 enum Layer {
-    LinearGelu,
-    LinearSplit,
-    LinearAddNorm,
+    Gelu,
+    Split,
+    AddNorm,
 }
 
 impl Layer {
-    const ALL: [Self; 3] = [Self::LinearGelu, Self::LinearSplit, Self::LinearAddNorm];
+    const ALL: [Self; 3] = [Self::Gelu, Self::Split, Self::AddNorm];
 
-    /// Draws inputs of a transformer `width` wide, whose values are those that bf16 has.
-    fn draw(self, rows: [i64; 2], width: i64, hidden: i64) -> Inputs {
-        let shape = |last: i64| [rows[0], rows[1], last];
-        let x = || tensor(&shape(width), 1.0);
-        let linear = |from: i64, to: i64| [tensor(&[to, from], (from as f64).powf(-0.5)), tensor(&[to], 0.5)];
+    /// Draws what goes in, in the order in which [`Layer::outputs`] takes it: values that bf16 has.
+    fn draw(self, rows: [i64; 2], width: i64, hidden: i64) -> Vec<Tensor> {
+        let x = |width: i64| tensor(&[rows[0], rows[1], width], 1.0);
+        let weight = |from: i64, to: i64| tensor(&[to, from], (from as f64).powf(-0.5));
+        let vector = |width: i64| tensor(&[width], 0.5);
         match self {
-            Self::LinearGelu => [vec![x()], linear(width, hidden).into()].concat_inputs(),
-            Self::LinearSplit => [vec![x()], linear(width, 3 * width).into()].concat_inputs(),
-            Self::LinearAddNorm => {
-                let norm = vec![1.0 + tensor(&[width], 0.2), tensor(&[width], 0.2)];
-                [vec![x(), tensor(&shape(hidden), 1.0)], linear(hidden, width).into(), norm].concat_inputs()
+            Self::Gelu => vec![x(width), weight(width, hidden), vector(hidden)],
+            Self::Split => vec![x(width), weight(width, 3 * width), vector(3 * width)],
+            Self::AddNorm => {
+                let (scale, shift) = (as_in_bf16(vector(width) + 1.0), vector(width));
+                vec![x(width), x(hidden), weight(hidden, width), vector(width), scale, shift]
             }
         }
     }
 
     fn outputs(self, way: Way, inputs: &[Tensor]) -> Vec<Tensor> {
         match (self, inputs, way) {
-            (Self::LinearGelu, [x, weight, bias], Way::Fused(fused)) => {
+            (Self::Gelu, [x, weight, bias], Way::Fused(fused)) => {
                 vec![fused.linear_gelu(x, (weight, bias)).unwrap()]
             }
-            (Self::LinearGelu, [x, weight, bias], Way::Plain) => {
+            (Self::Gelu, [x, weight, bias], Way::Plain) => {
                 vec![x.linear(weight, Some(bias)).gelu("none")]
             }
-            (Self::LinearSplit, [x, weight, bias], Way::Fused(fused)) => {
+            (Self::Split, [x, weight, bias], Way::Fused(fused)) => {
                 fused.linear_split(x, (weight, bias)).unwrap().into()
             }
-            (Self::LinearSplit, [x, weight, bias], Way::Plain) => x.linear(weight, Some(bias)).chunk(3, -1),
-            (Self::LinearAddNorm, [x, y, weight, bias, scale, shift], Way::Fused(fused)) => {
+            (Self::Split, [x, weight, bias], Way::Plain) => x.linear(weight, Some(bias)).chunk(3, -1),
+            (Self::AddNorm, [x, y, weight, bias, scale, shift], Way::Fused(fused)) => {
                 fused.linear_add_norm(x, y, (weight, bias), (scale, shift), EPS).unwrap().into()
             }
-            (Self::LinearAddNorm, [x, y, weight, bias, scale, shift], Way::Plain) => {
+            (Self::AddNorm, [x, y, weight, bias, scale, shift], Way::Plain) => {
                 let sum = x + y.linear(weight, Some(bias));
                 let normed = sum.layer_norm(scale.size(), Some(scale), Some(shift), EPS, true);
                 vec![sum, normed]
@@ -79,16 +78,6 @@ impl Layer {
         weighted.reduce(|sum, term| sum + term).expect("every layer has outputs").backward();
         results.extend(inputs.iter().map(Tensor::grad));
         results.iter().map(|result| result.detach().to_kind(Kind::Double).to_device(Device::Cpu)).collect()
-    }
-}
-
-trait ConcatInputs {
-    fn concat_inputs(self) -> Inputs;
-}
-
-impl<const NUM: usize> ConcatInputs for [Vec<Tensor>; NUM] {
-    fn concat_inputs(self) -> Inputs {
-        self.into_iter().flatten().map(as_in_bf16).collect()
     }
 }
 
