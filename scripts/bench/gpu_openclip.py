@@ -137,8 +137,6 @@ def main():
     for _ in range(arguments.warm_up):
         step()
     wait()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     for _ in range(arguments.steps):
         step()

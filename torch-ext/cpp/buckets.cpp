@@ -27,7 +27,7 @@ namespace {
 struct Bucket {
   at::Tensor flat;
   size_t num_leaves = 0;
-  // Leaves whose gradient is of another kind, has come, and was not added to theirs yet.
+  // Leaves whose gradient is of another kind, and is still to be added to its place.
   std::vector<size_t> waiting;
   // Leaves whose gradient has not come yet in this backward pass.
   size_t num_missing = 0;
@@ -43,7 +43,7 @@ struct fc_buckets {
   std::vector<size_t> bucket_of;
   std::vector<bool> has_come;
   std::vector<Bucket> buckets;
-  // Nothing was added to what is zero since `clear`.
+  // By leaf: whether its place is still as `clear` left it. Only of those whose gradients are of another kind.
   std::vector<bool> is_zero;
   // One number a bucket.
   at::Tensor largest;
@@ -89,12 +89,12 @@ struct fc_buckets {
       auto& bucket = buckets[bucket_of[leaf]];
       if (is_taken_over(leaf)) {
         bucket.waiting.push_back(leaf);
-      } else {
-        is_zero[leaf] = false;
+      }
+      // Left where it is, the next pass would add to it, and round it; and only what can be copied gains by waiting.
+      if (!is_armed || !is_zero[leaf]) {
+        take_over(bucket);
       }
       if (!is_armed) {
-        // The next pass would add to the gradient of the leaf, and round it.
-        take_over(bucket);
         return;
       }
       TORCH_CHECK(!has_come[leaf], "a parameter got a second gradient while its bucket was being reduced");

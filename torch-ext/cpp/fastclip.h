@@ -232,13 +232,13 @@ fc_status fc_profile_end(const char* path, size_t path_len, char** message);
 fc_status fc_cuda_describe(int32_t device_index, uint8_t** text, size_t* text_len, char** message);
 // What libtorch does where the host waits for a device: 0 nothing, 1 warn, 2 fail. For all threads.
 fc_status fc_cuda_set_sync_debug(int32_t mode, char** message);
+// Compiles the kernels of the three functions of fused layers, for rows that are `width` wide, and for a device.
+fc_status fc_kernels_load(const char* source, int32_t device_index, int64_t width, char** message);
 // Starts to note what is put on the current stream, which must not be the default one, instead of running it. Graphs that
 // never run at the same time can share the memory of `pool`, an earlier graph or null.
 fc_status fc_graph_begin(fc_graph* pool, fc_graph** graph, char** message);
 // Ends what `fc_graph_begin` started, also where it fails.
 fc_status fc_graph_end(fc_graph* graph, char** message);
-// Compiles the kernels of the three functions of fused layers, for rows that are `width` wide, and for the current device.
-fc_status fc_kernels_load(const char* source, int64_t width, char** message);
 // Puts what was noted on the current stream.
 fc_status fc_graph_replay(fc_graph* graph, char** message);
 void fc_graph_free(fc_graph* graph);

@@ -1,10 +1,10 @@
 // Linear layers together with what stands around them in a transformer, so that backward reads each gradient once: as one
 // node of the graph each, above the operations of kernels.h.
 
-#include <optional>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
@@ -12,7 +12,6 @@
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
 #include <ATen/ops/unsafe_chunk.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "guard.h"
@@ -52,7 +51,7 @@ AddedNorm add_norm(const Tensor& x, const Tensor& added, const Tensor& weight, c
   return {std::move(sum), std::move(normed), std::move(mean), std::move(rstd)};
 }
 
-AddedNormGradients add_norm_backward(const Tensor& dnormed, const std::optional<Tensor>& dsum, const AddedNorm& found,
+AddedNormGradients add_norm_backward(const Tensor& dnormed, const Tensor& dsum, const AddedNorm& found,
                                      const Tensor& weight) {
 #ifdef FASTCLIP_CUDA
   if (dnormed.is_cuda()) {
@@ -62,10 +61,7 @@ AddedNormGradients add_norm_backward(const Tensor& dnormed, const std::optional<
   // The bias enters no derivative, and is asked for all the same.
   auto [dx, dweight, dbias] = at::native_layer_norm_backward(dnormed, found.sum, weight.sizes(), found.mean, found.rstd,
                                                              weight, weight, {true, true, true});
-  if (dsum.has_value()) {
-    dx = dx + *dsum;
-  }
-  auto [value, sums] = with_sums(std::move(dx));
+  auto [value, sums] = with_sums(dx + dsum);
   return {std::move(value), std::move(dweight), std::move(dbias), std::move(sums)};
 }
 
@@ -89,13 +85,21 @@ Summed join_three(const Tensor& first, const Tensor& second, const Tensor& third
 
 namespace {
 
-// A linear layer is x·Wᵀ + b. With the derivative at its output, these are those at its input and weight.
-Tensor linear_dx(const Tensor& dy, const Tensor& weight) {
-  return dy.matmul(weight);
+// A linear layer is x·Wᵀ + b. With the derivative at its output, these are those at its input and weight, if the layer's
+// input `place` needs one: parts of a tower may be locked.
+Tensor linear_dx(const AutogradContext* context, size_t place, const Tensor& dy, const Tensor& weight) {
+  return context->needs_input_grad(place) ? dy.matmul(weight) : Tensor();
 }
 
-Tensor linear_dweight(const Tensor& dy, const Tensor& x) {
-  return rows_of(dy).t().mm(rows_of(x));
+Tensor linear_dweight(const AutogradContext* context, size_t place, const Tensor& dy, const Tensor& x) {
+  return context->needs_input_grad(place) ? rows_of(dy).t().mm(rows_of(x)) : Tensor();
+}
+
+// What forward saved.
+variable_list saved_of(const AutogradContext* context) {
+  // Kernels leave no history.
+  TORCH_CHECK(!at::GradMode::is_enabled(), "fused layers can be differentiated once only");
+  return context->get_saved_variables();
 }
 
 // gelu(x·Wᵀ + b)
@@ -108,10 +112,10 @@ class LinearGelu : public Function<LinearGelu> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto saved = context->get_saved_variables();
+    const auto saved = saved_of(context);
     const auto &x = saved[0], &weight = saved[1], &hidden = saved[2];
     const auto found = kernels::gelu_backward(gradients[0].contiguous(), hidden);
-    return {linear_dx(found.value, weight), linear_dweight(found.value, x), found.sums};
+    return {linear_dx(context, 0, found.value, weight), linear_dweight(context, 1, found.value, x), found.sums};
   }
 };
 
@@ -125,11 +129,11 @@ class LinearSplit : public Function<LinearSplit> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto saved = context->get_saved_variables();
+    const auto saved = saved_of(context);
     const auto &x = saved[0], &weight = saved[1];
     const auto found =
         join_three(gradients[0].contiguous(), gradients[1].contiguous(), gradients[2].contiguous());
-    return {linear_dx(found.value, weight), linear_dweight(found.value, x), found.sums};
+    return {linear_dx(context, 0, found.value, weight), linear_dweight(context, 1, found.value, x), found.sums};
   }
 };
 
@@ -144,13 +148,13 @@ class LinearAddNorm : public Function<LinearAddNorm> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto saved = context->get_saved_variables();
+    const auto saved = saved_of(context);
     const auto &y = saved[0], &weight = saved[1], &norm_weight = saved[2];
     const AddedNorm found{saved[3], {}, saved[4], saved[5]};
-    // Gradients that do not come are zeros by now.
     const auto back = add_norm_backward(gradients[1].contiguous(), gradients[0].contiguous(), found, norm_weight);
-    return {back.x,       linear_dx(back.x, weight), linear_dweight(back.x, y), back.added_to_all,
-            back.weight,  back.bias,                 Tensor()};
+    auto dy = linear_dx(context, 1, back.x, weight);
+    auto dweight = linear_dweight(context, 2, back.x, y);
+    return {back.x, std::move(dy), std::move(dweight), back.added_to_all, back.weight, back.bias, Tensor()};
   }
 };
 

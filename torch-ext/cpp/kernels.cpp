@@ -4,7 +4,6 @@
 #include <array>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,10 +15,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "guard.h"
-#include "handles.h"
 #include "kernels.h"
 
 using at::Tensor;
@@ -176,7 +175,9 @@ void launch(const Kernel& kernel, int64_t blocks_x, int64_t blocks_y, Arguments.
 
 // The address of a tensor that kernels can work on.
 void* checked(const Tensor& x) {
-  TORCH_CHECK(x.is_cuda() && x.is_contiguous() && x.scalar_type() == at::kBFloat16, "kernels need contiguous bf16");
+  TORCH_CHECK(x.is_cuda() && x.get_device() == c10::cuda::current_device(), "kernels are for the current GPU");
+  TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kBFloat16, "kernels need contiguous bf16");
+  TORCH_CHECK(reinterpret_cast<uintptr_t>(x.data_ptr()) % sizeof(uint64_t[2]) == 0, "kernels need aligned rows");
   return x.data_ptr();
 }
 
@@ -222,17 +223,16 @@ AddedNorm add_norm(const Tensor& x, const Tensor& added, const Tensor& weight, c
   return found;
 }
 
-AddedNormGradients add_norm_backward(const Tensor& dnormed, const std::optional<Tensor>& dsum, const AddedNorm& found,
+AddedNormGradients add_norm_backward(const Tensor& dnormed, const Tensor& dsum, const AddedNorm& found,
                                      const Tensor& weight) {
   const int64_t width = dnormed.size(-1), num_rows = dnormed.numel() / width;
   TORCH_CHECK(found.sum.sizes() == dnormed.sizes() && weight.numel() == width, "shapes do not fit");
-  TORCH_CHECK(!dsum.has_value() || dsum->sizes() == dnormed.sizes(), "shapes do not fit");
+  TORCH_CHECK(dsum.sizes() == dnormed.sizes(), "shapes do not fit");
   auto dx = at::empty_like(found.sum);
   const auto& back = kernel("add_norm_backward", width);
   const auto num_blocks = blocks_of_rows(back, num_rows);
   const auto sums = new_sums(dx, num_blocks, 3 * width);
-  launch(back, num_blocks, 1, checked(dnormed), dsum.has_value() ? checked(*dsum) : nullptr, checked(found.sum),
-         found.mean.data_ptr(), found.rstd.data_ptr(), checked(weight), checked(dx), sums.data_ptr(), num_rows);
+  launch(back, num_blocks, 1, checked(dnormed), checked(dsum), checked(found.sum), found.mean.data_ptr(), found.rstd.data_ptr(), checked(weight), checked(dx), sums.data_ptr(), num_rows);
   const auto three = folded(sums, dx).chunk(3);
   return {std::move(dx), three[0], three[1], three[2]};
 }
@@ -268,8 +268,9 @@ Summed join_three(const Tensor& first, const Tensor& second, const Tensor& third
 
 }  // namespace fastclip::kernels::gpu
 
-fc_status fc_kernels_load(const char* source, int64_t width, char** message) {
+fc_status fc_kernels_load(const char* source, int32_t device_index, int64_t width, char** message) {
   return guarded(message, [&] {
+    const c10::cuda::CUDAGuard on(static_cast<c10::DeviceIndex>(device_index));
     TORCH_CHECK(width % kColumns == 0, "kernels are for widths that are multiples of ", kColumns, ", not ", width);
     const std::lock_guard<std::mutex> lock(mutex);
     load(source, 0);

@@ -1,8 +1,8 @@
 // What transformers do between matrix products, in bf16, with as few passes over memory as there can be. Compiled when it is
 // first needed, by NVRTC: no compiler for GPUs is needed to build this program, and no header of CUDA here.
 //
-// Sums and statistics are in fp32. Results are rounded where operations of libtorch would round them, so that both ways
-// differ by the order of sums alone. No atomic operations: equal inputs give equal bits.
+// Everything between loading and storing is in fp32, so that results are rounded at most as often as those of libtorch's
+// operations. No atomic operations: equal inputs give equal bits.
 //
 // Rows are aligned to 16 bytes, and their width is a multiple of 256 = 32 lanes · 8 numbers.
 
@@ -156,8 +156,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// The derivative of `add_norm` with respect to x and to added, which is the same; where the sum goes on elsewhere, `dsum` is
-// what comes back from there. Beside it sums over rows, [blocks, 3, WIDTH]: the derivatives of weight and bias, and of what
+// The derivative of `add_norm` with respect to x and to added, which is the same. Beside it sums over rows, [blocks, 3, WIDTH]: the derivatives of weight and bias, and of what
 // is added to all rows of `added`.
 extern "C" __global__ void __launch_bounds__(THREADS)
     add_norm_backward(const Pack* dnormed, const Pack* dsum, const Pack* sum, const float* mean, const float* rstd,
@@ -168,12 +167,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   float dweight[PACKS][PER_PACK] = {}, dbias[PACKS][PER_PACK] = {}, dadded[PACKS][PER_PACK] = {};
   const i64 stride = (i64)gridDim.x * WARPS;
   for (i64 row = (i64)blockIdx.x * WARPS + threadIdx.x / LANES; row < num_rows; row += stride) {
-    Pack dnormed_packs[PACKS], sum_packs[PACKS], dsum_packs[PACKS] = {};
+    Pack dnormed_packs[PACKS], sum_packs[PACKS], dsum_packs[PACKS];
     load_row(dnormed, row, dnormed_packs);
     load_row(sum, row, sum_packs);
-    if (dsum != nullptr) {
-      load_row(dsum, row, dsum_packs);
-    }
+    load_row(dsum, row, dsum_packs);
     const float row_mean = mean[row], row_rstd = rstd[row];
     float xhat[PACKS][PER_PACK], scaled[PACKS][PER_PACK];
     float total = 0, along = 0;

@@ -3,8 +3,6 @@
 
 #pragma once
 
-#include <optional>
-
 #include <ATen/core/Tensor.h>
 
 namespace fastclip::kernels {
@@ -29,9 +27,9 @@ struct AddedNormGradients {
   at::Tensor added_to_all;
 };
 
-// The derivatives of `add_norm`; `dsum` is what comes back to the sum from elsewhere, if it goes elsewhere.
-AddedNormGradients add_norm_backward(const at::Tensor& dnormed, const std::optional<at::Tensor>& dsum,
-                                     const AddedNorm& found, const at::Tensor& weight);
+// The derivatives of `add_norm`, with those at both of its results.
+AddedNormGradients add_norm_backward(const at::Tensor& dnormed, const at::Tensor& dsum, const AddedNorm& found,
+                                     const at::Tensor& weight);
 
 // Something, and its sums over rows.
 struct Summed {
@@ -45,12 +43,12 @@ Summed gelu_backward(const at::Tensor& dy, const at::Tensor& x);
 // Three tensors beside each other along the last dimension.
 Summed join_three(const at::Tensor& first, const at::Tensor& second, const at::Tensor& third);
 
-// What the same functions are on a GPU, in bf16; loaded before.
+// What the same functions are on the current GPU, in bf16; loaded before.
 namespace gpu {
 AddedNorm add_norm(const at::Tensor& x, const at::Tensor& added, const at::Tensor& weight, const at::Tensor& bias,
                    double eps);
-AddedNormGradients add_norm_backward(const at::Tensor& dnormed, const std::optional<at::Tensor>& dsum,
-                                     const AddedNorm& found, const at::Tensor& weight);
+AddedNormGradients add_norm_backward(const at::Tensor& dnormed, const at::Tensor& dsum, const AddedNorm& found,
+                                     const at::Tensor& weight);
 Summed gelu_backward(const at::Tensor& dy, const at::Tensor& x);
 Summed join_three(const at::Tensor& first, const at::Tensor& second, const at::Tensor& third);
 }  // namespace gpu

@@ -100,7 +100,8 @@ impl GradientBuckets {
         Ok(Self { handle, flats, gradients, largest })
     }
 
-    /// Returns the gradients in the order of the parameters: views into the buckets.
+    /// Returns the gradients in the order of the parameters: views into the buckets. What is written there between
+    /// [`clear`](Self::clear) and a backward pass stays only where that has no gradient of another kind to put there.
     pub fn gradients(&self) -> &[Tensor] {
         &self.gradients
     }

@@ -381,7 +381,12 @@ unsafe extern "C" {
         message: Message,
     ) -> Status;
     #[cfg(feature = "cuda")]
-    pub(crate) fn fc_kernels_load(source: *const c_char, width: i64, message: Message) -> Status;
+    pub(crate) fn fc_kernels_load(
+        source: *const c_char,
+        device_index: i32,
+        width: i64,
+        message: Message,
+    ) -> Status;
 
     pub(crate) fn fc_meter_new(meter: *mut *mut Meter, message: Message) -> Status;
     pub(crate) fn fc_meter_peak(meter: *mut Meter) -> i64;

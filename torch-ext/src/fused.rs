@@ -27,7 +27,8 @@ const WIDEST: i64 = 1280;
 /// A layer's weight \[out, in\] and bias \[out\], or those of a norm, both \[width\].
 pub type WeightAndBias<'a> = (&'a Tensor, &'a Tensor);
 
-/// Leave to use the layers of this module. All tensors must be contiguous, and have one kind and one device.
+/// Leave to use the layers of this module. All tensors must be contiguous, and have one kind and one device, which is the
+/// thread's current one if it is a GPU. They can be differentiated once.
 #[derive(Debug, Clone, Copy)]
 pub struct FusedLayers(());
 
@@ -41,7 +42,7 @@ impl FusedLayers {
     /// When NVRTC or the driver cannot be found or refuse the kernels.
     pub fn load(like: &Tensor, hidden: i64) -> Result<Option<Self>, TorchError> {
         #[cfg(feature = "cuda")]
-        if let (Device::Cuda(_), Kind::BFloat16, Some(&width)) =
+        if let (Device::Cuda(device), Kind::BFloat16, Some(&width)) =
             (like.device(), like.kind(), like.size().last())
             && width <= WIDEST
             && width % STEP == 0
@@ -54,8 +55,10 @@ impl FusedLayers {
                 Err(_) => panic!("a source has no zero in it"),
             };
             // SAFETY: the source is a static string, the rest are numbers.
-            checked(|message| unsafe { ffi::fc_kernels_load(SOURCE.as_ptr(), width, message) })
-                .map_err(|failure| failure.error)?;
+            checked(|message| unsafe {
+                ffi::fc_kernels_load(SOURCE.as_ptr(), device as i32, width, message)
+            })
+            .map_err(|failure| failure.error)?;
             return Ok(Some(Self(())));
         }
         let _ = (like, hidden);

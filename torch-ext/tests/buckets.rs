@@ -176,3 +176,39 @@ fn gradients_of_rounded_copies_are_added_up_in_the_kind_of_the_parameters() {
     }
     assert_eq!(largest(&buckets), [257.0, 257.0]);
 }
+
+#[test]
+fn gradients_of_rounded_copies_begin_anew_after_a_step_however_weights_lie_in_memory() {
+    let parameters =
+        [Tensor::ones([2, 3], (Kind::Float, Device::Cpu)), Tensor::ones([4], (Kind::Float, Device::Cpu))];
+    let columns_first = Tensor::ones([3, 2], (Kind::BFloat16, Device::Cpu)).transpose(0, 1);
+    let rounded =
+        [columns_first, parameters[1].to_kind(Kind::BFloat16)].map(|leaf| leaf.set_requires_grad(true));
+    let entries: Vec<_> = parameters
+        .iter()
+        .zip(&rounded)
+        .map(|(parameter, leaf)| BucketEntry { parameter, leaf: Some(leaf) })
+        .collect();
+    let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
+    let factors = Tensor::arange(6, (Kind::BFloat16, Device::Cpu)).view([2, 3]);
+    let weigh = |leaf: &Tensor, factor: &Tensor| (leaf * factor).sum(Kind::Float);
+    let both = || weigh(&rounded[0], &factors) + weigh(&rounded[1], &Tensor::from(2.0f32));
+    for _ in 0..2 {
+        buckets.clear();
+        buckets.complete(|| both().backward()).unwrap();
+        assert_eq!(buckets.gradients()[0], factors.to_kind(Kind::Float));
+        assert_eq!(buckets.gradients()[1], buckets.gradients()[1].full_like(2.0));
+    }
+    // A pass that is broken off leaves nothing to the next, and a leaf without a gradient has zeros.
+    let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        buckets.complete(|| {
+            both().backward();
+            panic!("broken off");
+        })
+    }));
+    assert!(broken.is_err());
+    buckets.clear();
+    buckets.complete(|| weigh(&rounded[0], &factors).backward()).unwrap();
+    assert_eq!(buckets.gradients()[0], factors.to_kind(Kind::Float));
+    assert_eq!(buckets.gradients()[1], buckets.gradients()[1].zeros_like());
+}

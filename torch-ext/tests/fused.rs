@@ -145,7 +145,7 @@ fn kernels_of_a_gpu_are_as_exact_as_libtorch() {
             for (place, (plain, expected)) in in_bf16(Way::Plain).iter().zip(&expected).enumerate() {
                 let (ours, theirs) = (difference(&found[place], expected), difference(plain, expected));
                 println!("{layer:?} {rows:?} × {width}, result {place}: {ours:.2e}, libtorch {theirs:.2e}");
-                assert!(ours < 1.1 * theirs + 1e-3, "{layer:?} {rows:?} × {width}, result {place}");
+                assert!(ours < 1.1 * theirs + 1e-4, "{layer:?} {rows:?} × {width}, result {place}");
                 assert!(
                     found[place].equal(&again[place]),
                     "{layer:?} {rows:?} × {width}, result {place} twice"

@@ -135,6 +135,10 @@ mod tests {
             ),
             r#"libtorch refused an operation: no "x" left"#
         );
+        assert_eq!(
+            words(r#"a block computes from what fits its shape: Torch("out of memory")"#),
+            "libtorch refused an operation: out of memory"
+        );
         assert_eq!(words("left\nright"), "the program has a fault in a.rs:1:2: left right");
         assert_eq!(words_of_panic(&"short", ""), "the program has a fault: short");
     }

@@ -190,7 +190,7 @@ impl Clip {
     }
 
     /// Says whether transformers keep of a block only its input, and compute the rest again in backward: about a third more
-    /// operations, and the memory of a block in place of that of all. Changes no result. As in OpenCLIP, a ResNet does not.
+    /// operations, and the memory of a block in place of that of all. Changes no result but the rounding of fused layers. As in OpenCLIP, a ResNet does not.
     pub fn set_grad_checkpointing(&mut self, recomputes: bool) {
         self.transformers().for_each(|blocks| blocks.set_recomputes(recomputes));
     }

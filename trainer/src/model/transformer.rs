@@ -1,14 +1,18 @@
 //! What both towers are made of: residual blocks of attention and MLP.
 
 use fastclip_torch_ext::{FusedLayers, TorchError, recompute};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use super::parameters::{Init, ParameterSpec, Parameters};
 
 /// PyTorch's epsilon, and OpenCLIP's.
 const LAYER_NORM_EPS: f64 = 1e-5;
 
-const FITS: &str = "a block computes from what fits its shape";
+/// Unwraps what libtorch refuses only for want of memory, and panics as tch does, so that both are told in the same way.
+fn computed<T>(result: Result<T, TorchError>) -> T {
+    let result = result.map_err(|error| TchError::Torch(error.message().to_owned()));
+    result.expect("a block computes from what fits its shape")
+}
 
 /// Normalises the last dimension, then scales and shifts it.
 #[derive(Debug)]
@@ -157,7 +161,7 @@ impl ReadAt {
     /// (n, tokens, width) becomes (n, 1, width).
     fn of(&self, x: &Tensor) -> Tensor {
         match self {
-            Self::First => x.narrow(1, 0, 1),
+            Self::First => x.narrow(1, 0, 1).contiguous(),
             Self::Gathered(tokens) => x.gather(1, tokens, false),
         }
     }
@@ -268,7 +272,7 @@ impl Block {
             let block = Self::of(shape, fused, tensors);
             block.finish(x, &block.mix(&block.ln_1.forward(x)))
         };
-        recompute(&inputs, body).expect(FITS)
+        computed(recompute(&inputs, body))
     }
 
     /// Maps the residual stream and its first norm to the block's output and the norm that comes next.
@@ -279,9 +283,8 @@ impl Block {
 
     /// What follows attention, without the next norm.
     fn finish(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
-        let x = x + self.scaled(0, self.out_proj.forward(mixed));
-        let hidden = self.hidden(&self.ln_2.forward(&x));
-        x + self.scaled(1, self.c_proj.forward(&hidden))
+        let [x, normed] = self.add(0, &self.out_proj, x, mixed, &self.ln_2);
+        x + self.scaled(1, self.c_proj.forward(&self.hidden(&normed)))
     }
 
     /// Adds a layer of `y` to the residual stream, and normalises it.
@@ -289,7 +292,7 @@ impl Block {
         match self.fused {
             Some(fused) if self.scales.is_none() => {
                 let norm = (&norm.weight, &norm.bias);
-                fused.linear_add_norm(x, y, layer.weight_and_bias(), norm, LAYER_NORM_EPS).expect(FITS)
+                computed(fused.linear_add_norm(x, y, layer.weight_and_bias(), norm, LAYER_NORM_EPS))
             }
             _ => {
                 let x = x + self.scaled(which, layer.forward(y));
@@ -302,7 +305,7 @@ impl Block {
     fn hidden(&self, normed: &Tensor) -> Tensor {
         match self.fused {
             Some(fused) if !self.shape.quick_gelu => {
-                fused.linear_gelu(normed, self.c_fc.weight_and_bias()).expect(FITS)
+                computed(fused.linear_gelu(normed, self.c_fc.weight_and_bias()))
             }
             _ => {
                 let hidden = self.c_fc.forward(normed);
@@ -328,7 +331,7 @@ impl Block {
         let (samples, tokens, _) = normed.size3().expect("the residual stream is [samples, tokens, width]");
         let heads_apart = |x: Tensor| x.view([samples, tokens, heads, width / heads]).transpose(1, 2);
         let parts = match self.fused {
-            Some(fused) => fused.linear_split(normed, self.in_proj.weight_and_bias()).expect(FITS),
+            Some(fused) => computed(fused.linear_split(normed, self.in_proj.weight_and_bias())),
             // Cut along the last dimension, so that backward puts the gradients beside each other in one pass.
             None => self.in_proj.forward(normed).chunk(3, -1).try_into().expect("three parts were asked for"),
         };
