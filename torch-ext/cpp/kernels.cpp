@@ -14,8 +14,8 @@
 #include <ATen/cuda/CUDAContextLight.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "guard.h"
@@ -270,7 +270,7 @@ Summed join_three(const Tensor& first, const Tensor& second, const Tensor& third
 
 fc_status fc_kernels_load(const char* source, int32_t device_index, int64_t width, char** message) {
   return guarded(message, [&] {
-    const c10::cuda::CUDAGuard on(static_cast<c10::DeviceIndex>(device_index));
+    const c10::DeviceGuard on({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device_index)});
     TORCH_CHECK(width % kColumns == 0, "kernels are for widths that are multiples of ", kColumns, ", not ", width);
     const std::lock_guard<std::mutex> lock(mutex);
     load(source, 0);
