@@ -156,8 +156,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// The derivative of `add_norm` with respect to x and to added, which is the same. Beside it sums over rows, [blocks, 3, WIDTH]: the derivatives of weight and bias, and of what
-// is added to all rows of `added`.
+// The derivative of `add_norm` with respect to x and to added, which is the same. Beside it sums over rows,
+// [blocks, 3, WIDTH]: the derivatives of weight and bias, and of what is added to all rows of `added`.
 extern "C" __global__ void __launch_bounds__(THREADS)
     add_norm_backward(const Pack* dnormed, const Pack* dsum, const Pack* sum, const float* mean, const float* rstd,
                       const Pack* weight, Pack* dx, float* sums, i64 num_rows) {

@@ -21,8 +21,16 @@ fn parameters() -> Vec<Tensor> {
 }
 
 fn buckets(parameters: &[Tensor]) -> GradientBuckets {
-    let entries: Vec<_> =
-        parameters.iter().map(|parameter| BucketEntry { parameter, leaf: Some(parameter) }).collect();
+    buckets_of_leaves(parameters, parameters)
+}
+
+/// Buckets for parameters whose gradients come to leaves that may be of another kind.
+fn buckets_of_leaves(parameters: &[Tensor], leaves: &[Tensor]) -> GradientBuckets {
+    let entries: Vec<_> = parameters
+        .iter()
+        .zip(leaves)
+        .map(|(parameter, leaf)| BucketEntry { parameter, leaf: Some(leaf) })
+        .collect();
     GradientBuckets::new(&entries, BUCKET_BYTES).unwrap()
 }
 
@@ -159,12 +167,7 @@ fn gradients_of_rounded_copies_are_added_up_in_the_kind_of_the_parameters() {
         .iter()
         .map(|parameter| parameter.detach().to_kind(Kind::BFloat16).set_requires_grad(true))
         .collect();
-    let entries: Vec<_> = parameters
-        .iter()
-        .zip(&rounded)
-        .map(|(parameter, leaf)| BucketEntry { parameter, leaf: Some(leaf) })
-        .collect();
-    let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
+    let mut buckets = buckets_of_leaves(&parameters, &rounded);
     // 257 takes nine bits, one more than a bf16 has: adding up in bf16 would lose it.
     let weigh = |factor: f64| rounded.iter().map(|leaf| (leaf * factor).sum(Kind::Float)).sum::<Tensor>();
     weigh(256.0).backward();
@@ -184,12 +187,7 @@ fn gradients_of_rounded_copies_begin_anew_after_a_step_however_weights_lie_in_me
     let columns_first = Tensor::ones([3, 2], (Kind::BFloat16, Device::Cpu)).transpose(0, 1);
     let rounded =
         [columns_first, parameters[1].to_kind(Kind::BFloat16)].map(|leaf| leaf.set_requires_grad(true));
-    let entries: Vec<_> = parameters
-        .iter()
-        .zip(&rounded)
-        .map(|(parameter, leaf)| BucketEntry { parameter, leaf: Some(leaf) })
-        .collect();
-    let mut buckets = GradientBuckets::new(&entries, BUCKET_BYTES).unwrap();
+    let mut buckets = buckets_of_leaves(&parameters, &rounded);
     let factors = Tensor::arange(6, (Kind::BFloat16, Device::Cpu)).view([2, 3]);
     let weigh = |leaf: &Tensor, factor: &Tensor| (leaf * factor).sum(Kind::Float);
     let both = || weigh(&rounded[0], &factors) + weigh(&rounded[1], &Tensor::from(2.0f32));
