@@ -1,7 +1,9 @@
 //! Reads a dataset batch by batch, shows the first ones, and tells how fast it was.
 //!
+//! The toy set is what `scripts/demo` makes.
+//!
 //! ```sh
-//! cargo run --release -p fastclip-examples --example loader_basic -- --data data/toy/train --samples 10000
+//! cargo run --release -p fastclip-examples --example loader_basic -- --data runs/toy-world/shards/train --samples 10000
 //! ```
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]

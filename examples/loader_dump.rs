@@ -1,7 +1,9 @@
 //! Writes what a loader delivers as files that NumPy reads, to compare it with other loaders value by value.
 //!
+//! The toy set is what `scripts/demo` makes.
+//!
 //! ```sh
-//! cargo run --release -p fastclip-examples --example loader_dump -- --data data/toy/train --transform train \
+//! cargo run --release -p fastclip-examples --example loader_dump -- --data runs/toy-world/shards/train --transform train \
 //!     --quality exact --samples 100 --output dump
 //! ```
 //!
@@ -13,7 +15,6 @@
 //! | `ids.npy` | `u64`, (samples) |
 //! | `keys.txt` | the key of each sample in its shard, one a line |
 
-use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -22,8 +23,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use fastclip_examples::{NpyFile, QualityArgument, open};
 use fastclip_loader::{Loader, Order, Tail, Transform};
-use fastclip_schemas::{Position, SampleId};
-use fastclip_shards::Dataset;
+use fastclip_schemas::Position;
 
 #[derive(Parser)]
 #[command(about = "Write what a loader delivers as files that NumPy reads")]
@@ -63,21 +63,6 @@ enum TransformArgument {
     Eval,
 }
 
-/// Looks up what samples are called in their shards.
-async fn keys(dataset: &Dataset, ids: &[SampleId]) -> anyhow::Result<Vec<String>> {
-    let mut keys: HashMap<SampleId, Option<String>> = ids.iter().map(|&id| (id, None)).collect();
-    for shard in 0..dataset.manifest().shards.len() {
-        let index = dataset.index(shard).await?;
-        for position in 0..index.len() {
-            if let Some(key) = keys.get_mut(&index.sample_id(position)) {
-                let run = dataset.fetch(shard, &index, position..position + 1).await?;
-                *key = Some(run.sample(position)?.key().to_owned());
-            }
-        }
-    }
-    ids.iter().map(|id| keys[id].clone().with_context(|| format!("no shard has a sample {id}"))).collect()
-}
-
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let Arguments { size, batch_size, seed, epoch, samples, output, .. } = &arguments;
@@ -98,7 +83,7 @@ fn main() -> anyhow::Result<()> {
         .context("could not build the loader")?;
 
     let mut images = Vec::with_capacity(num_samples * transform.image_bytes());
-    let (mut tokens, mut lengths, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tokens, mut lengths, mut ids, mut keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for batch in loader.stream(Position::start_of(*epoch), Position::start_of(epoch + 1))? {
         let batch = batch?;
         let wanted = batch.len().min(num_samples - ids.len());
@@ -106,6 +91,7 @@ fn main() -> anyhow::Result<()> {
         tokens.extend_from_slice(&batch.tokens()[..wanted * batch.context_length()]);
         lengths.extend_from_slice(&batch.lengths()[..wanted]);
         ids.extend_from_slice(&batch.sample_ids()[..wanted]);
+        keys.extend_from_slice(&batch.keys()[..wanted]);
         if ids.len() == num_samples {
             break;
         }
@@ -126,8 +112,6 @@ fn main() -> anyhow::Result<()> {
     write("lengths.npy", "<i4", &[num_samples], &bytes_of(&lengths))?;
     let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.0.to_le_bytes()).collect();
     write("ids.npy", "<u8", &[num_samples], &id_bytes)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let keys = runtime.block_on(keys(loader.dataset(), &ids))?;
     fs::write(output.join("keys.txt"), keys.join("\n") + "\n")?;
     Ok(())
 }

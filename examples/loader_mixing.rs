@@ -3,9 +3,11 @@
 //! An epoch holds each dataset as often as its factor says: 0.5 is one half of it in this epoch and the other half in the next.
 //! After any epoch, all samples of a dataset have come equally often, or some of them once more.
 //!
+//! The toy set is what `scripts/demo` makes.
+//!
 //! ```sh
 //! cargo run --release -p fastclip-examples --example loader_mixing -- \
-//!     --data data/toy/train::data/toy/held-out --upsampling-factors 0.5::2
+//!     --data runs/toy-world/shards/train::runs/toy-world/shards/held-out --upsampling-factors 0.5::2
 //! ```
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]

@@ -1,8 +1,10 @@
 //! Measures a loader, or several at a time. Prints one line of JSON; the time to open the dataset and build the loaders does
 //! not count.
 //!
+//! The toy set is what `scripts/demo` makes.
+//!
 //! ```sh
-//! cargo run --release -p fastclip-examples --example loader_throughput -- --data data/toy/train --samples 10000 --progress
+//! cargo run --release -p fastclip-examples --example loader_throughput -- --data runs/toy-world/shards/train --samples 10000 --progress
 //! ```
 
 #![allow(clippy::print_stdout, reason = "a tool prints what it has measured")]
@@ -22,13 +24,14 @@ use serde_json::{Value, json};
 struct Arguments {
     #[command(flatten)]
     loader: LoaderArguments,
-    /// Stop after so many samples; after one epoch unless set. More than an epoch has are read in several.
+    /// Stop after so many samples; after one epoch of `--data` unless set. More than an epoch has are read in several.
     #[arg(long)]
     samples: Option<u64>,
     /// In what order the values of an image come.
     #[arg(long, value_enum, default_value_t = LayoutArgument::Nchw)]
     output_layout: LayoutArgument,
-    /// Another dataset, read at the same time by a loader of its own with as many threads and samples. May be repeated.
+    /// Another dataset, read at the same time by a loader of its own with as many threads and samples. May be repeated. Stages
+    /// and bottleneck are those of the first.
     #[arg(long, value_name = "DATA")]
     beside: Vec<String>,
     /// Most bytes of shards that a loader may hold at a time.
@@ -78,17 +81,20 @@ fn main() -> anyhow::Result<()> {
         .map(|data| build(&arguments, &LoaderArguments { data: data.clone(), ..arguments.loader.clone() }));
     let others = others.collect::<anyhow::Result<Vec<_>>>()?;
     let loaders: Vec<&Loader> = std::iter::once(&loader).chain(&others).collect();
-    let num_steps = loader.steps_per_epoch();
     let batch_size = loader.batch_size() as u64;
-    let num_batches = arguments.samples.map_or(num_steps, |samples| samples.div_ceil(batch_size));
-    let until = Position { epoch: num_batches / num_steps, step: num_batches % num_steps };
+    let num_batches =
+        arguments.samples.map_or(loader.steps_per_epoch(), |samples| samples.div_ceil(batch_size));
     let bar = bar(num_batches * batch_size * loaders.len() as u64, arguments.progress)?;
 
     let (start, start_cpu) = (Instant::now(), cpu_seconds());
     let mut num_samples = 0;
     let mut streams = loaders
         .iter()
-        .map(|loader| loader.stream(Position::default(), until))
+        .map(|loader| {
+            let num_steps = loader.steps_per_epoch();
+            let until = Position { epoch: num_batches / num_steps, step: num_batches % num_steps };
+            loader.stream(Position::default(), until)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     for _ in 0..num_batches {
         for stream in &mut streams {
@@ -117,7 +123,7 @@ fn main() -> anyhow::Result<()> {
             "taken_bytes": peak.zip(rss_before).map(|(peak, before)| peak - before),
             "memory_bound_bytes":
                 loaders.iter().map(|loader| loader.memory_bound(arguments.max_pixels).total()).sum::<u64>(),
-            "bad_samples": stats.num_bad(),
+            "bad_samples": loaders.iter().map(|loader| loader.stats().num_bad()).sum::<u64>(),
             "cache": cache,
             "bottleneck": stats.bottleneck().to_string(),
             "stages": stages(&stats),

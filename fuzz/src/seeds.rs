@@ -72,7 +72,7 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
 
 pub(crate) fn images() -> Vec<Vec<u8>> {
     let picture =
-        RgbaImage::from_fn(37, 23, |x, y| Rgba([(x * 6) as u8, (y * 9) as u8, (x * y) as u8, 255 - x as u8]));
+        RgbaImage::from_fn(97, 53, |x, y| Rgba([(x * 6) as u8, (y * 9) as u8, (x * y) as u8, 255 - x as u8]));
     let picture = DynamicImage::ImageRgba8(picture);
     let plain = DynamicImage::ImageRgb8(picture.to_rgb8());
     let formats =
@@ -94,11 +94,15 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
         let mut compressor = Compressor::new().expect(EXPECTED);
         compressor.set_subsamp(subsamp).expect(EXPECTED);
         compressor.set_progressive(progressive).expect(EXPECTED);
-        let image = Image { pixels, width: 37, pitch: 37 * 3, height: 23, format: PixelFormat::RGB };
+        let image = Image { pixels, width: 97, pitch: 97 * 3, height: 53, format: PixelFormat::RGB };
         compressor.compress_to_vec(image).expect(EXPECTED)
     });
-    // The first byte is the target's: options and transform.
-    (0..).zip(others.into_iter().chain(jpegs)).map(|(choice, bytes)| [vec![choice], bytes].concat()).collect()
+    let ink = picture.as_bytes();
+    let ink = Image { pixels: ink, width: 97, pitch: 97 * 4, height: 53, format: PixelFormat::CMYK };
+    let ink = Compressor::new().and_then(|mut compressor| compressor.compress_to_vec(ink)).expect(EXPECTED);
+    // The first two bytes are the target's: options and transform, and a part.
+    let images = others.into_iter().chain(jpegs).chain([ink]);
+    (0..).zip(images).map(|(choice, bytes)| [vec![choice, choice * 23], bytes].concat()).collect()
 }
 
 pub(crate) fn captions() -> Vec<Vec<u8>> {

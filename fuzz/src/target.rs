@@ -1,10 +1,8 @@
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
-use fastclip_loader::{
-    Augmentation, CaptionSource, DecodeOptions, ImageDecoder, ImageTransformer, RgbImage, Tokenizer,
-    Transform,
-};
+use fastclip_images::{DecodeOptions, ImageDecoder, Part, RgbImage};
+use fastclip_loader::{Augmentation, CaptionSource, ImageTransformer, Tokenizer, Transform};
 use fastclip_schemas::{Manifest, SampleId};
 use fastclip_shards::ShardIndex;
 use fastclip_shards::tar::{BLOCK_BYTES, Entry, Salvaged, Salvager, Scanner, StreamScanner, split_name};
@@ -26,8 +24,8 @@ pub enum Target {
     Manifest,
     /// The index of a shard, of which every byte counts. With an odd first byte its checksum is made right.
     Index,
-    /// Images of all formats, and what becomes of them. The first byte chooses options. What TurboJPEG decodes without a complaint
-    /// must have its pixels.
+    /// Images of all formats, and what becomes of them. The first byte chooses options, the second which part is decoded besides,
+    /// and at which size. What TurboJPEG decodes without a complaint must have its pixels, and a part those of the whole.
     Image,
     /// Captions.
     Caption,
@@ -176,13 +174,20 @@ fn image(bytes: &[u8]) {
                 .into(),
         );
     }
-    let Some((&choice, bytes)) = bytes.split_first() else { return };
+    let Some((&[choice, part], bytes)) = bytes.split_first_chunk() else { return };
     DECODERS.with_borrow_mut(|decoders| {
         let decoded = decoders[usize::from(choice % 4)].decode(bytes);
         if choice & 2 == 0 && bytes.starts_with(&[0xff, 0xd8]) {
             compare_with_turbo(bytes, decoded.as_ref().ok().copied());
         }
-        let Ok(image) = decoded else { return };
+        let whole = decoded.ok().cloned();
+        decode_part(
+            &mut decoders[usize::from(choice % 4)],
+            bytes,
+            part,
+            whole.as_ref().filter(|_| choice & 1 == 0),
+        );
+        let Some(image) = &whole else { return };
         let RgbImage { width, height, pixels } = image;
         assert!(
             u64::from(*width) * u64::from(*height) <= MAX_PIXELS,
@@ -194,6 +199,34 @@ fn image(bytes: &[u8]) {
         let augmentation = Augmentation { seed: 1, epoch: 2, sample: SampleId(u64::from(choice)) };
         ImageTransformer::new().transform(image, &transform, augmentation, &mut planes);
     });
+}
+
+/// Decodes a part as the loader does for a crop, and compares it with the whole image.
+fn decode_part(decoder: &mut ImageDecoder, bytes: &[u8], choice: u8, whole: Option<&RgbImage>) {
+    let Ok(opened) = decoder.open(bytes) else { return };
+    let shrink = if opened.is_scalable() { 1 << (choice & 3) } else { 1 };
+    let range = |length: u32, choice: u8| {
+        let length = length.div_ceil(shrink);
+        let start = length * u32::from(choice & 3) / 4;
+        start..(start + length * u32::from(choice >> 2 & 3) / 8).clamp(start + 1, length)
+    };
+    let (width, height) = opened.size();
+    let part = Part { shrink, columns: range(width, choice >> 2), rows: range(height, choice >> 4) };
+    let Ok(window) = opened.decode(&part) else { return };
+    let row = 3 * window.width as usize;
+    assert_eq!(window.bytes.len(), row * window.height as usize);
+    assert!(window.left <= part.columns.start && part.columns.end <= window.left + window.width, "{part:?}");
+    assert!(window.top <= part.rows.start && part.rows.end <= window.top + window.height, "{part:?}");
+    let Some(whole) = whole.filter(|_| shrink == 1) else { return };
+    for y in part.rows {
+        let of_window = row * (y - window.top) as usize + 3 * (part.columns.start - window.left) as usize;
+        let of_whole = 3 * (whole.width as usize * y as usize + part.columns.start as usize);
+        let length = 3 * part.columns.len();
+        assert!(
+            window.bytes[of_window..][..length] == whole.pixels[of_whole..][..length],
+            "row {y} of a part is that of the whole"
+        );
+    }
 }
 
 /// What a JPEG was decoded to is what TurboJPEG makes of it, where that is small and without a warning.

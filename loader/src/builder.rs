@@ -283,6 +283,7 @@ impl LoaderBuilder {
             sample,
             pool: Arc::new(pool),
             meters: Arc::default(),
+            bad_sample_log: Arc::default(),
             threads: self.threads.unwrap_or_else(processors),
             prefetch_batches: self.prefetch_batches,
             requests_in_flight: self.requests_in_flight,

@@ -3,7 +3,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use fastclip_images::DecoderError;
-use fastclip_schemas::Position;
+use fastclip_schemas::{Digest, Position};
 use fastclip_shards::ReadError;
 
 use crate::{BadSample, Stage};
@@ -71,6 +71,17 @@ pub enum LoadError {
         position: Position,
         /// Steps of an epoch.
         num_steps: u64,
+    },
+    /// What was stored counts batches of another order.
+    #[error(
+        "the stored position belongs to the order {stored}, but dataset, seed, batch size and mixture now make the order {now}: \
+         use those of then, or begin anew"
+    )]
+    OtherOrder {
+        /// The order that it belongs to.
+        stored: Digest,
+        /// That of the loader.
+        now: Digest,
     },
     /// The stream would end before it begins.
     #[error(
@@ -148,7 +159,7 @@ pub enum LoadError {
         /// Which stage waits for what.
         waits: String,
     },
-    /// A thread of the loader panicked: a bug of the loader.
+    /// A thread of the loader panicked: a bug of the loader, or of the caller's [`SampleDecoder`](crate::SampleDecoder).
     #[error("the {stage} stage panicked: {message}")]
     Panicked {
         /// What the thread was doing.

@@ -18,7 +18,7 @@
 //!     .order(Order::Shuffled { seed: 1 })
 //!     .transform(Transform::train(224))
 //!     .build()?;
-//! // Three epochs; a run that was stopped starts at its stored position instead.
+//! // Three epochs; a run that was stopped goes on by `Loader::resume` from what `Batches::state` said.
 //! for batch in loader.stream(Position::default(), Position::start_of(3))? {
 //!     let batch = batch?;
 //!     println!("{:?}: {} images, {} bytes", batch.position(), batch.len(), batch.images().len());
@@ -37,9 +37,9 @@
 //! * What a sample looks like in an epoch depends on seed, epoch and its [`SampleId`](fastclip_schemas::SampleId) only; where
 //!   datasets are mixed, the pass over its dataset takes the place of the epoch.
 //! * Bytes in flight stay below [`max_bytes_in_flight`](LoaderBuilder::max_bytes_in_flight).
-//! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, and replaced by the next good
+//! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, twenty of them a minute, and replaced by the next good
 //!   one of the same run, or left out under [`Tail::Keep`]. [`BadSampleBudget`] bounds how many may be lost.
-//! * Dropping [`Batches`] at any moment joins its threads and returns its memory.
+//! * Dropping [`Batches`] at any moment joins its threads, which finish the image that they are at, and returns its memory.
 //!
 //! # Modules
 //!
@@ -81,8 +81,9 @@
 //!
 //! # Threads
 //!
-//! A stream has one thread for each decoder, one that waits for the store, and one that hands out work. All block when
-//! there is nothing to do. The loader must not be used from within an asynchronous task: waiting for a batch blocks.
+//! A stream has one thread for each decoder, one that waits for the store and decompresses shards, and one that hands out work; where
+//! files are local or cached, a few more wait for the disk, and two of the process serve remote stores. All block when there is nothing
+//! to do. The loader must not be used from within an asynchronous task: waiting for a batch blocks.
 
 mod bad_sample;
 mod batch;
@@ -100,6 +101,7 @@ mod pipeline;
 pub mod plan;
 mod resample;
 mod sample;
+mod state;
 mod stats;
 mod text;
 pub mod transform;
@@ -118,6 +120,7 @@ pub use normalise::Normalisation;
 pub use order::{Order, Tail};
 pub use output::{Layout, Output, Values};
 pub use pipeline::Batches;
+pub use state::StreamState;
 pub use stats::{Bottleneck, LoaderStats, Stage};
 pub use text::{CaptionSource, Captions, Tokenizer};
 #[cfg(feature = "tokenizer-json")]

@@ -5,7 +5,7 @@ use fastclip_shards::Dataset;
 
 use crate::pipeline::StreamSettings;
 use crate::plan::Plan;
-use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, MemoryBound, Order, Tail};
+use crate::{Batches, LoadError, LoaderBuilder, LoaderStats, MemoryBound, Order, StreamState, Tail};
 
 /// Turns a dataset into streams of batches.
 ///
@@ -71,7 +71,19 @@ impl Loader {
         if until < from {
             return Err(LoadError::Backwards { from, until });
         }
-        Batches::start(self.settings.clone(), from, until)
+        Batches::start(self.settings.clone(), self.order_digest(), from, until)
+    }
+
+    /// Goes on where a stream stood, with the very same batches.
+    ///
+    /// # Errors
+    /// When the state belongs to another order, and those of [`stream`](Self::stream).
+    pub fn resume(&self, state: StreamState, until: Position) -> Result<Batches, LoadError> {
+        let (stored, now) = (state.order, self.order_digest());
+        if stored != now {
+            return Err(LoadError::OtherOrder { stored, now });
+        }
+        self.stream(state.next, until)
     }
 
     /// Gives the end of an epoch its other name, the start of the next one.
@@ -97,7 +109,8 @@ impl Loader {
     /// Digest of all that determines which samples a global batch holds: the manifest, and the settings of the order.
     ///
     /// Runs with equal digests see the same global batches. Who stores a [`Position`] stores this beside it, and refuses
-    /// to go on with another one. Rank and world size are not part of it, and neither is the transform.
+    /// to go on with another one, as [`resume`](Self::resume) does. Rank and world size are not part of it, and neither is the
+    /// transform, nor what makes a sample bad, for which another one stands in.
     pub fn order_digest(&self) -> Digest {
         let layout = self.plan().layout();
         let order = match self.plan().order() {

@@ -1,16 +1,19 @@
 use std::fmt;
 
-use crate::Loader;
+use fastclip_shards::Compression;
 
-/// Bytes that decoding an image takes for each of its pixels, at most. A 16-bit image of another format than JPEG takes most:
-/// twice its 8 bytes while it is read, 4 for its copy of 8 bits, 3 for what is kept. A progressive JPEG takes 11.
-const BYTES_PER_PIXEL: u64 = 24;
+use crate::Loader;
+use crate::pipeline::MAX_DECOMPRESSIONS;
+
+/// Bytes that decoding an image takes for each of its pixels, at most. A TIFF of floating-point numbers takes most: twice its 16
+/// bytes while it is read. A 16-bit image takes twice its 8, 4 for its copy of 8 bits, 3 for what is kept; a progressive JPEG 11.
+const BYTES_PER_PIXEL: u64 = 32;
 /// Memory of a thread beside pixels: its stack, and tables of decoder and resizer.
 const BYTES_PER_THREAD: u64 = 4 << 20;
 /// What is kept of a sample beside its pixels and tokens, until its batch is complete and in it.
 const BYTES_PER_SAMPLE: u64 = 512;
-/// An entry of an index, once as it is read and once as it is kept.
-const BYTES_PER_INDEX_ENTRY: u64 = 2 * 24;
+/// An entry of an index: as it is read, as it is decoded then, and as another is kept.
+const BYTES_PER_INDEX_ENTRY: u64 = 3 * 24;
 /// What a request is longer by with a cache, which fetches whole blocks of 1 MiB: most of one at either end.
 const BYTES_PER_CACHED_REQUEST: u64 = 2 << 20;
 /// The tokenizer's vocabulary and the programs' own memory.
@@ -18,7 +21,7 @@ const BYTES_OF_LIBRARIES: u64 = 48 << 20;
 
 /// The most memory that a loader takes while one of its streams is read, in bytes, by what takes it.
 ///
-/// Of each further stream of the loader, only the parts before the images being decoded come on top. It holds for callers who drop a batch
+/// Of each further stream of the loader, all but the indexes and what is fixed comes on top. It holds for callers who drop a batch
 /// before they ask for the next; who keeps batches pays for them. Not counted are the manifest and the plan, which belong to
 /// the dataset and grow with its shards, not with its samples (15 MB for 31,500 shards), and samples held as
 /// [`Members`](crate::Members).
@@ -31,9 +34,11 @@ pub struct MemoryBound {
     pub blocks: u64,
     /// Batches that wait, are filled, or are the caller's: `prefetch_batches` and two more.
     pub batches: u64,
+    /// Decoders of compressed shards, where there are any: four, of up to [so many bytes](fastclip_shards::Compression::max_memory).
+    pub decompression: u64,
     /// Images while they are decoded, one for each thread.
     pub decoding: u64,
-    /// Indexes of shards, of which a loader keeps those of two million samples.
+    /// Indexes of shards, of which a loader keeps those of two million samples, and reads those of as many at a time.
     pub indexes: u64,
     /// What does not depend on settings.
     pub fixed: u64,
@@ -42,8 +47,8 @@ pub struct MemoryBound {
 impl MemoryBound {
     /// All of it.
     pub fn total(&self) -> u64 {
-        let Self { bytes_in_flight, blocks, batches, decoding, indexes, fixed } = self;
-        bytes_in_flight + blocks + batches + decoding + indexes + fixed
+        let Self { bytes_in_flight, blocks, decompression, batches, decoding, indexes, fixed } = self;
+        bytes_in_flight + blocks + decompression + batches + decoding + indexes + fixed
     }
 
     /// The bound of a loader where no image has more pixels than this.
@@ -55,12 +60,19 @@ impl MemoryBound {
         let token_bytes = 2 * 4 * sample.context_length as u64;
         let num_slots = (settings.prefetch_batches.get() as u64 + 2) * loader.batch_size() as u64;
         let max_pixels = max_pixels.min(sample.decoding.max_pixels);
+        let shards = loader.dataset().manifest().shards.iter();
+        let most_for_decompression = shards
+            .filter_map(|shard| Compression::of(&shard.name))
+            .map(Compression::max_memory)
+            .max()
+            .unwrap_or(0);
         Self {
             bytes_in_flight: settings.max_bytes_in_flight,
             blocks: loader
                 .dataset()
                 .cache()
                 .map_or(0, |_| settings.requests_in_flight.get() as u64 * BYTES_PER_CACHED_REQUEST),
+            decompression: MAX_DECOMPRESSIONS as u64 * most_for_decompression,
             batches: num_slots * (content_bytes + token_bytes + BYTES_PER_SAMPLE),
             // Normalised values are made from a whole image of bytes.
             decoding: threads * (max_pixels * BYTES_PER_PIXEL + 2 * content_bytes + BYTES_PER_THREAD),
@@ -77,7 +89,7 @@ impl fmt::Display for MemoryBound {
             f,
             "{} MiB: {} of shards, {} of batches, {} of images being decoded, {} of indexes, {} besides",
             mebibytes(self.total()),
-            mebibytes(self.bytes_in_flight + self.blocks),
+            mebibytes(self.bytes_in_flight + self.blocks + self.decompression),
             mebibytes(self.batches),
             mebibytes(self.decoding),
             mebibytes(self.indexes),

@@ -15,8 +15,9 @@ fn source(text: &str) -> CaptionSource {
 
 /// Samples with a caption of their own, two in a list, one in a field, and one that some lack.
 fn several(number: u32) -> Members {
-    let json =
-        format!(r#"{{"short": "short {number}", "all": ["one", null, "two"], "none": null, "size": 3}}"#);
+    let json = format!(
+        r#"{{"similarity": NaN, "short": "short {number}", "all": ["one", null, "two"], "none": null, "size": 3}}"#
+    );
     let mut members = vec![
         ("jpg", jpeg(number, (20, 20))),
         ("txt", format!("plain {number}").into_bytes()),

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use common::{Members, Toy, at, count};
-use fastclip_loader::{Augmentation, BadReason, Content, SampleDecoder, Tail};
+use fastclip_loader::{
+    Augmentation, BadReason, Content, Layout, Normalisation, Output, SampleDecoder, Tail, Values,
+};
 use fastclip_shards::Sample;
 
 const NUM_VALUES: usize = 7;
@@ -39,6 +41,33 @@ impl SampleDecoder for Cut {
         out.fill(0);
         out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         Ok(())
+    }
+}
+
+#[test]
+fn images_come_in_the_order_and_as_the_numbers_that_were_asked_for() {
+    let toy = Toy::new(24, 8);
+    let images = |output: Output| {
+        let loader = toy.loader(8).output(output).build().unwrap();
+        let batches = loader.stream(at(0, 0), at(1, 0)).unwrap().map(Result::unwrap);
+        batches.flat_map(|batch| batch.images().to_vec()).collect::<Vec<u8>>()
+    };
+    let planes = images(Output::default());
+    let pixels = images(Output { layout: Layout::Nhwc, values: Values::U8 });
+    let normalisation = Normalisation { mean: [0.0; 3], deviation: [1.0 / 255.0; 3] };
+    let bf16 = images(Output { layout: Layout::Nhwc, values: Values::Bf16(normalisation) });
+    let f32 = images(Output { layout: Layout::Nchw, values: Values::F32(normalisation) });
+    assert_eq!((pixels.len(), bf16.len(), f32.len()), (planes.len(), 2 * planes.len(), 4 * planes.len()));
+    let num_pixels = 16 * 16;
+    for (at, &value) in planes.iter().enumerate() {
+        let (image, channel, pixel) = (at / (3 * num_pixels), at / num_pixels % 3, at % num_pixels);
+        let of_pixels = (image * num_pixels + pixel) * 3 + channel;
+        assert_eq!(pixels[of_pixels], value, "{at}");
+        let number = f32::from_ne_bytes(*f32[4 * at..].first_chunk().unwrap());
+        assert!((number - f32::from(value)).abs() < 1e-3, "{number} for {value}");
+        let bits = u16::from_ne_bytes(*bf16[2 * of_pixels..].first_chunk().unwrap());
+        let number = f32::from_bits(u32::from(bits) << 16);
+        assert!((number - f32::from(value)).abs() <= 0.5, "{number} for {value}");
     }
 }
 

@@ -6,9 +6,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
-use common::{Contents, Members, Toy, at, good, jpeg, read, try_read};
-use fastclip_loader::{BadReason, BadSampleBudget, LoadError, Order, Tail, Transform, World};
+use common::{Contents, Members, Toy, at, good, jpeg, read, small_loader, try_read};
+use fastclip_loader::{
+    BadReason, BadSampleBudget, LoadError, Order, Tail, Transform, UnreadableShards, World,
+};
+use fastclip_testkit::{Fault, RequestKind};
 
 fn cut(mut image: Vec<u8>) -> Vec<u8> {
     image.truncate(image.len() / 2);
@@ -154,6 +159,39 @@ fn after_an_error_a_stream_has_ended() {
     assert!(batches.by_ref().any(|batch| batch.is_err()));
     assert!(batches.next().is_none());
     assert_eq!((loader.stats().buffers_lent, loader.stats().bytes_in_flight), (0, 0));
+}
+
+#[test]
+fn dropping_a_stream_does_not_wait_for_the_rest_of_a_batch() {
+    let toy = Toy::new(2000, 2000);
+    let loader = toy.loader(2000).build().unwrap();
+    // In one round or another, this thread may be away while all of a batch is decoded.
+    for _ in 0..5 {
+        drop(loader.stream(at(0, 0), at(1, 0)).unwrap());
+    }
+    assert!(loader.stats().decode.count < 5 * 2000, "{}", loader.stats());
+}
+
+#[test]
+fn a_store_that_refuses_all_is_not_asked_for_more_than_is_soon_needed() {
+    let toy = Toy::new(400, 10);
+    let (faulty, dataset) = toy.in_faulty_store();
+    faulty.inject(RequestKind::Get, ".idx", 0, Fault::Fail);
+    let loader = small_loader(dataset, 8)
+        .tail(Tail::Keep)
+        .segment_samples(1)
+        .window_samples(16)
+        .max_bytes_in_flight(600 << 10)
+        .unreadable_shards(UnreadableShards::LeaveOut)
+        .bad_sample_budget(BadSampleBudget::UNLIMITED)
+        .build()
+        .unwrap();
+    let mut batches = loader.stream(at(0, 0), at(1000, 0)).unwrap();
+    assert_eq!(batches.next().unwrap().unwrap().len(), 0);
+    // Long enough for tens of thousands of refusals, were they not paced.
+    thread::sleep(Duration::from_millis(300));
+    let num_requests = faulty.requests().len();
+    assert!(num_requests < 1000, "{num_requests} requests for one batch of 8 samples");
 }
 
 #[test]

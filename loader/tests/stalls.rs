@@ -4,22 +4,16 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Toy, at, block_on, count, try_read};
+use common::{Toy, at, count, try_read};
 use fastclip_loader::{LoadError, Loader, Order, Tail, Transform};
-use fastclip_shards::{Dataset, Store};
-use fastclip_testkit::{Fault, FaultyStore, Gate, RequestKind};
-use object_store::local::LocalFileSystem;
+use fastclip_testkit::{Fault, Gate, RequestKind};
 
 #[test]
 fn a_store_that_never_answers_ends_the_stream_with_stage_and_shard() {
     let toy = Toy::new(40, 20);
-    let files = LocalFileSystem::new_with_prefix(toy.path()).unwrap();
-    let faulty = FaultyStore::new(Arc::new(files));
-    let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
-    let dataset = block_on(Dataset::from_store(store, "manifest.json")).unwrap();
+    let (faulty, dataset) = toy.in_faulty_store();
     let gate = Gate::closed();
     faulty.inject(RequestKind::Get, "00001.tar", 1, Fault::Wait(gate.clone()));
     let loader = Loader::builder(dataset)

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Contents, Toy, at, count, good, read, try_read};
-use fastclip_loader::{Augmentation, ImageTransformer};
+use fastclip_loader::{Augmentation, ImageTransformer, LoadError};
 use fastclip_loader::{Loader, Order, Quality, Tail, Tokenizer, Transform, World, decode_rgb};
 use fastclip_schemas::{Position, SampleId};
 
@@ -61,6 +61,26 @@ fn resuming_anywhere_changes_nothing_that_follows() {
         // A loader of its own, as after a restart.
         let resumed = read(&toy.loader(16).build().unwrap(), from, until);
         assert!(resumed == whole[done..], "from {from:?}");
+    }
+}
+
+#[test]
+fn a_stream_says_where_it_stands_and_another_one_goes_on_there() {
+    let toy = Toy::new(130, 50);
+    let until = at(2, 3);
+    let loader = toy.loader(16).build().unwrap();
+    let whole = read(&loader, at(0, 0), until);
+    for done in [0, 1, 8, 15, whole.len()] {
+        let mut stream = loader.stream(at(0, 0), until).unwrap();
+        stream.by_ref().take(done).for_each(|batch| drop(batch.unwrap()));
+        let stored = serde_json::to_string(&stream.state()).unwrap();
+        assert!(stored.len() < 200, "{stored}");
+        let state = serde_json::from_str(&stored).unwrap();
+        let resumed = toy.loader(16).build().unwrap().resume(state, until).unwrap();
+        let rest: Vec<_> = resumed.map(|batch| Contents::of(&batch.unwrap())).collect();
+        assert!(rest == whole[done..], "after {done} batches");
+        let refused = toy.loader(8).build().unwrap().resume(state, until);
+        assert!(matches!(refused, Err(LoadError::OtherOrder { .. })), "{refused:?}");
     }
 }
 

@@ -31,6 +31,15 @@ impl Compression {
         ends_with(&[".tar.zst"]).then_some(Self::Zstd)
     }
 
+    /// Memory that decompressing takes at most, in bytes: of gzip the 32 KiB that it looks back and tables; of Zstandard a
+    /// window of 128 MiB, which `--ultra -22` and `--long` write and beyond which its decoder refuses, where up to `-19` it is 8.
+    pub fn max_memory(self) -> u64 {
+        match self {
+            Self::Gzip => 1 << 20,
+            Self::Zstd => (128 + 1) << 20,
+        }
+    }
+
     /// Whether a name is that of a shard, plain or compressed.
     pub fn is_shard_name(name: &str) -> bool {
         name.ends_with(".tar") || Self::of(name).is_some()

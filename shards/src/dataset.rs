@@ -6,7 +6,10 @@ use crate::cache::Cache;
 use crate::error::ReadError;
 use crate::joint::DatasetPart;
 use crate::sources::sources;
-use crate::store::{Store, StoreOptions, without_secrets};
+use crate::store::{Store, StoreErrorKind, StoreOptions, without_secrets};
+
+/// Three million shards have no larger one.
+const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
 /// A dataset that can be read: its manifest, and a way to its files. It may consist of several, one after the other.
 ///
@@ -87,11 +90,13 @@ impl Dataset {
     pub async fn from_store(store: Store, manifest: &str) -> Result<Self, ReadError> {
         let name = manifest.to_owned();
         let location = store.location().to_owned();
-        let text = match store.get_if_there(&name).await {
-            Ok(Some(text)) => text,
-            Ok(None) => return Err(ReadError::NoManifest { location, manifest: name }),
-            Err(source) => return Err(ReadError::File { location, name, source }),
-        };
+        let text =
+            store.get_at_most(&name, MAX_MANIFEST_BYTES).await.map_err(|source| match source.kind() {
+                StoreErrorKind::NotFound => {
+                    ReadError::NoManifest { location: location.clone(), manifest: name.clone() }
+                }
+                _ => ReadError::File { location: location.clone(), name: name.clone(), source },
+            })?;
         let manifest = Manifest::from_json(&text).map_err(|source| ReadError::Manifest {
             location,
             manifest: name,

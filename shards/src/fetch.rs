@@ -12,7 +12,7 @@ use crate::cache::{BLOCK_BYTES, Cache, EntryKey, PartlyRead};
 use crate::compression::Compression;
 use crate::dataset::Dataset;
 use crate::error::ReadError;
-use crate::index::{ShardIndex, encoded_bytes};
+use crate::index::{RunIndex, ShardIndex, encoded_bytes};
 use crate::run::SampleRun;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -55,7 +55,9 @@ impl Dataset {
     /// The bytes of an index, when the tar beside it has its size.
     async fn stored_index(&self, shard: usize) -> Result<Bytes, ReadError> {
         let (store, entry) = self.stored_shard(shard);
-        let (bytes, found) = futures::join!(store.get(&entry.index), store.num_bytes(&entry.name));
+        let max_bytes = encoded_bytes(entry.num_samples);
+        let (bytes, found) =
+            futures::join!(store.get_at_most(&entry.index, max_bytes), store.num_bytes(&entry.name));
         let bytes = bytes.map_err(|source| unreadable(store, &entry.index, source))?;
         let found = found.map_err(|source| unreadable(store, &entry.name, source))?;
         if found != entry.num_bytes {
@@ -81,15 +83,26 @@ impl Dataset {
         index: &ShardIndex,
         samples: Range<u32>,
     ) -> Result<SampleRun, ReadError> {
+        self.fetch_run(shard, index.run(samples)).await
+    }
+
+    /// [`fetch`](Self::fetch) for callers who do not keep the index of the shard until the bytes are there.
+    ///
+    /// # Errors
+    /// Those of [`fetch`](Self::fetch).
+    ///
+    /// # Panics
+    /// When the manifest has no such shard.
+    pub async fn fetch_run(&self, shard: usize, index: RunIndex) -> Result<SampleRun, ReadError> {
         let (store, ShardEntry { name, digest, .. }) = self.stored_shard(shard);
         let shown = self.shown(shard);
-        let Range { start, end } = index.byte_range(samples.clone());
+        let Range { start, end } = index.byte_range();
         if start == end {
             // Stores refuse an empty range.
-            return Ok(SampleRun::new(shown, index, samples, Bytes::new()));
+            return Ok(SampleRun::new(shown, index, Bytes::new()));
         }
         let compression = Compression::of(name);
-        let tar = Tar { store, name, compression, digest: *digest, num_bytes: index.shard_bytes() };
+        let tar = Tar { store, name, compression, digest: *digest, num_bytes: index.index().shard_bytes() };
         let mut tries_left = TRIES_FOR_LENGTH;
         let bytes = loop {
             tries_left -= 1;
@@ -106,7 +119,7 @@ impl Dataset {
                 return Err(ReadError::Short { shard: shown.to_owned(), start, found, expected });
             }
         };
-        Ok(SampleRun::new(shown, index, samples, bytes))
+        Ok(SampleRun::new(shown, index, bytes))
     }
 
     /// Reads a file that lies beside the manifest, such as the class names of a zero-shot set. `None` if there is none. Of

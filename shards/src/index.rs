@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use fastclip_schemas::SampleId;
 use xxhash_rust::xxh3::xxh3_64;
@@ -16,6 +17,14 @@ const CHECKSUM_BYTES: usize = 8;
 pub struct ShardIndex {
     shard_bytes: u64,
     samples: Vec<Record>,
+}
+
+/// Where the samples of a run lie. It outlives the index of the shard, which can be many times its size; clones share it.
+#[derive(Debug, Clone)]
+pub struct RunIndex {
+    /// Of these samples alone, which are counted from 0 there.
+    index: Arc<ShardIndex>,
+    samples: Range<u32>,
 }
 
 /// One sample in an index.
@@ -127,13 +136,13 @@ impl ShardIndex {
         self.samples.iter().map(|sample| sample.id)
     }
 
-    /// The index of some neighbours alone, which are counted from 0 there.
+    /// Where some neighbours lie.
     ///
     /// # Panics
     /// When there are no such samples.
-    pub(crate) fn part(&self, samples: Range<u32>) -> Self {
-        let samples = self.samples[samples.start as usize..samples.end as usize].to_vec();
-        Self { shard_bytes: self.shard_bytes, samples }
+    pub fn run(&self, samples: Range<u32>) -> RunIndex {
+        let records = self.samples[samples.start as usize..samples.end as usize].to_vec();
+        RunIndex { index: Arc::new(Self { shard_bytes: self.shard_bytes, samples: records }), samples }
     }
 
     /// Bytes of the shard that hold `samples`, from the first header of the first to the end of the last.
@@ -231,6 +240,23 @@ impl ShardIndex {
             allowed_start = end;
         }
         Ok(())
+    }
+}
+
+impl RunIndex {
+    /// Positions in the shard.
+    pub fn samples(&self) -> Range<u32> {
+        self.samples.clone()
+    }
+
+    /// Bytes of the shard that hold them.
+    pub fn byte_range(&self) -> Range<u64> {
+        self.index.byte_range(0..self.index.len())
+    }
+
+    /// Where they lie in the shard, counted from 0.
+    pub(crate) fn index(&self) -> &ShardIndex {
+        &self.index
     }
 }
 

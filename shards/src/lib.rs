@@ -46,7 +46,7 @@ pub use compression::Compression;
 pub use dataset::Dataset;
 pub use error::{ReadError, WriteError};
 pub use group::{SampleGrouper, SampleSpan};
-pub use index::{IndexBuilder, IndexError, ShardIndex};
+pub use index::{IndexBuilder, IndexError, RunIndex, ShardIndex};
 pub use joint::DatasetPart;
 pub use run::{Sample, SampleRun};
 pub use shard_writer::ShardWriter;

@@ -5,23 +5,21 @@ use bytes::Bytes;
 use fastclip_schemas::SampleId;
 
 use crate::error::ReadError;
-use crate::index::ShardIndex;
+use crate::index::RunIndex;
 use crate::tar::{self, Scanner};
 
 /// Neighbouring samples of a shard in memory. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct SampleRun {
     shard: Arc<str>,
-    /// Of these samples alone: the run may outlive the index of the shard, which can be many times its size.
-    index: Arc<ShardIndex>,
-    samples: Range<u32>,
+    index: RunIndex,
     bytes: Bytes,
 }
 
 impl SampleRun {
-    /// `bytes` are those that `index`, which is of the whole shard, gives for `samples`.
-    pub(crate) fn new(shard: &str, index: &ShardIndex, samples: Range<u32>, bytes: Bytes) -> Self {
-        Self { shard: shard.into(), index: Arc::new(index.part(samples.clone())), samples, bytes }
+    /// `bytes` are those that the index names.
+    pub(crate) fn new(shard: &str, index: RunIndex, bytes: Bytes) -> Self {
+        Self { shard: shard.into(), index, bytes }
     }
 
     /// Name of the shard.
@@ -31,7 +29,7 @@ impl SampleRun {
 
     /// Positions in the shard that this run holds.
     pub fn samples(&self) -> Range<u32> {
-        self.samples.clone()
+        self.index.samples()
     }
 
     /// Memory that the run keeps alive.
@@ -49,10 +47,11 @@ impl SampleRun {
     /// # Panics
     /// When the run does not hold that position.
     pub fn sample(&self, position: u32) -> Result<Sample<'_>, ReadError> {
-        assert!(self.samples.contains(&position), "the run holds samples {:?}, not {position}", self.samples);
-        let place = position - self.samples.start;
-        let base = self.index.byte_range(0..self.index.len()).start;
-        let range = self.index.byte_range(place..place + 1);
+        let samples = self.samples();
+        assert!(samples.contains(&position), "the run holds samples {samples:?}, not {position}");
+        let (index, place) = (self.index.index(), position - samples.start);
+        let base = self.index.byte_range().start;
+        let range = index.byte_range(place..place + 1);
         let bytes = &self.bytes[(range.start - base) as usize..(range.end - base) as usize];
 
         let mut key = None;
@@ -70,8 +69,8 @@ impl SampleRun {
             members.push((extension, &bytes[start..start + entry.num_bytes as usize]));
         }
         match key {
-            Some(key) if self.index.has_key(place, &key) => {
-                Ok(Sample { id: self.index.sample_id(place), key, members })
+            Some(key) if index.has_key(place, &key) => {
+                Ok(Sample { id: index.sample_id(place), key, members })
             }
             key => Err(self.other_sample(position, range.start, key.as_deref())),
         }

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum WebAnswer {
     /// 200 with this body.
     Body(Vec<u8>),
+    /// What servers of files do: the bytes of the range that was asked for, and none for `HEAD`.
+    File(Vec<u8>),
     /// This status, these headers, this body. The length is right.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// 200, and a length that is less than the body's.
@@ -103,7 +105,12 @@ impl Drop for WebServer {
 fn serve(connection: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut lines = BufReader::new(connection.try_clone()?).lines();
     let Some(request) = lines.next().transpose()? else { return Ok(()) };
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut range = None;
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        let line = line.to_ascii_lowercase();
+        let ends = line.strip_prefix("range: bytes=").and_then(|ends| ends.split_once('-'));
+        range = ends.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?))).or(range);
+    }
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     let number = {
         let mut requests = shared.requests.lock().expect("no test panics within");
@@ -115,18 +122,40 @@ fn serve(connection: TcpStream, shared: &Shared) -> std::io::Result<()> {
     while let Some(WebAnswer::Then(first, before, after)) = answer {
         answer = Some(if number < first { *before } else { *after });
     }
-    respond(connection, answer.unwrap_or_else(|| WebAnswer::Whole(404, Vec::new(), b"gone".to_vec())), shared)
+    let answer = match answer.unwrap_or_else(|| WebAnswer::Whole(404, Vec::new(), b"gone".to_vec())) {
+        WebAnswer::File(file) => of_file(&file, range),
+        answer => answer,
+    };
+    if let WebAnswer::Whole(status, headers, body) = &answer
+        && request.starts_with("HEAD ")
+    {
+        return (&connection).write_all(head(*status, body.len(), headers).as_bytes());
+    }
+    respond(connection, answer, shared)
+}
+
+/// Bytes of a file, from the first to the last.
+fn of_file(file: &[u8], range: Option<(usize, usize)>) -> WebAnswer {
+    match range {
+        None => WebAnswer::Whole(200, Vec::new(), file.to_vec()),
+        Some((first, _)) if first >= file.len() => WebAnswer::Whole(416, Vec::new(), Vec::new()),
+        Some((first, last)) => {
+            let last = last.min(file.len() - 1);
+            let range = format!("bytes {first}-{last}/{}", file.len());
+            WebAnswer::Whole(206, vec![("Content-Range", range)], file[first..=last].to_vec())
+        }
+    }
+}
+
+fn head(status: u16, length: usize, headers: &[(&str, String)]) -> String {
+    let mut head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {length}\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head + "\r\n"
 }
 
 fn respond(mut connection: TcpStream, answer: WebAnswer, shared: &Shared) -> std::io::Result<()> {
-    let head = |status: u16, length: usize, headers: &[(&str, String)]| {
-        let mut head =
-            format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {length}\r\n");
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        head + "\r\n"
-    };
     let is_open = || !shared.is_closed.load(Ordering::SeqCst);
     match answer {
         WebAnswer::Body(body) => {
@@ -174,6 +203,6 @@ fn respond(mut connection: TcpStream, answer: WebAnswer, shared: &Shared) -> std
             Ok(())
         }
         WebAnswer::Noise => connection.write_all(b"\x15\x03\x01 this is no HTTP\r\n\r\n"),
-        WebAnswer::Then(..) => unreachable!("resolved before"),
+        WebAnswer::File(_) | WebAnswer::Then(..) => unreachable!("resolved before"),
     }
 }

@@ -2,7 +2,7 @@ use url::Url;
 
 /// What was typed, fit for a shell and without secrets, less these options and their values.
 pub(super) fn without(options: &[&str]) -> String {
-    shown(std::env::args().skip(1), options)
+    shown(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()), options)
 }
 
 fn shown(arguments: impl Iterator<Item = String>, options: &[&str]) -> String {

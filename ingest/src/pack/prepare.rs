@@ -1,3 +1,4 @@
+use fastclip_schemas::foreign_json;
 use serde_json::{Map, Value};
 
 use super::image::{Fault, ImageCheck};
@@ -151,7 +152,7 @@ fn other_columns(columns: OtherColumns) -> Result<Map<String, Value>, Fault> {
         OtherColumns::File(path) => path,
     };
     match read(&path, MAX_TEXT_BYTES)? {
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+        Some(bytes) => foreign_json(&bytes).map_err(|error| {
             (Reason::MalformedRow, format!("`{}` is no JSON object: {error}", file_name(&path)))
         }),
         None => Ok(Map::new()),

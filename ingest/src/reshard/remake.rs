@@ -1,3 +1,4 @@
+use fastclip_schemas::foreign_json;
 use serde_json::{Map, Value};
 
 use super::ReshardOptions;
@@ -89,6 +90,6 @@ impl Remaker {
 }
 
 fn columns(json: &[u8]) -> Result<Map<String, Value>, (Reason, String)> {
-    serde_json::from_slice(json)
+    foreign_json(json)
         .map_err(|error| (Reason::MalformedRow, format!("its JSON member is no object: {error}")))
 }

@@ -1,3 +1,4 @@
+use fastclip_schemas::foreign_json;
 use fastclip_shards::tar::{Entry, Salvaged, Salvager, split_name};
 use fastclip_shards::{SampleGrouper, SampleSpan};
 use serde_json::Value;
@@ -85,8 +86,7 @@ pub(super) fn is_small_json(entry: &Entry) -> bool {
 
 /// The whole number in field `key`, which is often text with leading zeros.
 fn key_of(json: &[u8]) -> Result<u64, String> {
-    let object: Value =
-        serde_json::from_slice(json).map_err(|error| format!("its JSON is unreadable: {error}"))?;
+    let object: Value = foreign_json(json).map_err(|error| format!("its JSON is unreadable: {error}"))?;
     let key = object.get("key").ok_or("its JSON has no `key`")?;
     let number = match key {
         Value::String(text) => text.parse().ok(),

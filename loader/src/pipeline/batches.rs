@@ -1,16 +1,17 @@
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use fastclip_schemas::{Position, SampleId};
+use fastclip_schemas::{Digest, Position, SampleId};
 use fastclip_shards::Dataset;
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::IndexCache;
+use super::bad_sample_log::BadSampleLog;
 use super::budget::ByteBudget;
 use super::decoder::Decoder;
 use super::dispatcher::Dispatcher;
@@ -24,11 +25,14 @@ use crate::buffer::Pool;
 use crate::plan::Plan;
 use crate::sample::{Prepared, SamplePreparer, SampleSettings};
 use crate::stats::Meters;
-use crate::{BadReason, BadSample, BadSampleBudget, LoadError, Stage, UnreadableShards};
+use crate::{BadSampleBudget, LoadError, Stage, StreamState, UnreadableShards};
 
 /// Jobs that may wait for each decoder: 15 ms of work, enough that none runs dry while a busy machine keeps the dispatcher
 /// from its turn. A job is a few pointers.
 const JOBS_PER_THREAD: usize = 32;
+
+/// Compressed shards that a stream reads at once. A decoder may take 128 MiB, and one thread drives all of them.
+pub(crate) const MAX_DECOMPRESSIONS: usize = 4;
 
 /// How long a stream may stand still before it says so, and how often it repeats that.
 const WARN_AFTER: Duration = Duration::from_secs(30);
@@ -43,6 +47,7 @@ pub(crate) struct StreamSettings {
     pub(crate) sample: SampleSettings,
     pub(crate) pool: Arc<Pool>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) bad_sample_log: Arc<BadSampleLog>,
     pub(crate) threads: NonZeroUsize,
     pub(crate) prefetch_batches: NonZeroUsize,
     pub(crate) requests_in_flight: NonZeroUsize,
@@ -58,7 +63,7 @@ pub(crate) struct StreamSettings {
 /// Iterating blocks until the next batch is complete. After an error there are no further batches.
 ///
 /// # Cancellation
-/// Dropping it ends all work under way, waits for its threads, and returns its memory. Requests that a store is just
+/// Dropping it ends all work under way but the images that are being decoded, waits for its threads, and returns its memory. Requests that a store is just
 /// answering are given up; reads of local files are waited for. After [`LoadError::Stalled`] nothing is waited for: what
 /// hangs is left behind, with its thread and memory.
 #[derive(Debug)]
@@ -66,6 +71,7 @@ pub struct Batches {
     settings: StreamSettings,
     /// Nothing once the stream has ended.
     running: Option<Running>,
+    order: Digest,
     until: Position,
     next: Position,
     ledger: Ledger,
@@ -77,8 +83,8 @@ pub struct Batches {
 
 #[derive(Debug)]
 struct Running {
-    // Dropped in this order: the reader stops, the channel of batches closes, and then all threads can be joined.
-    _stop: oneshot::Sender<()>,
+    // Dropped in this order: all threads are told to stop, the channel of batches closes, and then they can be joined.
+    stop: DropGuard,
     batches: Receiver<Result<PendingBatch, LoadError>>,
     threads: Threads,
     watch: Arc<Watch>,
@@ -111,7 +117,7 @@ impl Running {
 
     /// Tells all threads to stop and does not wait for them: one of them does not listen.
     fn abandon(self) {
-        let Self { _stop: stop, batches, threads, .. } = self;
+        let Self { stop, batches, threads, .. } = self;
         drop(stop);
         drop(batches);
         threads.abandon();
@@ -119,7 +125,7 @@ impl Running {
 
     /// Stops all threads and returns the panic of one of them, if any.
     fn shut_down(self) -> Option<LoadError> {
-        let Self { _stop: stop, batches, mut threads, .. } = self;
+        let Self { stop, batches, mut threads, .. } = self;
         drop(stop);
         drop(batches);
         threads.join()
@@ -131,14 +137,13 @@ impl Running {
 struct Ledger {
     num_samples: u64,
     num_bad: u64,
-    /// Reasons and shards that were logged: a broken shard would fill the log otherwise.
-    logged: HashSet<(BadReason, String)>,
 }
 
 impl Batches {
     /// Starts the threads of a stream. Both positions lie within their epochs.
     pub(crate) fn start(
         settings: StreamSettings,
+        order: Digest,
         from: Position,
         until: Position,
     ) -> Result<Self, LoadError> {
@@ -146,12 +151,18 @@ impl Batches {
         Ok(Self {
             settings,
             running,
+            order,
             until,
             next: from,
             ledger: Ledger::default(),
             handed_over: None,
             reported: Instant::now(),
         })
+    }
+
+    /// Where it stands: what [`Loader::resume`](crate::Loader::resume) begins with gives the next batch, and all after it.
+    pub fn state(&self) -> StreamState {
+        StreamState { next: self.next, order: self.order }
     }
 
     fn receive(&mut self) -> Option<Result<Batch, LoadError>> {
@@ -239,8 +250,9 @@ impl Batches {
             self.ledger.num_samples += 1;
             if let Some(bad) = content.bad {
                 meters.count_bad(bad.reason);
-                self.ledger.record(&bad);
-                let Ledger { num_samples, num_bad, .. } = self.ledger;
+                self.settings.bad_sample_log.record(&bad);
+                self.ledger.num_bad += 1;
+                let Ledger { num_samples, num_bad } = self.ledger;
                 if budget.is_exceeded(num_bad, num_samples, epoch_samples) {
                     let (max_fraction, last) = (budget.max_fraction, Box::new(bad));
                     return Err(LoadError::BadSamples { num_bad, num_samples, max_fraction, last });
@@ -299,15 +311,6 @@ impl Batches {
     }
 }
 
-impl Ledger {
-    fn record(&mut self, bad: &BadSample) {
-        self.num_bad += 1;
-        if self.logged.insert((bad.reason, bad.shard.clone())) {
-            tracing::warn!("bad {bad}; further ones of this kind in this shard are counted only");
-        }
-    }
-}
-
 impl Iterator for Batches {
     type Item = Result<Batch, LoadError>;
 
@@ -331,7 +334,7 @@ impl StreamSettings {
         // find their channels closed before they are joined.
         let mut threads = Threads::default();
         let watch = Arc::new(Watch::default());
-        let (stop, stopped) = oneshot::channel();
+        let stop = CancellationToken::new();
         let (run_sender, runs) = mpsc::unbounded_channel();
         let (job_sender, jobs) = bounded(self.threads.get() * JOBS_PER_THREAD);
         let (batch_sender, batches) = bounded(self.prefetch_batches.get());
@@ -341,6 +344,7 @@ impl StreamSettings {
                 jobs: jobs.clone(),
                 preparer: SamplePreparer::new(self.sample.clone(), Arc::clone(&self.meters))?,
                 tail: self.plan.layout().tail(),
+                stop: stop.clone(),
                 meters: Arc::clone(&self.meters),
                 watch: Arc::clone(&watch),
             };
@@ -353,6 +357,7 @@ impl StreamSettings {
             runs,
             jobs: job_sender,
             batches: batch_sender,
+            stop: stop.clone(),
             meters: Arc::clone(&self.meters),
             watch: Arc::clone(&watch),
         };
@@ -370,13 +375,14 @@ impl StreamSettings {
             indexes: Arc::clone(&self.indexes),
             budget: ByteBudget::new(self.max_bytes_in_flight, Arc::clone(&self.meters)),
             requests_in_flight: self.requests_in_flight.get(),
+            decompressions: Semaphore::new(MAX_DECOMPRESSIONS),
             window_samples: self.plan.layout().window_samples(),
             unreadable_shards: self.unreadable_shards,
             watch: Arc::clone(&watch),
             meters: Arc::clone(&self.meters),
         };
-        let reading = schedule();
+        let (reading, stopped) = (schedule(), stop.clone());
         threads.spawn(Stage::Read, move || runtime.block_on(reader.run(reading, run_sender, stopped)))?;
-        Ok(Running { _stop: stop, batches, threads, watch })
+        Ok(Running { stop: stop.drop_guard(), batches, threads, watch })
     }
 }

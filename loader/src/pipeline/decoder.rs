@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
+use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::Job;
 use super::pending::Filled;
@@ -16,15 +17,19 @@ pub(super) struct Decoder {
     pub(super) jobs: Receiver<Job>,
     pub(super) preparer: SamplePreparer,
     pub(super) tail: Tail,
+    pub(super) stop: CancellationToken,
     pub(super) meters: Arc<Meters>,
     pub(super) watch: Arc<Watch>,
 }
 
 impl Decoder {
-    /// Works until no job is left and none can come.
+    /// Works until no job is left and none can come. Those that are left when the stream is dropped are not done.
     pub(super) fn run(mut self) {
         let mut start = Instant::now();
         while let Ok(mut job) = self.jobs.recv() {
+            if self.stop.is_cancelled() {
+                continue;
+            }
             self.meters.job_wait.add(start.elapsed());
             let watch = Arc::clone(&self.watch);
             let waiting = watch.wait(Awaited::Sample { shard: job.run.shard, sample: job.sample });

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::pending::{OpenSlot, PendingBatch};
 use super::reader::LoadedRun;
@@ -28,6 +29,7 @@ pub(super) struct Dispatcher {
     pub(super) runs: mpsc::UnboundedReceiver<Result<LoadedRun, LoadError>>,
     pub(super) jobs: Sender<Job>,
     pub(super) batches: Sender<Result<PendingBatch, LoadError>>,
+    pub(super) stop: CancellationToken,
     pub(super) meters: Arc<Meters>,
     pub(super) watch: Arc<Watch>,
 }
@@ -73,6 +75,9 @@ impl Dispatcher {
     }
 
     fn dispatch(&mut self, held: &mut HeldRuns, slot: OpenSlot, used: Use) -> Result<(), Stopped> {
+        if self.stop.is_cancelled() {
+            return Err(Stopped);
+        }
         while held.next <= used.run {
             let start = Instant::now();
             let waiting = self.watch.wait(Awaited::Run { number: held.next });

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
+use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fastclip_shards::{Dataset, ReadError, ShardIndex};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Samples whose index entries are kept, at 24 bytes each: 48 MB, or 200 shards of 10,000.
 const MAX_SAMPLES: u64 = 2_000_000;
@@ -11,6 +12,8 @@ const MAX_SAMPLES: u64 = 2_000_000;
 #[derive(Debug)]
 pub(crate) struct IndexCache {
     dataset: Dataset,
+    /// Samples whose entries may be being read.
+    reading: Semaphore,
     entries: Mutex<Entries>,
 }
 
@@ -31,19 +34,32 @@ struct Entry {
 
 impl IndexCache {
     pub(crate) fn new(dataset: Dataset) -> Self {
-        Self { dataset, entries: Mutex::default() }
+        let reading = Semaphore::new(max_samples(&dataset) as usize);
+        Self { dataset, reading, entries: Mutex::default() }
     }
 
-    /// Most samples whose entries are kept.
+    /// Most samples whose entries are kept, and most whose entries are being read.
     pub(crate) fn max_samples(&self) -> u64 {
-        let shards = &self.dataset.manifest().shards;
-        let largest = shards.iter().map(|shard| u64::from(shard.num_samples)).max().unwrap_or(0);
-        MAX_SAMPLES.max(largest).min(self.dataset.manifest().num_samples)
+        max_samples(&self.dataset)
     }
 
-    pub(super) async fn get(&self, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
+    /// The index of a shard. Who holds it for long holds more memory than is [counted](Self::max_samples).
+    pub(super) async fn get(self: &Arc<Self>, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
         let cell = self.entry(shard);
-        cell.get_or_try_init(|| self.dataset.index(shard)).await.cloned()
+        if let Some(index) = cell.get() {
+            return Ok(Arc::clone(index));
+        }
+        // A task of its own goes on while the caller waits for something else, and others for this index.
+        let cache = Arc::clone(self);
+        let read = tokio::spawn(async move { cell.get_or_try_init(|| cache.read(shard)).await.cloned() });
+        read.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+    }
+
+    async fn read(&self, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
+        let num_samples = self.dataset.manifest().shards[shard].num_samples;
+        let reading = self.reading.acquire_many(num_samples).await;
+        let _reading = reading.expect("nobody closes the semaphore");
+        self.dataset.index(shard).await
     }
 
     fn entry(&self, shard: usize) -> Arc<OnceCell<Arc<ShardIndex>>> {
@@ -65,5 +81,36 @@ impl IndexCache {
         entries.num_samples += num_samples;
         entries.shards.insert(shard, Entry { index: Arc::clone(&index), num_samples, used });
         index
+    }
+}
+
+fn max_samples(dataset: &Dataset) -> u64 {
+    let shards = &dataset.manifest().shards;
+    let largest = shards.iter().map(|shard| u64::from(shard.num_samples)).max().unwrap_or(0);
+    MAX_SAMPLES.max(largest).min(dataset.manifest().num_samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use fastclip_testkit::TinyDataset;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_and_then_waits_for_something_else_holds_nobody_up() {
+        let tiny = TinyDataset::new(9, 3);
+        let cache = Arc::new(IndexCache::new(tiny.open()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut asked = pin!(cache.get(1));
+            assert!(futures::poll!(&mut asked).is_pending(), "a file takes longer than that");
+            // Never looked at again while the others read the same and all else.
+            for shard in [1, 0, 2] {
+                assert_eq!(cache.get(shard).await.unwrap().len(), 3);
+            }
+            assert!(Arc::ptr_eq(&asked.await.unwrap(), &cache.get(1).await.unwrap()));
+        });
     }
 }

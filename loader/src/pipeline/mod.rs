@@ -24,9 +24,11 @@
 //! batch comes and nothing moves, it says which stage waits for what, and in the end fails with
 //! [`LoadError::Stalled`](crate::LoadError).
 //!
-//! **Stopping.** Dropping [`Batches`] tells the reader to stop and closes the channel of batches. The rest follows: the
-//! dispatcher finds one of its channels closed, the decoders find theirs empty and closed.
+//! **Stopping.** Dropping [`Batches`] cancels the token that all stages look at before the next piece of work, and closes the
+//! channel of batches: the reader and a dispatcher that waits for runs or for room end at once, and decoders with the image
+//! that they are at.
 
+mod bad_sample_log;
 mod batches;
 mod budget;
 mod decoder;
@@ -39,5 +41,5 @@ mod threads;
 mod watch;
 
 pub use batches::Batches;
-pub(crate) use batches::StreamSettings;
+pub(crate) use batches::{MAX_DECOMPRESSIONS, StreamSettings};
 pub(crate) use index_cache::IndexCache;

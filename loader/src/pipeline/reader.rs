@@ -1,12 +1,12 @@
-use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use fastclip_schemas::Position;
-use fastclip_shards::{Dataset, ReadError, SampleRun, ShardIndex};
+use fastclip_shards::{Compression, Dataset, ReadError, RunIndex, SampleRun};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::IndexCache;
 use super::budget::{ByteBudget, HeldBytes, OpenBytes};
@@ -52,6 +52,8 @@ pub(super) struct Reader {
     pub(super) indexes: Arc<IndexCache>,
     pub(super) budget: ByteBudget,
     pub(super) requests_in_flight: usize,
+    /// Compressed shards that may be being read.
+    pub(super) decompressions: Semaphore,
     pub(super) window_samples: u64,
     pub(super) unreadable_shards: UnreadableShards,
     pub(super) watch: Arc<Watch>,
@@ -64,7 +66,7 @@ pub(super) type RunSender = mpsc::UnboundedSender<Result<LoadedRun, LoadError>>;
 
 impl Reader {
     /// Sends all runs of the schedule in order, until the first failure or until told to stop.
-    pub(super) async fn run(self, schedule: Schedule, runs: RunSender, stop: oneshot::Receiver<()>) {
+    pub(super) async fn run(self, schedule: Schedule, runs: RunSender, stop: CancellationToken) {
         let work = async {
             let mut fetched = pin!(self.fetch_all(schedule));
             while let Some(run) = fetched.next().await {
@@ -74,8 +76,7 @@ impl Reader {
                 }
             }
         };
-        // Nothing is ever sent: the other side of `stop` is dropped.
-        futures::future::select(pin!(work), stop).await;
+        stop.run_until_cancelled(work).await;
     }
 
     fn fetch_all(&self, schedule: Schedule) -> impl futures::Stream<Item = Result<LoadedRun, LoadError>> {
@@ -87,14 +88,14 @@ impl Reader {
                 let index = self.indexes.get(request.shard).await;
                 drop(waiting);
                 let index = match index {
-                    Ok(index) => Ok(index),
+                    Ok(index) => Ok(index.run(request.samples.clone())),
                     Err(source) => Err(self.lose(&request, source)?),
                 };
                 Ok((request, index))
             })
             .buffered(self.requests_in_flight)
             .map_ok(move |(request, index)| {
-                let num_bytes = num_bytes(&index, &request.samples);
+                let num_bytes = self.num_bytes(&request, &index);
                 let needed = open.add(&request, ByteBudget::cost(num_bytes));
                 (request, index, num_bytes, needed)
             })
@@ -124,13 +125,15 @@ impl Reader {
     async fn fetch(
         &self,
         request: &RunRequest,
-        index: Arc<ShardIndex>,
+        index: RunIndex,
     ) -> Result<Result<SampleRun, LostRun>, LoadError> {
         let start = Instant::now();
-        let (shard, range) = (request.shard, request.samples.clone());
-        let waiting = self.watch.wait(Awaited::Samples { shard, samples: range.clone() });
-        let samples = self.dataset.fetch(shard, &index, range).await;
-        drop(waiting);
+        let shard = request.shard;
+        let waiting = self.watch.wait(Awaited::Samples { shard, samples: index.samples() });
+        let is_compressed = Compression::of(&self.dataset.manifest().shards[shard].name).is_some();
+        let decompressing = if is_compressed { Some(self.decompressions.acquire().await) } else { None };
+        let samples = self.dataset.fetch_run(shard, index).await;
+        drop((decompressing, waiting));
         let samples = match samples {
             Ok(samples) => samples,
             Err(source) => return self.lose(request, source).map(Err),
@@ -138,6 +141,18 @@ impl Reader {
         self.meters.fetch.add(start.elapsed());
         self.meters.add_bytes_read(samples.num_bytes() as u64);
         Ok(Ok(samples))
+    }
+
+    /// What a run takes in memory. One that is lost takes its share of the shard, though there will be none of it: or a store
+    /// that refuses at once would be asked for all that there is, and all of it be lost before the caller gets there.
+    fn num_bytes(&self, request: &RunRequest, index: &Result<RunIndex, LostRun>) -> u64 {
+        if let Ok(index) = index {
+            let bytes = index.byte_range();
+            return bytes.end - bytes.start;
+        }
+        let shard = &self.dataset.manifest().shards[request.shard];
+        let mean = shard.num_bytes / u64::from(shard.num_samples.max(1));
+        (mean * request.samples.len() as u64).max(1)
     }
 
     /// Gives a run up, or the stream, as the policy has it.
@@ -155,12 +170,4 @@ impl Reader {
         let shard = self.dataset.manifest().shards[request.shard].name.clone();
         LoadError::Read { shard, samples: request.samples.clone(), source: Box::new(source) }
     }
-}
-
-/// What a run takes in memory: nothing if there will be none of it.
-fn num_bytes(index: &Result<Arc<ShardIndex>, LostRun>, samples: &Range<u32>) -> u64 {
-    index.as_ref().map_or(0, |index| {
-        let bytes = index.byte_range(samples.clone());
-        bytes.end - bytes.start
-    })
 }

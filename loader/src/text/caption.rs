@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-use fastclip_schemas::SampleId;
+use fastclip_schemas::{SampleId, foreign_json};
 use fastclip_shards::Sample;
 use serde_json::Value;
 
@@ -192,7 +192,7 @@ impl CaptionSource {
             Self::Field { field, .. } => field,
         };
         let malformed = |why: String| CaptionFault::Malformed(format!("`{self}`: {why}"));
-        let mut json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        let mut json: Value = foreign_json(bytes).map_err(|error| malformed(error.to_string()))?;
         match json.get_mut(field).map_or(Value::Null, Value::take) {
             Value::Null => Ok(Vec::new()),
             Value::String(caption) => Ok(vec![caption.into()]),

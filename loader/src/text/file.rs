@@ -58,13 +58,13 @@ pub enum TokenizerError {
         /// The name asked for.
         token: String,
     },
-    /// Ids have no place in a batch.
-    #[error("the tokenizer `{}` has {num_tokens} tokens, more than the {} that ids can tell apart", path.display(), i32::MAX)]
-    TooManyTokens {
+    /// An id has no place in a batch.
+    #[error("the tokenizer `{}` has the id {id}, where ids end at {}", path.display(), i32::MAX - 1)]
+    LargeId {
         /// Where it is.
         path: PathBuf,
-        /// Its tokens.
-        num_tokens: usize,
+        /// Its largest id.
+        id: u32,
     },
 }
 
@@ -75,6 +75,8 @@ pub(super) struct FileTokenizer {
     pad: i32,
     /// Tokens that it puts around every caption.
     num_around: usize,
+    /// All ids lie below, and below `i32::MAX`.
+    vocabulary: usize,
 }
 
 impl fmt::Debug for FileTokenizer {
@@ -91,10 +93,6 @@ impl FileTokenizer {
         let path = || file.path.clone();
         let mut tokenizer = Tokenizer::from_file(&file.path)
             .map_err(|source| TokenizerError::Read { path: path(), source })?;
-        let num_tokens = tokenizer.get_vocab_size(true);
-        if i32::try_from(num_tokens).is_err() {
-            return Err(TokenizerError::TooManyTokens { path: path(), num_tokens });
-        }
         let id = |token: &str| tokenizer.token_to_id(token);
         let pad = match (&file.pad, tokenizer.get_padding()) {
             (Some(token), _) => {
@@ -109,11 +107,19 @@ impl FileTokenizer {
         let num_around = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("only a truncation can be refused");
-        Ok(Self { tokenizer, cleaning: file.cleaning, pad: signed(pad), num_around })
+        // What is put around a caption and behind it need not be in the vocabulary.
+        let around = tokenizer.encode_fast("", true);
+        let around = around.as_ref().map_or(&[][..], Encoding::get_ids).iter().copied();
+        let id = tokenizer.get_vocab(true).into_values().chain(around).fold(pad, u32::max);
+        if id >= i32::MAX as u32 {
+            return Err(TokenizerError::LargeId { path: path(), id });
+        }
+        let vocabulary = id as usize + 1;
+        Ok(Self { tokenizer, cleaning: file.cleaning, pad: pad as i32, num_around, vocabulary })
     }
 
     pub(super) fn vocabulary(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        self.vocabulary
     }
 
     pub(super) fn encode_into(&self, text: &str, out: &mut [i32]) -> usize {
@@ -122,7 +128,7 @@ impl FileTokenizer {
         let ids = encoding.as_ref().map_or(&[][..], Encoding::get_ids);
         out.fill(self.pad);
         for (place, &id) in out.iter_mut().zip(ids) {
-            *place = signed(id);
+            *place = id as i32;
         }
         ids.len().min(out.len())
     }
@@ -135,10 +141,6 @@ impl FileTokenizer {
         encoding.truncate(room, 0, TruncationDirection::Right);
         self.tokenizer.post_process(encoding, None, true).ok()
     }
-}
-
-fn signed(id: u32) -> i32 {
-    i32::try_from(id).expect("the file was refused if it has more tokens")
 }
 
 #[cfg(test)]
@@ -235,6 +237,27 @@ mod tests {
         let unknown = TokenizerFile { pad: Some("<none>".to_owned()), ..file };
         let error = Tokenizer::from_file(&unknown).unwrap_err().to_string();
         assert!(error.ends_with("has no token `<none>` to fill rows up with"), "{error}");
+    }
+
+    #[test]
+    fn all_ids_lie_below_the_size_of_the_vocabulary_whatever_gaps_it_has() {
+        let mut with_gap = words();
+        with_gap["model"]["vocab"]["dog"] = 70.into();
+        let (_folder, file) = written(&with_gap);
+        let tokenizer = Tokenizer::from_file(&file).unwrap();
+        assert_eq!((tokenizer.vocabulary(), tokenizer.encode("dog", 3)), (71, vec![2, 70, 3]));
+        // Around every caption stands what no list names.
+        with_gap["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([99]);
+        let (_folder, file) = written(&with_gap);
+        let tokenizer = Tokenizer::from_file(&file).unwrap();
+        assert_eq!((tokenizer.vocabulary(), tokenizer.encode("dog", 3)), (100, vec![2, 70, 99]));
+        for path in ["/model/vocab/dog", "/post_processor/special_tokens/[SEP]/ids/0"] {
+            let mut large = with_gap.clone();
+            *large.pointer_mut(path).unwrap() = 3_000_000_000_u32.into();
+            let (_folder, file) = written(&large);
+            let error = Tokenizer::from_file(&file).unwrap_err().to_string();
+            assert!(error.ends_with("has the id 3000000000, where ids end at 2147483646"), "{error}");
+        }
     }
 
     #[test]

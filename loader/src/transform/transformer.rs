@@ -140,7 +140,7 @@ fn augment(transform: &TrainTransform, planes: &mut [u8], draws: &mut Draws) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ResizeMode;
+    use crate::{ColourJitter, RandomErasing, ResizeMode};
 
     const TRAIN: Augmentation = Augmentation { seed: 1, epoch: 2, sample: SampleId(3) };
 
@@ -215,6 +215,57 @@ mod tests {
             assert!(above.iter().chain(below).all(|&value| value == fill));
             assert!(shown.iter().any(|&value| value != fill));
         }
+    }
+
+    #[test]
+    fn colours_change_as_often_and_by_as_much_as_asked() {
+        let image = gradient(64, 64);
+        let none =
+            ColourJitter { probability: 0.25, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0 };
+        let jitter = ColourJitter { brightness: 0.4, ..none };
+        let transform_with =
+            |jitter| TrainTransform { colour_jitter: Some(jitter), ..TrainTransform::new(8) };
+        let sum = |planes: &[u8]| planes.iter().map(|&value| f64::from(value)).sum::<f64>();
+        let mut factors = Vec::new();
+        for sample in (0..400).map(SampleId) {
+            let augmentation = Augmentation { sample, ..TRAIN };
+            let plain = transform(&image, Transform::train(8), augmentation);
+            assert_eq!(transform(&image, transform_with(none).into(), augmentation), plain, "{sample}");
+            let changed = transform(&image, transform_with(jitter).into(), augmentation);
+            if changed != plain {
+                // Pillow rounds down, and what is too bright is white.
+                let factor = sum(&changed) / sum(&plain);
+                assert!((0.57..1.401).contains(&factor), "{factor} of {sample}");
+                factors.push(factor);
+            }
+        }
+        assert!((70..130).contains(&factors.len()), "{}", factors.len());
+        let num_darker = factors.iter().filter(|&&factor| factor < 1.0).count();
+        assert!((20..factors.len() - 20).contains(&num_darker), "{num_darker} of {}", factors.len());
+        assert!(factors.iter().any(|&factor| factor < 0.7) && factors.iter().any(|&factor| factor > 1.2));
+    }
+
+    #[test]
+    fn erasing_comes_last_and_leaves_what_is_outside_of_its_rectangle() {
+        let image = gradient(64, 64);
+        let grey = TrainTransform { grey_probability: 1.0, ..TrainTransform::new(32) };
+        let erasing = TrainTransform { erasing: Some(RandomErasing { probability: 1.0, count: 1 }), ..grey };
+        let (plain, erased) =
+            (transform(&image, grey.into(), TRAIN), transform(&image, erasing.into(), TRAIN));
+        let is_noise = |at: usize| (0..3).any(|plane| plain[plane * 1024 + at] != erased[plane * 1024 + at]);
+        let noise: Vec<usize> = (0..1024).filter(|&at| is_noise(at)).collect();
+        let ends = |values: Vec<usize>| (values.iter().min().copied(), values.iter().max().copied());
+        let (Some(top), Some(bottom)) = ends(noise.iter().map(|at| at / 32).collect()) else {
+            panic!("none")
+        };
+        let (Some(left), Some(right)) = ends(noise.iter().map(|at| at % 32).collect()) else {
+            panic!("none")
+        };
+        let area = (bottom - top + 1) * (right - left + 1);
+        assert!((20..=342).contains(&area), "{area} pixels");
+        assert_eq!(noise.len(), area, "all of the rectangle, and nothing else");
+        let coloured = noise.iter().filter(|&&at| erased[at] != erased[1024 + at]).count();
+        assert!(coloured > area / 2, "noise is not made grey");
     }
 
     #[test]

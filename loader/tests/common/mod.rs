@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
+use std::sync::Arc;
 
 use fastclip_loader::{Batch, LoadError, Loader, LoaderBuilder, Order, Tail, Transform};
 use fastclip_schemas::{Position, SampleId};
 use fastclip_shards::{Dataset, DatasetWriter, Store, StoreOptions, WriterOptions};
-use fastclip_testkit::S3Server;
+use fastclip_testkit::{FaultyStore, S3Server};
+use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use turbojpeg::{Compressor, Image, PixelFormat};
 
@@ -77,6 +79,14 @@ impl Toy {
 
     pub fn open(&self) -> Dataset {
         block_on(Dataset::open(self.path().to_str().unwrap())).unwrap()
+    }
+
+    /// The same behind a store that can be told to fail.
+    pub fn in_faulty_store(&self) -> (FaultyStore, Dataset) {
+        let files = LocalFileSystem::new_with_prefix(self.path()).unwrap();
+        let faulty = FaultyStore::new(Arc::new(files));
+        let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
+        (faulty, block_on(Dataset::from_store(store, "manifest.json")).unwrap())
     }
 
     /// A loader of small squares, to be refined.

@@ -134,7 +134,21 @@ impl Store {
     /// # Errors
     /// When it is not there or cannot be read after all retries.
     pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        Ok(self.objects.get(&self.path(name)?).await?.bytes().await?)
+        self.get_at_most(name, u64::MAX).await
+    }
+
+    /// Reads a whole file that is not larger than it can be: another file in its place is not taken into memory.
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get), and when it is larger.
+    pub async fn get_at_most(&self, name: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
+        let found = self.objects.get(&self.path(name)?).await?;
+        let num_bytes = found.meta.size;
+        if num_bytes > max_bytes {
+            let message = format!("it has {num_bytes} bytes, where there can be {max_bytes} at most");
+            return Err(StoreError { kind: StoreErrorKind::Other, message });
+        }
+        Ok(found.bytes().await?)
     }
 
     /// Reads a whole file if there is one.

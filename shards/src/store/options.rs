@@ -16,7 +16,10 @@ impl StoreOptions {
     /// may pass, and for how long (`OBJECT_STORE_MAX_RETRIES=10`, `OBJECT_STORE_RETRY_TIMEOUT=180s`). This is the only place
     /// where this crate reads the environment.
     pub fn from_process() -> Self {
-        let pairs = std::env::vars().filter_map(|(name, value)| {
+        // Settings that are no text are nobody's.
+        let texts = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let pairs = texts.filter_map(|(name, value)| {
             if let Some(setting) = name.strip_prefix("OBJECT_STORE_") {
                 return Some((setting.to_lowercase(), value));
             }

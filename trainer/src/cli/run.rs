@@ -205,7 +205,8 @@ fn agreement(config: &RunConfig) -> Agreement {
 }
 
 fn command() -> String {
-    std::env::args().collect::<Vec<_>>().join(" ")
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn report(config: &RunConfig, outcome: &Outcome, is_first: bool) -> ExitCode {

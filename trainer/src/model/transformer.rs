@@ -303,17 +303,12 @@ impl Block {
     }
 
     fn hidden(&self, normed: &Tensor) -> Tensor {
-        match self.fused {
-            Some(fused) if !self.shape.quick_gelu => {
-                computed(fused.linear_gelu(normed, self.c_fc.weight_and_bias()))
-            }
-            _ => {
+        match (self.fused, self.shape.quick_gelu) {
+            (Some(fused), false) => computed(fused.linear_gelu(normed, self.c_fc.weight_and_bias())),
+            (None, false) => self.c_fc.forward(normed).gelu("none"),
+            (_, true) => {
                 let hidden = self.c_fc.forward(normed);
-                if self.shape.quick_gelu {
-                    &hidden * (&hidden * 1.702).sigmoid()
-                } else {
-                    hidden.gelu("none")
-                }
+                &hidden * (&hidden * 1.702).sigmoid()
             }
         }
     }
