@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output};
 
-/// Path of a program of this workspace, as built in the profile of the running test.
+/// Path of a program of this workspace, as built in the profile of the running test; of an example it is `examples/` and its name.
 ///
 /// # Panics
 /// If it has not been built. Cargo builds binaries for the tests of their own crate only.
@@ -12,7 +12,7 @@ pub fn binary(name: &str) -> PathBuf {
     // Tests lie in `deps`, beside the programs.
     let folder = test.ancestors().nth(2).expect("the target folder is above `deps`");
     let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.is_file(), "there is no `{}`: run `cargo build --workspace --bins` first", path.display());
+    assert!(path.is_file(), "there is no `{}`: run `cargo build --workspace --bins --examples` first", path.display());
     path
 }
 
