@@ -12,7 +12,11 @@ pub fn binary(name: &str) -> PathBuf {
     // Tests lie in `deps`, beside the programs.
     let folder = test.ancestors().nth(2).expect("the target folder is above `deps`");
     let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.is_file(), "there is no `{}`: run `cargo build --workspace --bins --examples` first", path.display());
+    assert!(
+        path.is_file(),
+        "there is no `{}`: run `cargo build --workspace --bins --examples` first",
+        path.display()
+    );
     path
 }
 
