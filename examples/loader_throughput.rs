@@ -54,7 +54,9 @@ fn stages(stats: &LoaderStats) -> Value {
         "decode": stage(stats.decode),
         "transform": stage(stats.transform),
         "tokenize": stage(stats.tokenize),
-        // How long both ends of each channel have waited.
+        // How long each stage has waited for another.
+        "reader_for_index": stage(stats.index_wait),
+        "reader_for_room": stage(stats.room_wait),
         "dispatcher_for_run": stage(stats.run_wait),
         "dispatcher_for_decoder": stage(stats.decoder_wait),
         "decoder_for_work": stage(stats.job_wait),

@@ -65,7 +65,7 @@
 //! | metric | labels | is |
 //! |---|---|---|
 //! | `fastclip_loader_stage_seconds` | `stage`: fetch, decode, transform, tokenize | histogram |
-//! | `fastclip_loader_wait_seconds` | `edge`: dispatcher_for_run, dispatcher_for_decoder, decoder_for_work, caller_for_batch | histogram |
+//! | `fastclip_loader_wait_seconds` | `edge`: reader_for_index, reader_for_room, dispatcher_for_run, dispatcher_for_decoder, decoder_for_work, caller_for_batch | histogram |
 //! | `fastclip_loader_caller_seconds` | | histogram: what the caller takes between batches |
 //! | `fastclip_loader_batches_total`, `…_samples_total`, `…_bytes_read_total` | | counters |
 //! | `fastclip_loader_bad_samples_total` | `reason` | counter |

@@ -36,6 +36,8 @@ pub(crate) struct Meters {
     pub(crate) decode: Meter,
     pub(crate) transform: Meter,
     pub(crate) tokenize: Meter,
+    pub(crate) index_wait: Meter,
+    pub(crate) room_wait: Meter,
     pub(crate) run_wait: Meter,
     pub(crate) decoder_wait: Meter,
     pub(crate) job_wait: Meter,
@@ -86,6 +88,8 @@ impl Default for Meters {
             decode: stage("decode"),
             transform: stage("transform"),
             tokenize: stage("tokenize"),
+            index_wait: wait("reader_for_index"),
+            room_wait: wait("reader_for_room"),
             run_wait: wait("dispatcher_for_run"),
             decoder_wait: wait("dispatcher_for_decoder"),
             job_wait: wait("decoder_for_work"),
@@ -140,6 +144,8 @@ impl Meters {
             decode: self.decode.read(),
             transform: self.transform.read(),
             tokenize: self.tokenize.read(),
+            index_wait: self.index_wait.read(),
+            room_wait: self.room_wait.read(),
             run_wait: self.run_wait.read(),
             decoder_wait: self.decoder_wait.read(),
             job_wait: self.job_wait.read(),
@@ -180,6 +186,10 @@ pub struct LoaderStats {
     pub transform: Timing,
     /// Captions tokenised.
     pub tokenize: Timing,
+    /// Waits of the reader for the index of a run's shard.
+    pub index_wait: Timing,
+    /// Waits of the reader for room among the bytes in flight: long where the store is faster than decoders and caller.
+    pub room_wait: Timing,
     /// Waits of the dispatcher for a run to be fetched.
     pub run_wait: Timing,
     /// Waits of the dispatcher for a free decoder.

@@ -62,6 +62,8 @@ fn a_recorder_gets_what_the_statistics_say() {
         ("fastclip_loader_stage_seconds stage=decode", stats.decode),
         ("fastclip_loader_stage_seconds stage=transform", stats.transform),
         ("fastclip_loader_stage_seconds stage=tokenize", stats.tokenize),
+        ("fastclip_loader_wait_seconds edge=reader_for_index", stats.index_wait),
+        ("fastclip_loader_wait_seconds edge=reader_for_room", stats.room_wait),
         ("fastclip_loader_wait_seconds edge=dispatcher_for_run", stats.run_wait),
         ("fastclip_loader_wait_seconds edge=dispatcher_for_decoder", stats.decoder_wait),
         ("fastclip_loader_wait_seconds edge=decoder_for_work", stats.job_wait),

@@ -84,9 +84,11 @@ impl Reader {
         let mut open = OpenBytes::default();
         stream::iter(schedule.flat_map(|step| step.runs))
             .map(move |request| async move {
+                let start = Instant::now();
                 let waiting = self.watch.wait(Awaited::Index { shard: request.shard });
                 let index = self.indexes.get(request.shard).await;
                 drop(waiting);
+                self.meters.index_wait.add(start.elapsed());
                 let index = match index {
                     Ok(index) => Ok(index.run(request.samples.clone())),
                     Err(source) => Err(self.lose(&request, source)?),
@@ -105,9 +107,11 @@ impl Reader {
                     let (bound, window_samples) = (self.budget.bound(), self.window_samples);
                     return Err(LoadError::MemoryBound { bound, needed, num_lanes, window_samples });
                 }
+                let start = Instant::now();
                 let waiting = self.watch.wait(Awaited::Memory { num_bytes, bound: self.budget.bound() });
                 let held = self.budget.take(num_bytes).await;
                 drop(waiting);
+                self.meters.room_wait.add(start.elapsed());
                 Ok((request, index, held))
             })
             .map(move |admitted| async move {
