@@ -194,7 +194,8 @@ impl LoaderBuilder {
         self
     }
 
-    /// Requests to the store at a time, for shards and as many for their indexes; 16 unless set.
+    /// Requests to the store at a time, for shards and as many for their indexes; 16 unless set. Of compressed shards, four are
+    /// read at a time.
     pub fn requests_in_flight(mut self, requests: NonZeroUsize) -> Self {
         self.requests_in_flight = requests;
         self

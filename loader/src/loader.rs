@@ -74,7 +74,7 @@ impl Loader {
         Batches::start(self.settings.clone(), self.order_digest(), from, until)
     }
 
-    /// Goes on where a stream stood, with the very same batches.
+    /// Goes on where a stream stood: with the very same batches where what becomes of samples (transform, captions) is the same.
     ///
     /// # Errors
     /// When the state belongs to another order, and those of [`stream`](Self::stream).

@@ -1,9 +1,6 @@
 use std::fmt;
 
-use fastclip_shards::Compression;
-
 use crate::Loader;
-use crate::pipeline::MAX_DECOMPRESSIONS;
 
 /// Bytes that decoding an image takes for each of its pixels, at most. A TIFF of floating-point numbers takes most: twice its 16
 /// bytes while it is read. A 16-bit image takes twice its 8, 4 for its copy of 8 bits, 3 for what is kept; a progressive JPEG 11.
@@ -21,7 +18,7 @@ const BYTES_OF_LIBRARIES: u64 = 48 << 20;
 
 /// The most memory that a loader takes while one of its streams is read, in bytes, by what takes it.
 ///
-/// Of each further stream of the loader, all but the indexes and what is fixed comes on top. It holds for callers who drop a batch
+/// Of each further stream of the loader, all but decompression, indexes and what is fixed comes on top. It holds for callers who drop a batch
 /// before they ask for the next; who keeps batches pays for them. Not counted are the manifest and the plan, which belong to
 /// the dataset and grow with its shards, not with its samples (15 MB for 31,500 shards), and samples held as
 /// [`Members`](crate::Members).
@@ -34,7 +31,7 @@ pub struct MemoryBound {
     pub blocks: u64,
     /// Batches that wait, are filled, or are the caller's: `prefetch_batches` and two more.
     pub batches: u64,
-    /// Decoders of compressed shards, where there are any: four, of up to [so many bytes](fastclip_shards::Compression::max_memory).
+    /// [Decoders of compressed shards](fastclip_shards::Dataset::decompression_bound), where there are any.
     pub decompression: u64,
     /// Images while they are decoded, one for each thread.
     pub decoding: u64,
@@ -60,19 +57,13 @@ impl MemoryBound {
         let token_bytes = 2 * 4 * sample.context_length as u64;
         let num_slots = (settings.prefetch_batches.get() as u64 + 2) * loader.batch_size() as u64;
         let max_pixels = max_pixels.min(sample.decoding.max_pixels);
-        let shards = loader.dataset().manifest().shards.iter();
-        let most_for_decompression = shards
-            .filter_map(|shard| Compression::of(&shard.name))
-            .map(Compression::max_memory)
-            .max()
-            .unwrap_or(0);
         Self {
             bytes_in_flight: settings.max_bytes_in_flight,
             blocks: loader
                 .dataset()
                 .cache()
                 .map_or(0, |_| settings.requests_in_flight.get() as u64 * BYTES_PER_CACHED_REQUEST),
-            decompression: MAX_DECOMPRESSIONS as u64 * most_for_decompression,
+            decompression: loader.dataset().decompression_bound(),
             batches: num_slots * (content_bytes + token_bytes + BYTES_PER_SAMPLE),
             // Normalised values are made from a whole image of bytes.
             decoding: threads * (max_pixels * BYTES_PER_PIXEL + 2 * content_bytes + BYTES_PER_THREAD),

@@ -10,7 +10,7 @@ use async_compression::futures::bufread::{GzipEncoder, ZstdEncoder};
 use common::{Toy, at, block_on, read, small_loader, try_read};
 use fastclip_loader::{BadSampleBudget, LoadError, LoaderBuilder, Order, Tail, UnreadableShards};
 use fastclip_schemas::{Digest, Manifest};
-use fastclip_shards::{Cache, Dataset};
+use fastclip_shards::{Cache, Compression, Dataset};
 use futures::AsyncReadExt;
 
 /// Puts compressed shards in the place of plain ones, which keep their indexes.
@@ -42,9 +42,11 @@ fn settings(dataset: Dataset) -> LoaderBuilder {
 fn compressed_shards_give_the_batches_of_plain_ones() {
     let plain = Toy::new(60, 20);
     let expected = read(&settings(plain.open()).build().unwrap(), at(0, 0), at(2, 0));
-    for suffix in [".gz", ".zst"] {
+    for (suffix, decoder) in [(".gz", Compression::Gzip), (".zst", Compression::Zstd)] {
         let toy = Toy::new(60, 20);
         compress(&toy, suffix);
+        let bound = settings(toy.open()).build().unwrap().memory_bound(1 << 20);
+        assert_eq!(bound.decompression, 4 * decoder.max_memory());
         assert!(read(&settings(toy.open()).build().unwrap(), at(0, 0), at(2, 0)) == expected, "{suffix}");
 
         let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ impl Compression {
         ends_with(&[".tar.zst"]).then_some(Self::Zstd)
     }
 
-    /// Memory that decompressing takes at most, in bytes: of gzip the 32 KiB that it looks back and tables; of Zstandard a
+    /// Memory that a decoder takes at most, in bytes: of gzip the 32 KiB that it looks back and tables; of Zstandard a
     /// window of 128 MiB, which `--ultra -22` and `--long` write and beyond which its decoder refuses, where up to `-19` it is 8.
     pub fn max_memory(self) -> u64 {
         match self {

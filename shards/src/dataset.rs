@@ -1,12 +1,18 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fastclip_schemas::{Digest, MANIFEST_FILE, Manifest, ShardEntry};
+use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
+use crate::compression::Compression;
 use crate::error::ReadError;
 use crate::joint::DatasetPart;
 use crate::sources::sources;
-use crate::store::{Store, StoreErrorKind, StoreOptions, without_secrets};
+use crate::store::{Store, StoreError, StoreErrorKind, StoreOptions, without_secrets};
+
+/// Shards that are decompressed at once. A decoder may take 128 MiB.
+const MAX_DECOMPRESSIONS: usize = 4;
 
 /// Three million shards have no larger one.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
@@ -28,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) joint: Option<Manifest>,
     pub(crate) digest: Digest,
     pub(crate) parts: Vec<DatasetPart>,
+    /// Shards that may be being decompressed.
+    pub(crate) decompressions: Arc<Semaphore>,
 }
 
 /// A dataset of one manifest.
@@ -90,13 +98,12 @@ impl Dataset {
     pub async fn from_store(store: Store, manifest: &str) -> Result<Self, ReadError> {
         let name = manifest.to_owned();
         let location = store.location().to_owned();
-        let text =
-            store.get_at_most(&name, MAX_MANIFEST_BYTES).await.map_err(|source| match source.kind() {
-                StoreErrorKind::NotFound => {
-                    ReadError::NoManifest { location: location.clone(), manifest: name.clone() }
-                }
-                _ => ReadError::File { location: location.clone(), name: name.clone(), source },
-            })?;
+        let text = read_manifest(&store, &name).await.map_err(|source| match source.kind() {
+            StoreErrorKind::NotFound => {
+                ReadError::NoManifest { location: location.clone(), manifest: name.clone() }
+            }
+            _ => ReadError::File { location: location.clone(), name: name.clone(), source },
+        })?;
         let manifest = Manifest::from_json(&text).map_err(|source| ReadError::Manifest {
             location,
             manifest: name,
@@ -114,7 +121,9 @@ impl Dataset {
             sample_ids: 0..manifest.num_sample_ids,
         };
         let member = Member { store, manifest: Arc::new(manifest), first_shard: 0, first_id: 0 };
-        let shared = Shared { location, members: vec![member], joint: None, digest, parts: vec![whole] };
+        let (members, parts) = (vec![member], vec![whole]);
+        let shared =
+            Shared { location, members, joint: None, digest, parts, decompressions: decompressions() };
         Self { shared: Arc::new(shared), cache: None }
     }
 
@@ -127,6 +136,12 @@ impl Dataset {
     /// What it reads through.
     pub fn cache(&self) -> Option<&Cache> {
         self.cache.as_ref()
+    }
+
+    /// Memory that decompressing shards takes at most, in bytes, over all who read this dataset: four are decompressed at a time.
+    pub fn decompression_bound(&self) -> u64 {
+        let compressions = self.manifest().shards.iter().filter_map(|shard| Compression::of(&shard.name));
+        MAX_DECOMPRESSIONS as u64 * compressions.map(Compression::max_memory).max().unwrap_or(0)
     }
 
     /// Where it lies, without credentials.
@@ -180,6 +195,21 @@ fn split_manifest(location: &str) -> (&str, &str) {
         Some((folder, name)) => (folder, name),
         None => (".", location),
     }
+}
+
+async fn read_manifest(store: &Store, name: &str) -> Result<Bytes, StoreError> {
+    let answer = store.ask(name).await?;
+    let num_bytes = answer.num_bytes();
+    if num_bytes > MAX_MANIFEST_BYTES {
+        let message =
+            format!("it has {num_bytes} bytes, where no manifest has more than {MAX_MANIFEST_BYTES}");
+        return Err(StoreError::location(message));
+    }
+    answer.bytes().await
+}
+
+pub(crate) fn decompressions() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_DECOMPRESSIONS))
 }
 
 #[cfg(test)]

@@ -7,14 +7,18 @@ use bytes::Bytes;
 use fastclip_schemas::{Digest, ShardEntry};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
 use crate::cache::{BLOCK_BYTES, Cache, EntryKey, PartlyRead};
 use crate::compression::Compression;
 use crate::dataset::Dataset;
 use crate::error::ReadError;
-use crate::index::{RunIndex, ShardIndex, encoded_bytes};
+use crate::index::{IndexError, RunIndex, ShardIndex, encoded_bytes};
 use crate::run::SampleRun;
 use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// What is read of a file in the place of an index, so that its digest tells which one it is.
+const MAX_UNEXPECTED_BYTES: u64 = 1 << 20;
 
 /// How often an answer of the wrong length is asked for again, which clients of stores take for a good one. The size of the
 /// shard was compared with the manifest before, so it is the answer that is at fault.
@@ -55,10 +59,16 @@ impl Dataset {
     /// The bytes of an index, when the tar beside it has its size.
     async fn stored_index(&self, shard: usize) -> Result<Bytes, ReadError> {
         let (store, entry) = self.stored_shard(shard);
-        let max_bytes = encoded_bytes(entry.num_samples);
-        let (bytes, found) =
-            futures::join!(store.get_at_most(&entry.index, max_bytes), store.num_bytes(&entry.name));
-        let bytes = bytes.map_err(|source| unreadable(store, &entry.index, source))?;
+        let (index, found) = futures::join!(store.ask(&entry.index), store.num_bytes(&entry.name));
+        let unreadable_index = |source| unreadable(store, &entry.index, source);
+        let index = index.map_err(unreadable_index)?;
+        if index.num_bytes() > encoded_bytes(entry.num_samples).max(MAX_UNEXPECTED_BYTES) {
+            let (shard, name) = (self.shown(shard).to_owned(), entry.index.clone());
+            let (found, num_samples) = (index.num_bytes(), entry.num_samples);
+            let source = IndexError::Length { found, num_samples, needed: encoded_bytes(num_samples) };
+            return Err(ReadError::Index { shard, index: name, source });
+        }
+        let bytes = index.bytes().await.map_err(unreadable_index)?;
         let found = found.map_err(|source| unreadable(store, &entry.name, source))?;
         if found != entry.num_bytes {
             let (shard, expected) = (self.shown(shard).to_owned(), entry.num_bytes);
@@ -102,7 +112,9 @@ impl Dataset {
             return Ok(SampleRun::new(shown, index, Bytes::new()));
         }
         let compression = Compression::of(name);
-        let tar = Tar { store, name, compression, digest: *digest, num_bytes: index.index().shard_bytes() };
+        let (digest, num_bytes) = (*digest, index.index().shard_bytes());
+        let decompressions = &self.shared.decompressions;
+        let tar = Tar { store, name, compression, digest, num_bytes, decompressions };
         let mut tries_left = TRIES_FOR_LENGTH;
         let bytes = loop {
             tries_left -= 1;
@@ -182,6 +194,7 @@ struct Tar<'a> {
     /// Digest of the shard.
     digest: Digest,
     num_bytes: u64,
+    decompressions: &'a Arc<Semaphore>,
 }
 
 impl Tar<'_> {
@@ -274,7 +287,16 @@ impl Tar<'_> {
     ) -> Result<(u64, BoxStream<'static, Result<Bytes, StoreError>>), StoreError> {
         match self.compression {
             None => Ok((span.start, self.store.stream_range(self.name, span).await?.boxed())),
-            Some(compression) => Ok((0, compression.decompress(self.store.stream(self.name).await?))),
+            Some(compression) => {
+                let permit = Arc::clone(self.decompressions).acquire_owned().await;
+                let permit = permit.expect("nobody closes the semaphore");
+                let pieces = compression.decompress(self.store.stream(self.name).await?);
+                // Given back with the decoder.
+                let pieces = pieces.inspect(move |_| {
+                    let _held = &permit;
+                });
+                Ok((0, pieces.boxed()))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fastclip_schemas::{Digest, MANIFEST_FORMAT_VERSION, Manifest, SampleId, ShardEntry};
 
-use crate::dataset::{Dataset, Member, Shared};
+use crate::dataset::{Dataset, Member, Shared, decompressions};
 use crate::error::ReadError;
 
 /// One of the datasets that were joined.
@@ -45,6 +45,7 @@ impl Dataset {
             joint: None,
             digest: Digest([0; 32]),
             parts: Vec::with_capacity(datasets.len()),
+            decompressions: decompressions(),
         };
         let mut shards: Vec<ShardEntry> = Vec::new();
         let (mut num_samples, mut num_sample_ids) = (0_u64, 0_u64);

@@ -6,8 +6,12 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_compression::futures::bufread::GzipEncoder;
 use fastclip_schemas::{Manifest, SampleId};
 use fastclip_shards::{Dataset, DatasetWriter, ReadError, Store, StoreOptions, WriterOptions};
+use fastclip_testkit::{Fault, FaultyStore, Gate, RequestKind};
+use futures::AsyncReadExt;
+use futures::future::join_all;
 use object_store::memory::InMemory;
 
 fn caption(position: u64) -> String {
@@ -276,4 +280,67 @@ async fn shards_that_are_named_take_part_alone_and_keep_their_ids() {
     assert_eq!((some.manifest().num_samples, some.manifest().num_sample_ids), (8, 16));
     let error = Dataset::open(&format!("{location}/{{00002..00004}}.tar")).await.unwrap_err();
     assert_eq!(error.to_string(), format!("the manifest of `{location}` has no shard `00004.tar`"));
+}
+
+#[tokio::test]
+async fn a_large_file_in_the_place_of_an_index_or_manifest_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = local(folder.path());
+    write(&store, 8).await;
+    let file = std::fs::File::create(folder.path().join("00001.idx")).unwrap();
+    // Takes no room on the disk, but would in memory.
+    file.set_len(1 << 40).unwrap();
+    let dataset = Dataset::from_store(store, "manifest.json").await.unwrap();
+    assert!(dataset.index(0).await.is_ok());
+    let error = dataset.index(1).await.unwrap_err();
+    let ReadError::Index { index, source, .. } = &error else { panic!("{error}") };
+    assert_eq!(index, "00001.idx");
+    assert_eq!(source.to_string(), "it has 1099511627776 bytes, its 4 samples need 128");
+
+    std::fs::File::create(folder.path().join("manifest.json")).unwrap().set_len(1 << 40).unwrap();
+    let error = Dataset::open(folder.path().to_str().unwrap()).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("it has 1099511627776 bytes, where no manifest has more"), "{source}");
+}
+
+#[tokio::test]
+async fn four_compressed_shards_are_read_at_a_time() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
+    let mut manifest = write(&store, 4 * 7).await;
+    for entry in &mut manifest.shards {
+        let tar = store.get(&entry.name).await.unwrap();
+        let mut compressed = Vec::new();
+        GzipEncoder::new(&tar[..]).read_to_end(&mut compressed).await.unwrap();
+        entry.name.push_str(".gz");
+        entry.num_bytes = compressed.len() as u64;
+        store.put(&entry.name, compressed).await.unwrap();
+    }
+    store.put("manifest.json", manifest.to_json()).await.unwrap();
+
+    let dataset = Dataset::from_store(store, "manifest.json").await.unwrap();
+    let indexes = join_all((0..7).map(|shard| dataset.index(shard))).await;
+    let gate = Gate::closed();
+    faulty.inject(RequestKind::Get, ".tar.gz", 0, Fault::Wait(gate.clone()));
+    let num_before = faulty.requests().len();
+    let num_asked = || faulty.requests().len() - num_before;
+    let runs = join_all(indexes.iter().enumerate().map(|(shard, index)| {
+        let index = index.as_ref().unwrap();
+        dataset.fetch(shard, index, 1..3)
+    }));
+    let opening = async {
+        while num_asked() < 4 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(num_asked(), 4);
+        gate.open();
+    };
+    let (runs, ()) = futures::join!(runs, opening);
+    assert_eq!(num_asked(), 7);
+    for (shard, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.unwrap().sample(2).unwrap().id(), SampleId(4 * shard as u64 + 2));
+    }
 }

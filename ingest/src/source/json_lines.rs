@@ -1,6 +1,7 @@
 use std::io::BufRead;
 use std::path::Path;
 
+use fastclip_schemas::foreign_json;
 use serde_json::{Map, Value};
 
 use super::SourceError;
@@ -43,7 +44,7 @@ fn parse(line: &[u8]) -> Result<Record, String> {
     let is_utf8 = std::str::from_utf8(line).is_ok();
     let text = String::from_utf8_lossy(line);
     let columns: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| format!("it is no JSON object: {error}"))?;
+        foreign_json(text.as_bytes()).map_err(|error| format!("it is no JSON object: {error}"))?;
     let mut record = Record { columns, ..Record::default() };
     if !is_utf8 {
         let is_damaged = |value: &Value| value.as_str().is_some_and(|text| text.contains('\u{fffd}'));
@@ -66,6 +67,12 @@ mod tests {
         assert_eq!(record.not_utf8, ["caption"]);
         assert_eq!(record.columns["image"], "a.jpg");
         assert_eq!(parse(b"{\"im\xe9\": 1}").unwrap_err(), "it is not UTF-8");
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_null_as_python_writes_them() {
+        let record = parse(br#"{"image": "a.jpg", "similarity": NaN}"#).unwrap();
+        assert_eq!(record.columns["similarity"], Value::Null);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{BadReason, BadSample};
 
-/// Lines about bad samples in an [`INTERVAL`]. A dataset of which every shard lacks something would fill the log otherwise.
+/// Kinds of bad samples that are told in an [`INTERVAL`]. A dataset of which every shard lacks something would fill the log otherwise.
 const MAX_LINES: u32 = 20;
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -44,11 +44,17 @@ impl BadSampleLog {
         let mut lines = Vec::new();
         if num_lines == 0 && said.num_unsaid > 0 {
             lines.push(format!(
-                "{} more bad samples, in other shards or for other reasons, were counted and not logged",
+                "{} more bad samples, in other shards or for other reasons, were counted only",
                 std::mem::take(&mut said.num_unsaid)
             ));
         }
         lines.push(format!("bad {bad}; further ones of this kind in this shard are counted only"));
+        if num_lines + 1 == MAX_LINES {
+            lines.push(
+                "more bad samples, in other shards or for other reasons, are counted only for a minute"
+                    .to_owned(),
+            );
+        }
         said.kinds.insert(kind);
         said.interval = Some((start, num_lines + 1));
         lines
@@ -85,7 +91,7 @@ mod tests {
         let (log, start) = (BadSampleLog::default(), Instant::now());
         let said: usize =
             (0..500).map(|shard| log.lines(&bad(shard, BadReason::MissingCaption), start).len()).sum();
-        assert_eq!(said as u32, MAX_LINES);
+        assert_eq!(said as u32, MAX_LINES + 1, "the last one says that there may be more");
         let lines = log.lines(&bad(499, BadReason::MissingCaption), start + INTERVAL);
         assert!(lines[0].starts_with("480 more bad samples"), "{lines:?}");
         assert!(lines[1].starts_with("bad sample 3 of shard `00499.tar`: no caption: why;"), "{lines:?}");

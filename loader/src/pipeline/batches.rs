@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use fastclip_schemas::{Digest, Position, SampleId};
 use fastclip_shards::Dataset;
 use tokio::runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::IndexCache;
@@ -30,9 +30,6 @@ use crate::{BadSampleBudget, LoadError, Stage, StreamState, UnreadableShards};
 /// Jobs that may wait for each decoder: 15 ms of work, enough that none runs dry while a busy machine keeps the dispatcher
 /// from its turn. A job is a few pointers.
 const JOBS_PER_THREAD: usize = 32;
-
-/// Compressed shards that a stream reads at once. A decoder may take 128 MiB, and one thread drives all of them.
-pub(crate) const MAX_DECOMPRESSIONS: usize = 4;
 
 /// How long a stream may stand still before it says so, and how often it repeats that.
 const WARN_AFTER: Duration = Duration::from_secs(30);
@@ -63,9 +60,9 @@ pub(crate) struct StreamSettings {
 /// Iterating blocks until the next batch is complete. After an error there are no further batches.
 ///
 /// # Cancellation
-/// Dropping it ends all work under way but the images that are being decoded, waits for its threads, and returns its memory. Requests that a store is just
-/// answering are given up; reads of local files are waited for. After [`LoadError::Stalled`] nothing is waited for: what
-/// hangs is left behind, with its thread and memory.
+/// Dropping it ends all work under way but the images that are being decoded, waits for its threads, and returns its memory.
+/// Requests that a store is just answering are given up; reads of local files are waited for. After [`LoadError::Stalled`]
+/// nothing is waited for: what hangs is left behind, with its thread and memory.
 #[derive(Debug)]
 pub struct Batches {
     settings: StreamSettings,
@@ -375,7 +372,6 @@ impl StreamSettings {
             indexes: Arc::clone(&self.indexes),
             budget: ByteBudget::new(self.max_bytes_in_flight, Arc::clone(&self.meters)),
             requests_in_flight: self.requests_in_flight.get(),
-            decompressions: Semaphore::new(MAX_DECOMPRESSIONS),
             window_samples: self.plan.layout().window_samples(),
             unreadable_shards: self.unreadable_shards,
             watch: Arc::clone(&watch),

@@ -67,7 +67,8 @@ impl Decoder {
         // The batch must be full. The next good sample of the run depends on nothing but the data, and is at hand.
         let samples = run.samples();
         let substitutes = (job.sample + 1..samples.end).chain(samples.start..job.sample);
-        for substitute in substitutes {
+        // Cut short when the stream is dropped: nobody gets to see what becomes of the slot then.
+        for substitute in substitutes.take_while(|_| !self.stop.is_cancelled()) {
             if let Ok(sample) = self.preparer.prepare(run, substitute, pass, pixels) {
                 return Ok(Filled { sample: Some(sample), bad: Some(bad) });
             }

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fastclip_shards::{Dataset, ReadError, ShardIndex};
+use fastclip_shards::{Dataset, ReadError, RunIndex, ShardIndex};
 use tokio::sync::{OnceCell, Semaphore};
 
 /// Samples whose index entries are kept, at 24 bytes each: 48 MB, or 200 shards of 10,000.
@@ -43,15 +44,23 @@ impl IndexCache {
         max_samples(&self.dataset)
     }
 
-    /// The index of a shard. Who holds it for long holds more memory than is [counted](Self::max_samples).
-    pub(super) async fn get(self: &Arc<Self>, shard: usize) -> Result<Arc<ShardIndex>, ReadError> {
+    /// Where samples of a shard lie.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        shard: usize,
+        samples: Range<u32>,
+    ) -> Result<RunIndex, ReadError> {
         let cell = self.entry(shard);
         if let Some(index) = cell.get() {
-            return Ok(Arc::clone(index));
+            return Ok(index.run(samples));
         }
-        // A task of its own goes on while the caller waits for something else, and others for this index.
+        // A task of its own goes on while the caller waits for something else, and others for this index. Until then it keeps
+        // no more of the index than is needed, as what is kept is counted.
         let cache = Arc::clone(self);
-        let read = tokio::spawn(async move { cell.get_or_try_init(|| cache.read(shard)).await.cloned() });
+        let read = tokio::spawn(async move {
+            let index = cell.get_or_try_init(|| cache.read(shard)).await?;
+            Ok(index.run(samples))
+        });
         read.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     }
 
@@ -93,24 +102,67 @@ fn max_samples(dataset: &Dataset) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::time::Duration;
 
-    use fastclip_testkit::TinyDataset;
+    use fastclip_shards::Store;
+    use fastclip_testkit::{Fault, FaultyStore, Gate, RequestKind, TinyDataset};
+    use futures::future::join_all;
+    use object_store::local::LocalFileSystem;
+    use tokio::time::timeout;
 
     use super::*;
+
+    /// Long enough for anything, and not for ever.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(DEADLINE, future).await }).unwrap()
+    }
 
     #[test]
     fn who_asks_and_then_waits_for_something_else_holds_nobody_up() {
         let tiny = TinyDataset::new(9, 3);
         let cache = Arc::new(IndexCache::new(tiny.open()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut asked = pin!(cache.get(1));
+        block_on(async {
+            let mut asked = pin!(cache.get(1, 0..2));
             assert!(futures::poll!(&mut asked).is_pending(), "a file takes longer than that");
             // Never looked at again while the others read the same and all else.
             for shard in [1, 0, 2] {
-                assert_eq!(cache.get(shard).await.unwrap().len(), 3);
+                assert_eq!(cache.get(shard, 1..3).await.unwrap().samples(), 1..3);
             }
-            assert!(Arc::ptr_eq(&asked.await.unwrap(), &cache.get(1).await.unwrap()));
+            assert_eq!(asked.await.unwrap().samples(), 0..2);
+        });
+    }
+
+    #[test]
+    fn no_more_is_read_at_a_time_than_is_counted() {
+        let tiny = TinyDataset::new(18, 3);
+        let faulty = FaultyStore::new(Arc::new(LocalFileSystem::new_with_prefix(tiny.path()).unwrap()));
+        let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
+        let gate = Gate::closed();
+        faulty.inject(RequestKind::Get, ".idx", 0, Fault::Wait(gate.clone()));
+        block_on(async {
+            let dataset = Dataset::from_store(store, "manifest.json").await.unwrap();
+            let reading = Semaphore::new(2 * 3);
+            let cache = Arc::new(IndexCache { dataset, reading, entries: Mutex::default() });
+            let num_asked =
+                || faulty.requests().iter().filter(|request| request.path.ends_with(".idx")).count();
+            let all = join_all((0..6).map(|shard| cache.get(shard, 0..3)));
+            let opening = async {
+                while num_asked() < 2 {
+                    tokio::task::yield_now().await;
+                }
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+                let num_before = num_asked();
+                gate.open();
+                num_before
+            };
+            let (read, num_before) = futures::join!(all, opening);
+            assert_eq!((num_before, num_asked()), (2, 6));
+            assert!(read.iter().all(Result::is_ok));
         });
     }
 }

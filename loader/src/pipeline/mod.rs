@@ -41,5 +41,5 @@ mod threads;
 mod watch;
 
 pub use batches::Batches;
-pub(crate) use batches::{MAX_DECOMPRESSIONS, StreamSettings};
+pub(crate) use batches::StreamSettings;
 pub(crate) use index_cache::IndexCache;

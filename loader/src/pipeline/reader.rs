@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fastclip_schemas::Position;
-use fastclip_shards::{Compression, Dataset, ReadError, RunIndex, SampleRun};
+use fastclip_shards::{Dataset, ReadError, RunIndex, SampleRun};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::IndexCache;
@@ -52,8 +52,6 @@ pub(super) struct Reader {
     pub(super) indexes: Arc<IndexCache>,
     pub(super) budget: ByteBudget,
     pub(super) requests_in_flight: usize,
-    /// Compressed shards that may be being read.
-    pub(super) decompressions: Semaphore,
     pub(super) window_samples: u64,
     pub(super) unreadable_shards: UnreadableShards,
     pub(super) watch: Arc<Watch>,
@@ -86,11 +84,11 @@ impl Reader {
             .map(move |request| async move {
                 let start = Instant::now();
                 let waiting = self.watch.wait(Awaited::Index { shard: request.shard });
-                let index = self.indexes.get(request.shard).await;
+                let index = self.indexes.get(request.shard, request.samples.clone()).await;
                 drop(waiting);
                 self.meters.index_wait.add(start.elapsed());
                 let index = match index {
-                    Ok(index) => Ok(index.run(request.samples.clone())),
+                    Ok(index) => Ok(index),
                     Err(source) => Err(self.lose(&request, source)?),
                 };
                 Ok((request, index))
@@ -134,10 +132,8 @@ impl Reader {
         let start = Instant::now();
         let shard = request.shard;
         let waiting = self.watch.wait(Awaited::Samples { shard, samples: index.samples() });
-        let is_compressed = Compression::of(&self.dataset.manifest().shards[shard].name).is_some();
-        let decompressing = if is_compressed { Some(self.decompressions.acquire().await) } else { None };
         let samples = self.dataset.fetch_run(shard, index).await;
-        drop((decompressing, waiting));
+        drop(waiting);
         let samples = match samples {
             Ok(samples) => samples,
             Err(source) => return self.lose(request, source).map(Err),

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt};
 use tokio::io::AsyncWriteExt;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -40,6 +40,22 @@ pub struct Store {
     location: Arc<str>,
     /// Where a local store lies.
     folder: Option<Arc<std::path::Path>>,
+}
+
+/// A file that a store has begun to send.
+#[derive(Debug)]
+pub(crate) struct Answer(GetResult);
+
+impl Answer {
+    /// Size of the file.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        self.0.meta.size
+    }
+
+    /// All of it.
+    pub(crate) async fn bytes(self) -> Result<Bytes, StoreError> {
+        Ok(self.0.bytes().await?)
+    }
 }
 
 /// A file in a [`Store`].
@@ -134,21 +150,15 @@ impl Store {
     /// # Errors
     /// When it is not there or cannot be read after all retries.
     pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        self.get_at_most(name, u64::MAX).await
+        self.ask(name).await?.bytes().await
     }
 
-    /// Reads a whole file that is not larger than it can be: another file in its place is not taken into memory.
+    /// Asks for a whole file, of which nothing is in memory until its bytes are wanted.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get), and when it is larger.
-    pub async fn get_at_most(&self, name: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
-        let found = self.objects.get(&self.path(name)?).await?;
-        let num_bytes = found.meta.size;
-        if num_bytes > max_bytes {
-            let message = format!("it has {num_bytes} bytes, where there can be {max_bytes} at most");
-            return Err(StoreError { kind: StoreErrorKind::Other, message });
-        }
-        Ok(found.bytes().await?)
+    /// When it is not there or cannot be read after all retries.
+    pub(crate) async fn ask(&self, name: &str) -> Result<Answer, StoreError> {
+        Ok(Answer(self.objects.get(&self.path(name)?).await?))
     }
 
     /// Reads a whole file if there is one.

@@ -16,15 +16,18 @@ impl StoreOptions {
     /// may pass, and for how long (`OBJECT_STORE_MAX_RETRIES=10`, `OBJECT_STORE_RETRY_TIMEOUT=180s`). This is the only place
     /// where this crate reads the environment.
     pub fn from_process() -> Self {
-        // Settings that are no text are nobody's.
-        let texts = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let pairs = texts.filter_map(|(name, value)| {
-            if let Some(setting) = name.strip_prefix("OBJECT_STORE_") {
-                return Some((setting.to_lowercase(), value));
+        let pairs = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let name = match name.strip_prefix("OBJECT_STORE_") {
+                Some(setting) => setting.to_lowercase(),
+                None if ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix)) => name,
+                None => return None,
+            };
+            let value = value.into_string();
+            if value.is_err() {
+                tracing::warn!("a setting of stores is left out, as its value is no text: `{name}`");
             }
-            let is_ours = ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
-            is_ours.then_some((name, value))
+            Some((name, value.ok()?))
         });
         Self { pairs: pairs.collect() }
     }
