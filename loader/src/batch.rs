@@ -29,7 +29,8 @@ impl Batch {
     }
 
     /// Samples in this rank's part. All its slots under [`Tail::Drop`](crate::Tail); fewer, or none, where
-    /// [`Tail::Keep`](crate::Tail) ends an epoch or leaves out bad samples.
+    /// [`Tail::Keep`](crate::Tail) ends an epoch or leaves out bad samples, or
+    /// [`UnreadableShards::LeaveOut`](crate::UnreadableShards) leaves out what the store does not give.
     pub fn len(&self) -> usize {
         self.sample_ids.len()
     }

@@ -74,8 +74,8 @@ pub enum LoadError {
     },
     /// What was stored counts batches of another order.
     #[error(
-        "the stored position belongs to the order {stored}, but the dataset and what it depends on else (order and seed, tail, \
-         global batch, segments, windows, upsampling factors) now make the order {now}: use those of then, or begin anew"
+        "the stored position belongs to the order {stored}, but dataset and settings (seed, tail, global batch, \
+         segments, windows, upsampling factors) now make the order {now}: use those of then, or begin anew"
     )]
     OtherOrder {
         /// The order that it belongs to.

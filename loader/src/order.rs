@@ -26,8 +26,10 @@ impl Order {
 /// be full, or must every sample come exactly once?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// The last, incomplete global batch of an epoch is left out; every batch is full. Which samples miss an epoch is
-    /// random, and different in the next one. The place of a bad sample goes to another sample, which then comes twice.
+    /// The last, incomplete global batch of an epoch is left out; every batch is full, unless
+    /// [`UnreadableShards::LeaveOut`](crate::UnreadableShards) leaves out what the store does not give. Which samples miss an
+    /// epoch is random, and different in the next one. The place of a bad sample goes to another sample, which then comes
+    /// twice.
     Drop,
     /// Every good sample is delivered exactly once. The last batches may be short, or empty on a rank; all ranks still
     /// have the same number of steps. A bad sample makes its batch shorter.

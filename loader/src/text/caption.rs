@@ -112,8 +112,8 @@ impl Captions {
         }
     }
 
-    /// The caption of a sample that a loader of this order uses in an epoch, for whoever shows it. Nothing where there is
-    /// none, or none that can be read.
+    /// The caption of a sample that a loader of this order uses in an epoch, for whoever shows it; in a mixture, in a pass over
+    /// the dataset of the sample. Nothing where there is none, or none that can be read.
     pub fn of_sample<'a>(
         &self,
         sample: &Sample<'a>,

@@ -27,7 +27,7 @@ const LONGEST_KNOWN_BYTES: usize = 32;
 ///
 /// * A long s after an apostrophe is a letter, no contraction, and an iota subscript that stands alone is none.
 /// * Characters that are new in Unicode are letters and have small forms as soon as Rust knows them.
-/// * Words longer than 4,096 bytes are cut, which changes no token within the first 77, and references within references
+/// * Words longer than 4,096 bytes are cut, which changes no token within the first 77 (but may in longer rows), and references within references
 ///   are resolved 64 times.
 ///
 /// Cheap to clone.
