@@ -37,8 +37,9 @@
 //! * What a sample looks like in an epoch depends on seed, epoch and its [`SampleId`](fastclip_schemas::SampleId) only; where
 //!   datasets are mixed, the pass over its dataset takes the place of the epoch.
 //! * Bytes in flight stay below [`max_bytes_in_flight`](LoaderBuilder::max_bytes_in_flight).
-//! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, twenty of them a minute, and replaced by the next good
-//!   one of the same run, or left out under [`Tail::Keep`]. [`BadSampleBudget`] bounds how many may be lost.
+//! * A bad sample is counted by its [`BadReason`], logged once for each reason and shard, twenty of them a minute, and
+//!   replaced by the next good one of the same run, or left out under [`Tail::Keep`]. [`BadSampleBudget`] bounds how many may
+//!   be lost.
 //! * Dropping [`Batches`] at any moment joins its threads, which finish the image that they are at, and returns its memory.
 //!
 //! # Modules
@@ -81,9 +82,9 @@
 //!
 //! # Threads
 //!
-//! A stream has one thread for each decoder, one that waits for the store and decompresses shards, and one that hands out work; where
-//! files are local or cached, a few more wait for the disk, and two of the process serve remote stores. All block when there is nothing
-//! to do. The loader must not be used from within an asynchronous task: waiting for a batch blocks.
+//! A stream has one thread for each decoder, one that waits for the store and decompresses shards, and one that hands out
+//! work; where files are local or cached, a few more wait for the disk, and two of the process serve remote stores. All block
+//! when there is nothing to do. The loader must not be used from within an asynchronous task: waiting for a batch blocks.
 
 mod bad_sample;
 mod batch;

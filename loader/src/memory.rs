@@ -18,9 +18,9 @@ const BYTES_OF_LIBRARIES: u64 = 48 << 20;
 
 /// The most memory that a loader takes while one of its streams is read, in bytes, by what takes it.
 ///
-/// Of each further stream of the loader, all but decompression, indexes and what is fixed comes on top. It holds for callers who drop a batch
-/// before they ask for the next; who keeps batches pays for them. Not counted are the manifest and the plan, which belong to
-/// the dataset and grow with its shards, not with its samples (15 MB for 31,500 shards), and samples held as
+/// Of each further stream of the loader, all but decompression, indexes and what is fixed comes on top. It holds for callers
+/// who drop a batch before they ask for the next; who keeps batches pays for them. Not counted are the manifest and the plan,
+/// which belong to the dataset and grow with its shards, not with its samples (15 MB for 31,500 shards), and samples held as
 /// [`Members`](crate::Members).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{BadReason, BadSample};
 
-/// Kinds of bad samples that are told in an [`INTERVAL`]. A dataset of which every shard lacks something would fill the log otherwise.
+/// Kinds of bad samples that are told in an [`INTERVAL`]. A dataset of which every shard lacks something would fill the log
+/// otherwise.
 const MAX_LINES: u32 = 20;
 const INTERVAL: Duration = Duration::from_secs(60);
 
