@@ -83,10 +83,9 @@ pub(super) fn step(step: u64) {
     ::metrics::counter!("fastclip_train_steps_total").absolute(step);
 }
 
-/// Sets the figures of a training step.
+/// Sets the figures of a training step, and counts the step when all of them are there.
 pub(super) fn train(record: &TrainRecord) {
     let TrainRecord { timing, .. } = record;
-    step(record.step);
     ::metrics::counter!("fastclip_train_samples_total").absolute(record.samples_seen);
     for (name, value) in [
         ("fastclip_train_epoch", record.epoch as f64),
@@ -114,6 +113,7 @@ pub(super) fn train(record: &TrainRecord) {
         ::metrics::gauge!("fastclip_train_step_received_bytes", "collective" => collective)
             .set(count.num_bytes as f64);
     }
+    step(record.step);
 }
 
 /// Sets the figures of an evaluation.

@@ -26,20 +26,18 @@ fn a_prometheus_server_finds_the_figures_of_every_rank_while_the_run_goes_on() {
     command.args(["--epochs", "100000", "--val-frequency", "0", "--save-frequency", "0"]);
     command.args(["--prometheus", &format!("127.0.0.1:{port}")]);
     let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let found = loop {
+    while !page(port).is_some_and(|page| page.contains("fastclip_train_steps_total{")) {
         if let Some(status) = run.try_wait().unwrap() {
             panic!("the run ended with {status}");
         }
-        match page(port) {
-            // The loader's figures, and those of a step that was logged.
-            Some(page) if page.contains("fastclip_train_loss{") => break page,
-            _ => std::thread::yield_now(),
-        }
-    };
+        std::thread::yield_now();
+    }
+    // A page is written while figures change, and a step counted after all its figures: the next page has them.
+    let found = page(port).unwrap();
     run.kill().unwrap();
     run.wait().unwrap();
     for name in [
-        "fastclip_train_steps_total{rank=\"0\"}",
+        "fastclip_train_loss{rank=\"0\"}",
         "fastclip_train_data_wait_seconds{rank=\"0\"}",
         "fastclip_train_step_received_bytes{rank=\"0\",collective=\"all_reduce\"}",
         "fastclip_loader_samples_total{rank=\"0\"}",
