@@ -7,6 +7,7 @@
 //! | damage a tar in every way | [`Mutation`] |
 //! | have a store fail at a chosen request or byte | [`FaultyStore`], [`Gate`] |
 //! | have a real S3 server, sound or faulty | [`S3Server`] |
+//! | have one of Google's or Azure's storage | [`CloudServer`] |
 //! | have a web server that does everything wrong | [`WebServer`] |
 //! | have one with TLS and HTTP/2 | [`TlsServer`] |
 //! | say what the names of hosts are | [`DnsServer`] |
@@ -18,6 +19,7 @@
 //! it ended, and what it printed. A test that cannot run for want of something fails and says how to get it;
 //! none is skipped.
 
+mod cloud_server;
 mod dataset;
 mod dns_server;
 mod faulty_store;
@@ -31,6 +33,7 @@ mod s3_server;
 mod tls_server;
 mod web_server;
 
+pub use cloud_server::CloudServer;
 pub use dataset::TinyDataset;
 pub use dns_server::{DnsAnswer, DnsServer};
 pub use faulty_store::{Fault, FaultyStore, Request, RequestKind};

@@ -76,7 +76,8 @@ impl Python {
     }
 }
 
-fn find((variable, package): (&str, &str)) -> PathBuf {
+/// The folder that a variable of `scripts/setup --tests` names, with a package in it.
+pub(crate) fn find((variable, package): (&str, &str)) -> PathBuf {
     let packages = std::env::var_os(variable).map(PathBuf::from).unwrap_or_default();
     assert!(
         packages.join(package).is_dir(),

@@ -6,6 +6,7 @@ use fastclip_ingest::{
     PackOptions, Progress, RunStateError, Stop, VerifyOptions, index, pack, verify,
 };
 use fastclip_shards::{Dataset, Store};
+use fastclip_testkit::CloudServer;
 use object_store::memory::InMemory;
 
 use crate::support::Scratch;
@@ -33,9 +34,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn an_object_store_is_an_output_like_a_folder() {
+    is_like_a_folder(Store::from_object_store(Arc::new(InMemory::new()), "a/prefix").unwrap());
+}
+
+#[test]
+fn azures_storage_is_an_output_like_a_folder() {
+    let server = block_on(CloudServer::azure());
+    is_like_a_folder(Store::create(&server.location("a/prefix"), &server.options()).unwrap());
+}
+
+fn is_like_a_folder(store: Store) {
     let scratch = Scratch::new();
     scratch.pairs(20);
-    let store = Store::from_object_store(Arc::new(InMemory::new()), "a/prefix").unwrap();
     let options = options(&scratch, store.clone());
     let (progress, stop) = (Progress::silent(), Stop::default());
     let report = pack(&options, &progress, &stop).unwrap();
