@@ -52,13 +52,9 @@ fn main() -> anyhow::Result<()> {
 
     let num_batches =
         samples.map_or(loader.steps_per_epoch(), |samples| samples.div_ceil(loader.batch_size() as u64));
-    let until = Position {
-        epoch: num_batches / loader.steps_per_epoch(),
-        step: num_batches % loader.steps_per_epoch(),
-    };
     let start = Instant::now();
     let mut num_samples = 0;
-    for (i, batch) in (0..).zip(loader.stream(Position::default(), until)?) {
+    for (i, batch) in (0..).zip(loader.stream(Position::default(), loader.position_after(num_batches))?) {
         let batch = batch?;
         num_samples += batch.len();
         if i < SHOWN {

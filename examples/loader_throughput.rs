@@ -92,11 +92,7 @@ fn main() -> anyhow::Result<()> {
     let mut num_samples = 0;
     let mut streams = loaders
         .iter()
-        .map(|loader| {
-            let num_steps = loader.steps_per_epoch();
-            let until = Position { epoch: num_batches / num_steps, step: num_batches % num_steps };
-            loader.stream(Position::default(), until)
-        })
+        .map(|loader| loader.stream(Position::default(), loader.position_after(num_batches)))
         .collect::<Result<Vec<_>, _>>()?;
     for _ in 0..num_batches {
         for stream in &mut streams {

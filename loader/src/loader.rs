@@ -86,6 +86,12 @@ impl Loader {
         self.stream(state.next, until)
     }
 
+    /// Where one is after so many batches from the very beginning.
+    pub fn position_after(&self, num_batches: u64) -> Position {
+        let num_steps = self.steps_per_epoch();
+        Position { epoch: num_batches / num_steps, step: num_batches % num_steps }
+    }
+
     /// Gives the end of an epoch its other name, the start of the next one.
     fn normal(&self, position: Position) -> Result<Position, LoadError> {
         let num_steps = self.steps_per_epoch();

@@ -329,9 +329,7 @@ async fn four_compressed_shards_are_read_at_a_time() {
         dataset.fetch(shard, index, 1..3)
     }));
     let opening = async {
-        while num_asked() < 4 {
-            tokio::task::yield_now().await;
-        }
+        gate.reached_by(4).await;
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
@@ -83,6 +84,14 @@ impl FaultyStore {
     /// Wraps a store. Nothing goes wrong yet.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self { inner, state: Arc::default() }
+    }
+
+    /// The same over a folder.
+    ///
+    /// # Panics
+    /// If there is no such folder.
+    pub fn over_folder(folder: &std::path::Path) -> Self {
+        Self::new(Arc::new(LocalFileSystem::new_with_prefix(folder).expect("the folder is there")))
     }
 
     /// From the request with this number on, counted from 0, requests of this kind for paths that end like

@@ -30,8 +30,13 @@ impl Gate {
 
     /// Waits until somebody has come to the gate.
     pub async fn reached(&self) {
+        self.reached_by(1).await;
+    }
+
+    /// Waits until so many have come to the gate.
+    pub async fn reached_by(&self, count: usize) {
         let mut state = self.state.subscribe();
-        state.wait_for(|state| state.num_arrived > 0).await.expect("the gate holds the sender");
+        state.wait_for(|state| state.num_arrived >= count).await.expect("the gate holds the sender");
     }
 
     /// Comes to the gate and waits until it is open.

@@ -107,7 +107,6 @@ mod tests {
     use fastclip_shards::Store;
     use fastclip_testkit::{Fault, FaultyStore, Gate, RequestKind, TinyDataset};
     use futures::future::join_all;
-    use object_store::local::LocalFileSystem;
     use tokio::time::timeout;
 
     use super::*;
@@ -138,7 +137,7 @@ mod tests {
     #[test]
     fn no_more_is_read_at_a_time_than_is_counted() {
         let tiny = TinyDataset::new(18, 3);
-        let faulty = FaultyStore::new(Arc::new(LocalFileSystem::new_with_prefix(tiny.path()).unwrap()));
+        let faulty = FaultyStore::over_folder(tiny.path());
         let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
         let gate = Gate::closed();
         faulty.inject(RequestKind::Get, ".idx", 0, Fault::Wait(gate.clone()));
@@ -150,9 +149,7 @@ mod tests {
                 || faulty.requests().iter().filter(|request| request.path.ends_with(".idx")).count();
             let all = join_all((0..6).map(|shard| cache.get(shard, 0..3)));
             let opening = async {
-                while num_asked() < 2 {
-                    tokio::task::yield_now().await;
-                }
+                gate.reached_by(2).await;
                 for _ in 0..1000 {
                     tokio::task::yield_now().await;
                 }

@@ -16,7 +16,6 @@ use fastclip_loader::{Batch, LoadError, Loader, LoaderBuilder, Order, Tail, Tran
 use fastclip_schemas::{Position, SampleId};
 use fastclip_shards::{Dataset, DatasetWriter, Store, StoreOptions, WriterOptions};
 use fastclip_testkit::{FaultyStore, S3Server};
-use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use turbojpeg::{Compressor, Image, PixelFormat};
 
@@ -83,8 +82,7 @@ impl Toy {
 
     /// The same behind a store that can be told to fail.
     pub fn in_faulty_store(&self) -> (FaultyStore, Dataset) {
-        let files = LocalFileSystem::new_with_prefix(self.path()).unwrap();
-        let faulty = FaultyStore::new(Arc::new(files));
+        let faulty = FaultyStore::over_folder(self.path());
         let store = Store::from_object_store(Arc::new(faulty.clone()), "").unwrap();
         (faulty, block_on(Dataset::from_store(store, "manifest.json")).unwrap())
     }
