@@ -21,7 +21,7 @@ fn a_store_that_never_answers_ends_the_stream_with_stage_and_shard() {
         .order(Order::Sequential)
         .tail(Tail::Keep)
         .transform(Transform::eval(16))
-        .stall_timeout(Duration::from_millis(200))
+        .stall_timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     let mut batches = loader.stream(at(0, 0), at(1, 0)).unwrap();

@@ -40,7 +40,8 @@ pub struct DnsServer {
 struct Shared {
     answers: Mutex<HashMap<String, DnsAnswer>>,
     otherwise: Mutex<Option<DnsAnswer>>,
-    questions: Mutex<HashMap<String, usize>>,
+    /// Ids of the messages that asked for a name. One whose answer is late is sent again, with the same id.
+    questions: Mutex<HashMap<String, Vec<u16>>>,
     is_closed: AtomicBool,
 }
 
@@ -51,18 +52,6 @@ impl DnsServer {
     /// When there is no port or thread left.
     pub fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port of this machine is free");
-        Self::serve(socket)
-    }
-
-    /// Starts a server where another one was before.
-    ///
-    /// # Panics
-    /// When somebody else has taken the port.
-    pub fn start_at(address: SocketAddr) -> Self {
-        Self::serve(UdpSocket::bind(address).expect("nobody else takes a port so soon"))
-    }
-
-    fn serve(socket: UdpSocket) -> Self {
         let address = socket.local_addr().expect("the socket is bound");
         let shared = Arc::<Shared>::default();
         let answering = Arc::clone(&shared);
@@ -96,9 +85,9 @@ impl DnsServer {
         *lock(&self.shared.otherwise) = Some(answer);
     }
 
-    /// How often a name was asked for, whatever kind of address was wanted.
+    /// How often a name was asked for, whatever kind of address was wanted. A question that is sent again is the same one.
     pub fn num_questions(&self, name: &str) -> usize {
-        lock(&self.shared.questions).get(name).copied().unwrap_or(0)
+        lock(&self.shared.questions).get(name).map_or(0, Vec::len)
     }
 }
 
@@ -123,9 +112,12 @@ impl Shared {
         let name = query.name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
         let number = {
             let mut questions = lock(&self.questions);
-            let count = questions.entry(name.clone()).or_default();
-            *count += 1;
-            *count - 1
+            let ids = questions.entry(name.clone()).or_default();
+            let id = question.metadata.id;
+            ids.iter().position(|known| *known == id).unwrap_or_else(|| {
+                ids.push(id);
+                ids.len() - 1
+            })
         };
         let mut answer = lock(&self.answers).get(&name).cloned();
         answer = answer.or_else(|| lock(&self.otherwise).clone());

@@ -1,7 +1,9 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,13 +15,26 @@ use crate::process::shown;
 /// deadline.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A port of this machine that nobody listens on.
+/// Ports that systems give to nobody who does not ask for them by number: below those of clients and of listeners
+/// without a wish, and below those that ranks of Slurm get by default.
+const PORTS: Range<u16> = 10_000..15_000;
+
+/// Ports that one test may want before it wants those of another.
+const PORTS_PER_PROCESS: u32 = 16;
+
+/// A port of this machine that nobody listens on, nor will in the seconds until it is used: another test that runs
+/// meanwhile is given others.
 ///
 /// # Panics
-/// If the system has none.
+/// If there is none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the system has a free port");
-    listener.local_addr().expect("a listener has an address").port()
+    static NUM_GIVEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(PORTS_PER_PROCESS);
+    let mut ports = PORTS.map(|_| {
+        let number = first.wrapping_add(NUM_GIVEN.fetch_add(1, Ordering::Relaxed));
+        PORTS.start + (number % PORTS.len() as u32) as u16
+    });
+    ports.find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).expect("a port is free")
 }
 
 /// Describes processes that find one another: one program, started once for each rank.

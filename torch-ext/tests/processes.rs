@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fastclip_testkit::free_port;
 use fastclip_torch_ext::{
     Backend, BucketEntry, Collective, FailureKind, GradientBuckets, GroupOptions, Listen, ProcessGroup,
     ReduceOp, StoreError, StoreOptions, TcpStore, silence_log,
@@ -20,7 +21,7 @@ use tch::{Device, Kind, Tensor};
 /// Bounds every wait in a worker. Long, because nothing but a failure waits that long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// For the tests in which somebody does not come.
-const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Worker = fn(&Rank);
 
@@ -45,6 +46,9 @@ struct Rank {
 
 impl Rank {
     fn group(&self, timeout: Duration) -> ProcessGroup {
+        // Processes may start further apart than a short time-out allows.
+        self.come_to("group");
+        self.wait_for_all("group");
         let options = GroupOptions {
             backend: Backend::Gloo(Listen::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))),
             prefix: "test".to_owned(),
@@ -55,13 +59,23 @@ impl Rank {
         ProcessGroup::new(&self.store, &options).unwrap()
     }
 
+    /// Says that this rank has come so far.
+    fn come_to(&self, place: &str) {
+        self.store.set(&format!("{place}/{}", self.rank), b"").unwrap();
+    }
+
+    /// Waits until all ranks have.
+    fn wait_for_all(&self, place: &str) {
+        let keys: Vec<String> = (0..self.world_size).map(|rank| format!("{place}/{rank}")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.store.wait(&keys, TIMEOUT).unwrap();
+    }
+
     /// The server leaves last: with it goes the store.
     fn finish(&self) {
-        self.store.set(&format!("done/{}", self.rank), b"").unwrap();
-        let keys: Vec<String> = (0..self.world_size).map(|rank| format!("done/{rank}")).collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.come_to("done");
         if self.rank == 0 {
-            self.store.wait(&keys, TIMEOUT).unwrap();
+            self.wait_for_all("done");
         }
     }
 }
@@ -94,10 +108,6 @@ fn start(worker: &str, rank: usize, world_size: usize, port: u16) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Runs one process per rank and shows what they wrote if one fails.

@@ -163,7 +163,7 @@ fn pids(launcher: &mut Child, num: usize) -> Vec<Pid> {
             }
         });
     }
-    (0..num).map(|_| Pid::from_raw(receiver.recv_timeout(PATIENCE).unwrap()).unwrap()).collect()
+    (0..num).map(|_| Pid::from_raw(receiver.recv_timeout(5 * PATIENCE).unwrap()).unwrap()).collect()
 }
 
 /// Whether a process runs; one that has ended but was not collected does not.

@@ -400,7 +400,8 @@ mod tests {
         let times = Times {
             first_pause: moment,
             longest_pause: moment,
-            longest_hold: 1000 * moment,
+            // No test waits for its end.
+            longest_hold: 60_000 * moment,
             local_pause: moment,
         };
         Arc::new(Network { times, ..Network::new(max_outage, Progress::silent(), Stop::default()) })

@@ -37,6 +37,13 @@ fn launch_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/launch")
 }
 
+/// As it is run on a login node, also where this test is a job itself.
+fn slurm_script() -> Command {
+    let mut command = Command::new(launch_folder().join("ingest.slurm"));
+    command.env_remove("SLURM_JOB_ID");
+    command
+}
+
 /// A folder for PATH with these programs and `ingest`.
 fn programs(scratch: &Scratch, programs: &[(&str, &str)]) -> String {
     for (name, text) in programs {
@@ -54,7 +61,7 @@ fn the_slurm_script_fetches_parts_and_finishes() {
     list(&scratch, &server, 40);
     scratch.ingest_well(&download("whole", &[]));
     let path = programs(&scratch, &[("sbatch", SBATCH), ("srun", "#!/bin/sh\nexec \"$@\"\n")]);
-    let mut command = Command::new(launch_folder().join("ingest.slurm"));
+    let mut command = slurm_script();
     let arguments = download("out", &[]);
     command.arg("3").args(&arguments[1..]).current_dir(scratch.path("")).env("PATH", path);
     let ran = Ran::from(command.output().unwrap());
@@ -64,7 +71,7 @@ fn the_slurm_script_fetches_parts_and_finishes() {
     }
     assert!(ran.stdout.starts_with("fetched 35 of 40 rows (87.5 %) in 5 shards"), "{}", ran.stdout);
     assert_eq!(dataset(&scratch, "out"), dataset(&scratch, "whole"));
-    let mut command = Command::new(launch_folder().join("ingest.slurm"));
+    let mut command = slurm_script();
     let ran = Ran::from(command.arg("--input").output().unwrap());
     assert!(ran.code == Some(1) && ran.stderr.starts_with("Usage: "), "{}", ran.stderr);
 }

@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use fastclip_testkit::{WebAnswer, WebServer};
 
-use crate::download::{download, list};
+use crate::download::{IMPATIENCE, download, list};
 use crate::support::{Ran, Scratch, jpeg, kill};
 
 /// Everything that makes a dataset, less what says how long it took.
@@ -139,7 +139,7 @@ fn fetch_beside_another(scratch: &Scratch, server: &WebServer, is_mixed: bool) -
     scratch.ingest_well(&download("other", &["--part", "1/1"]));
     server.answer("/0.jpg", WebAnswer::Body(jpeg(0)));
     server.answer("/15.jpg", WebAnswer::Silence);
-    let mut command = scratch.command(&download("out", &["--retries", "50"]));
+    let mut command = scratch.command(&download("out", &IMPATIENCE));
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while !scratch.path("out/download-state/00000.json").exists() {
         assert!(process.try_wait().unwrap().is_none(), "it waits for the last row");
@@ -183,7 +183,7 @@ fn a_process_that_was_forgotten_leaves_a_finished_dataset_alone() {
     list(&scratch, &server, 16);
     // The first process waits for the last row, with its shard open.
     server.answer("/15.jpg", WebAnswer::Silence);
-    let mut command = scratch.command(&download("out", &["--part", "2/2", "--retries", "50"]));
+    let mut command = scratch.command(&download("out", &[&["--part", "2/2"][..], &IMPATIENCE].concat()));
     let mut forgotten = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while server.num_requests("/15.jpg") == 0 {
         assert!(forgotten.try_wait().unwrap().is_none(), "it waits for the last row");

@@ -8,6 +8,21 @@ use fastclip_shards::{Dataset, Sample};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Variables of this process that would change what the command does: the width of the terminal, and those of an array job, which
+/// name a part.
+const FOREIGN_VARIABLES: [&str; 10] = [
+    "COLUMNS",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_MIN",
+    "SLURM_ARRAY_TASK_MAX",
+    "SLURM_ARRAY_TASK_STEP",
+    "SLURM_ARRAY_TASK_COUNT",
+    "AWS_BATCH_JOB_ARRAY_INDEX",
+    "AWS_BATCH_JOB_ARRAY_SIZE",
+    "JOB_COMPLETION_INDEX",
+    "INGEST_NUM_PARTS",
+];
+
 /// A folder of its own for a test.
 pub(crate) struct Scratch {
     folder: TempDir,
@@ -40,7 +55,10 @@ impl Scratch {
     /// The command, run in this folder so that its messages hold no random path.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
-        command.args(arguments).current_dir(self.folder.path()).env_remove("COLUMNS").stdin(Stdio::null());
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        for variable in FOREIGN_VARIABLES {
+            command.env_remove(variable);
+        }
         command
     }
 

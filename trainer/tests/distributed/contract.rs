@@ -1,11 +1,12 @@
 //! Every implementation keeps the contract.
 
+use fastclip_testkit::free_port;
 use fastclip_torch_ext::{StoreOptions, TcpStore};
 use fastclip_trainer::distributed::{Alone, CommError, Communicator};
 use tch::{Device, Kind, Tensor};
 
 use crate::in_backward::{Filled, NUM_LEAVES, NUM_VALUES};
-use crate::{TIMEOUT, assert_success, bytes, floats, free_port, join, outputs, rank_command, run, values};
+use crate::{TIMEOUT, assert_success, bytes, floats, join, outputs, rank_command, run, values};
 
 #[test]
 fn a_world_of_one_keeps_the_contract() {

@@ -5,12 +5,13 @@ use std::process::Output;
 use std::thread;
 use std::time::Instant;
 
+use fastclip_testkit::free_port;
 use fastclip_trainer::distributed::{CommError, Communicator, Verdict};
 use rustix::process::{Signal, getpid, kill_process};
 use tch::{Device, Kind, Tensor};
 
 use crate::processes::written;
-use crate::{SHORT_TIMEOUT, TIMEOUT, free_port, join, outputs, rank_command, run, start_rank, tell, told};
+use crate::{SHORT_TIMEOUT, TIMEOUT, join, outputs, rank_command, run, start_rank, tell, told};
 
 /// Runs collectives until one fails, and checks that it blames the rank that it should.
 fn reduce_until_failure(comm: &dyn Communicator, culprit: usize) -> CommError {

@@ -12,10 +12,10 @@ mod processes;
 
 use std::env;
 use std::error::Error;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Output};
 use std::time::Duration;
 
+use fastclip_testkit::free_port;
 use fastclip_trainer::distributed::{
     Agreement, CommError, Communicator, ConnectOptions, Environment, connect,
 };
@@ -23,9 +23,10 @@ use processes::{run_worker, worker_command, written};
 use tch::{Device, Kind, Tensor};
 
 /// Bounds what should never wait.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
-/// For the tests in which the time-out is what happens.
-pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// For the tests in which the time-out is what happens. Ranks start further apart than one would think, and a twentieth of
+/// it is how often they give signs of life.
+pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
 fn worker() {
@@ -43,11 +44,6 @@ fn worker() {
         ("announces", failures::announces),
         ("panics", failures::panics),
     ]);
-}
-
-/// Returns a port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Returns a command that starts a worker as one rank.

@@ -4,8 +4,10 @@ use std::env;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Instant;
 
+use fastclip_testkit::free_port;
+
 use crate::processes::written;
-use crate::{SHORT_TIMEOUT, TIMEOUT, free_port, outputs, start_rank, tell, told, try_join};
+use crate::{SHORT_TIMEOUT, TIMEOUT, outputs, start_rank, tell, told, try_join};
 
 pub(crate) fn meets() {
     let start = Instant::now();
@@ -21,7 +23,8 @@ fn a_rank_that_does_not_come_is_named_by_all_others() {
     let children = [0, 2, 3].map(|rank| start_rank("meets", rank, 5, port));
     for output in outputs(children.into()) {
         let told = told(&output);
-        let expected = format!("ranks 1, 4 did not come to 127.0.0.1:{port} within 5 s; the world size is 5");
+        let expected =
+            format!("ranks 1, 4 did not come to 127.0.0.1:{port} within 10 s; the world size is 5");
         assert_eq!(told, expected, "{}", written(&output));
     }
 }
@@ -31,7 +34,7 @@ fn rank_zero_is_named_when_it_does_not_come() {
     let port = free_port();
     let outputs = outputs(vec![start_rank("meets", 1, 2, port)]);
     let told = told(&outputs[0]);
-    assert!(told.starts_with(&format!("rank 0 did not come to 127.0.0.1:{port} within 5 s")), "{told}");
+    assert!(told.starts_with(&format!("rank 0 did not come to 127.0.0.1:{port} within 10 s")), "{told}");
 }
 
 #[test]
