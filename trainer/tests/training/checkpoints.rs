@@ -6,7 +6,9 @@ use std::process::Command;
 
 use fastclip_testkit::{Ranks, S3Server, run};
 
-use crate::setting::{Setting, assert_same_metrics, succeed};
+use crate::setting::{
+    ENDLESS, STOPPED, Setting, assert_same_metrics, newest_steps, stop_at, succeed, wait_for_checkpoint,
+};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
@@ -104,10 +106,10 @@ fn a_run_that_goes_back_keeps_what_is_ahead_and_replaces_it_when_it_comes_there(
     assert_eq!(fs::read_to_string(folder.join("latest")).unwrap(), "step_00000015\n");
 }
 
-/// A run on two ranks whose checkpoints are in a bucket.
+/// An endless run on two ranks whose checkpoints are in a bucket.
 fn in_bucket(setting: &Setting, server: &S3Server, name: &str) -> Command {
     let mut command = setting.train("run");
-    command.args(setting.flags(name, 2)).args(["--save-every-steps", "1"]);
+    command.args(setting.flags(name, 2)).args(ENDLESS).args(["--save-every-steps", "1"]);
     command.args(["--checkpoint-dir", &server.location("checkpoints")]).envs(server.environment());
     command
 }
@@ -115,35 +117,42 @@ fn in_bucket(setting: &Setting, server: &S3Server, name: &str) -> Command {
 #[test]
 fn killed_ranks_continue_from_a_bucket_to_the_same_end() {
     let (setting, server) = (Setting::new(), S3Server::start());
-    succeed(setting.launched("whole", 2));
-    for step in ["step_00000003", "step_00000009"] {
+    let checkpoints = server.file("checkpoints/killed");
+    for num_steps in [3, 6] {
+        let before = newest_steps(&checkpoints);
         let mut ranks = Ranks::new(2).start(|_| in_bucket(&setting, &server, "killed"));
-        let checkpoint = server.file(&format!("checkpoints/killed/{step}/checkpoint.json"));
-        ranks.wait_until("the checkpoint", || checkpoint.exists());
+        wait_for_checkpoint(&mut ranks, &checkpoints, before + num_steps);
         ranks.kill_all();
         ranks.wait();
     }
-    for finished in Ranks::new(2).start(|_| in_bucket(&setting, &server, "killed")).wait() {
-        finished.assert_code(0);
+    // More than an epoch further, so that an evaluation is among what is compared.
+    let steps = newest_steps(&checkpoints) + 6;
+    let continued = Ranks::new(2).start(|_| {
+        let mut command = in_bucket(&setting, &server, "killed");
+        command.args(["--stop-after", &steps.to_string()]);
+        command
+    });
+    for finished in continued.wait() {
+        finished.assert_code(STOPPED);
     }
+    stop_at(setting.endless("whole"), steps);
     assert_same_metrics(&setting, "whole", "killed");
-    let last = server.file("checkpoints/killed/step_00000015");
+    let last = checkpoints.join(format!("step_{steps:08}"));
     for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
         assert!(fs::read(last.join(file)).unwrap() == setting.newest("whole", file), "{file} differs");
     }
-    let is_complete =
-        |name: &String| server.file(&format!("checkpoints/killed/{name}/checkpoint.json")).exists();
-    assert_eq!(names(&server.file("checkpoints/killed")).iter().filter(|name| is_complete(name)).count(), 2);
+    let is_complete = |name: &String| checkpoints.join(name).join("checkpoint.json").exists();
+    assert_eq!(names(&checkpoints).iter().filter(|name| is_complete(name)).count(), 2);
     assert!(!setting.of_run("killed", "checkpoints").exists(), "nothing is written beside");
 
     // By its own URL, and by that of all of them.
-    for (name, location) in [
-        ("one", server.location("checkpoints/killed/step_00000014")),
-        ("all", server.location("checkpoints/killed")),
-    ] {
-        let mut command = setting.launched(name, 2);
+    let named = |steps: u64| server.location(&format!("checkpoints/killed/step_{steps:08}"));
+    for (name, location, from) in
+        [("one", named(steps - 1), steps - 1), ("all", server.location("checkpoints/killed"), steps)]
+    {
+        let mut command = setting.endless(name);
         command.args(["--resume", &location]).envs(server.environment());
-        let finished = succeed(command);
-        finished.assert_says(&[&format!("from {}", server.location("checkpoints/killed/step_000000"))]);
+        let finished = stop_at(command, steps + 1);
+        finished.assert_says(&[&format!("continuing after step {from} from {}", named(from))]);
     }
 }

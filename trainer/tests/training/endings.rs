@@ -1,44 +1,34 @@
 //! Sessions that end before their run does.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use fastclip_testkit::{Ranks, run};
 
-use crate::setting::{Setting, assert_same_run, succeed};
-
-/// Exit code of a session that stopped with a checkpoint.
-const STOPPED: i32 = 75;
-
-/// Waits for a file that a process is expected to write; the time bounds a test that has failed.
-fn wait_for(setting: &Setting, name: &str, file: &str) {
-    let started = Instant::now();
-    while !setting.of_run(name, file).exists() {
-        assert!(started.elapsed() < Duration::from_secs(120), "`{file}` was not written");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+use crate::setting::{
+    ENDLESS, STOPPED, Setting, assert_same_progress, assert_same_run, newest_steps, stop_at, succeed,
+};
 
 #[test]
 fn a_signal_to_the_launcher_ends_all_ranks_with_a_checkpoint_and_the_run_continues() {
     let setting = Setting::new();
-    succeed(setting.launched("whole", 2));
-    for signal in ["TERM", "INT", "USR1"] {
+    let mut steps = 0;
+    let stopped = ["TERM", "INT", "USR1"].map(|signal| {
         let name = format!("stopped-by-{signal}");
-        let mut stopped = setting.launched(&name, 2);
-        let child = stopped.stderr(Stdio::piped()).spawn().unwrap();
-        wait_for(&setting, &name, "metrics.jsonl");
-        let mut kill = Command::new("kill");
-        assert!(kill.args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success());
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(STOPPED), "{text}");
-        assert!(text.contains(&format!("as SIG{signal} asked; the same command continues from")), "{text}");
-        assert!(setting.of_run(&name, "checkpoints/latest").exists());
-        succeed(setting.launched(&name, 2));
-        assert_same_run(&setting, "whole", &name);
+        let mut launcher = Ranks::new(1).start(|_| setting.endless(&name));
+        let metrics = setting.of_run(&name, "metrics.jsonl");
+        launcher.wait_until("the metrics", || metrics.exists());
+        launcher.signal(0, signal);
+        let finished = launcher.wait().remove(0).assert_code(STOPPED);
+        finished.assert_says(&[&format!("as SIG{signal} asked; the same command continues from")]);
+        let reached = newest_steps(&setting.of_run(&name, "checkpoints"));
+        assert!(reached > 0, "{name} has no checkpoint");
+        steps = steps.max(reached + 4);
+        name
+    });
+    stop_at(setting.endless("whole"), steps);
+    for name in stopped {
+        stop_at(setting.endless(&name), steps);
+        assert_same_progress(&setting, "whole", &name);
     }
 }
 
@@ -47,7 +37,7 @@ fn a_signal_to_one_rank_ends_all_after_the_same_step() {
     let setting = Setting::new();
     let mut ranks = Ranks::new(2).start(|_| {
         let mut command = setting.train("run");
-        command.args(setting.flags("run", 2));
+        command.args(setting.flags("run", 2)).args(ENDLESS);
         command
     });
     let metrics = setting.of_run("run", "metrics.jsonl");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use fastclip_testkit::{Ranks, free_port, run};
 
-use crate::setting::{Setting, assert_same_run, succeed};
+use crate::setting::{Setting, assert_same_run, forget_launchers, succeed};
 
 /// The launchers of two machines with a rank each.
 fn launcher(setting: &Setting, name: &str, machine: usize, host: &str, port: u16) -> Command {
@@ -58,6 +58,7 @@ fn ranks_of_slurm_and_of_mpi_find_each_other_by_what_these_tell_them() {
             let rank = rank.to_string();
             // What the launcher of the test sets is taken away again.
             let mut command = Command::new("env");
+            forget_launchers(&mut command);
             for variable in
                 ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
             {
@@ -122,6 +123,7 @@ fn machines_with_a_network_of_their_own_make_one_run() {
     succeed(setting.launched("whole", 2));
     let machines = Ranks::new(1).start(|_| {
         let mut command = Command::new(namespaces[0]);
+        forget_launchers(&mut command);
         command.args(&namespaces[1..]).args(["sh", "-c", TWO_NAMESPACES, "sh", env!("CARGO_BIN_EXE_train")]);
         command.args(["launch", "--ranks", "1", "--nodes", "2", "--master-addr", "10.77.0.1"]);
         command.args(setting.flags("machines", 2)).current_dir(setting.path(""));

@@ -8,41 +8,45 @@ use fastclip_testkit::{Ranks, run};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::setting::{Setting, assert_close, assert_same_run, succeed};
+use crate::setting::{
+    ENDLESS, Setting, assert_close, assert_same_progress, assert_same_run, newest_steps, stop_at, succeed,
+    wait_for_checkpoint,
+};
 
 /// Kills in the test of random moments.
 const NUM_KILLS: usize = 30;
 
-/// A rank of a run on two, as a launcher would start it.
-fn rank(setting: &Setting, name: &str) -> Command {
+/// A rank of an endless run on two, as a launcher would start it.
+fn rank(setting: &Setting) -> Command {
     let mut command = setting.train("run");
-    command.args(setting.flags(name, 2)).args(["--save-every-steps", "1"]);
+    command.args(setting.flags("killed", 2)).args(ENDLESS).args(["--save-every-steps", "1"]);
     command
+}
+
+/// Lets the run that was killed go on, and another, of the same flags, come as far without being disturbed.
+#[track_caller]
+fn assert_goes_on_like_one_left_alone(setting: &Setting, with_flags: impl Fn(Command) -> Command) {
+    // More than an epoch further, so that an evaluation is among what is compared.
+    let steps = newest_steps(&setting.of_run("killed", "checkpoints")) + 6;
+    for name in ["killed", "whole"] {
+        stop_at(with_flags(setting.endless(name)), steps);
+    }
+    assert_same_progress(setting, "whole", "killed");
 }
 
 #[test]
 fn killed_ranks_continue_to_the_same_metrics_and_weights_bit_by_bit() {
     let setting = Setting::new();
-    let mut whole = setting.launched("whole", 2);
-    whole.args(["--save-every-steps", "1"]);
-    succeed(whole);
-
-    // Killed again and again, at whatever moment the checkpoint of a step has just appeared.
-    for step in ["step_00000002", "step_00000006", "step_00000011"] {
-        let mut ranks = Ranks::new(2).start(|_| rank(&setting, "killed"));
-        let checkpoint = setting.of_run("killed", "checkpoints").join(step);
-        ranks.wait_until("the checkpoint", || checkpoint.exists());
+    let checkpoints = setting.of_run("killed", "checkpoints");
+    // Killed again and again, each time in another epoch, at whatever moment the checkpoint of a step has just appeared.
+    for num_steps in [2, 4, 5] {
+        let before = newest_steps(&checkpoints);
+        let mut ranks = Ranks::new(2).start(|_| rank(&setting));
+        wait_for_checkpoint(&mut ranks, &checkpoints, before + num_steps);
         ranks.kill_all();
         ranks.wait();
-        assert!(
-            !setting.of_run("killed", "summary.json").exists(),
-            "the run must not end before it is killed"
-        );
     }
-    for finished in Ranks::new(2).start(|_| rank(&setting, "killed")).wait() {
-        finished.assert_code(0);
-    }
-    assert_same_run(&setting, "whole", "killed");
+    assert_goes_on_like_one_left_alone(&setting, |command| command);
 }
 
 /// Everything that lies in the folder of a run, and how large: it changes with each line of metrics, and several times
@@ -71,18 +75,15 @@ fn is_being_written(traces: &[(PathBuf, u64)]) -> bool {
 #[test]
 fn thirty_kills_at_random_moments_change_no_bit_of_the_result() {
     let setting = Setting::new();
-    // More steps than kills can let pass.
-    let long = |mut command: Command| {
-        command.args(["--epochs", "40", "--val-frequency", "0", "--keep-last", "1"]);
+    let with_flags = |mut command: Command| {
+        command.args(["--val-frequency", "0", "--keep-last", "1"]);
         command
     };
-    succeed(long(setting.launched("whole", 2)));
-
     let seed = 20_261_126;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut num_while_writing = 0;
     for kill in 0..NUM_KILLS {
-        let mut ranks = Ranks::new(2).start(|_| long(rank(&setting, "killed")));
+        let mut ranks = Ranks::new(2).start(|_| with_flags(rank(&setting)));
         // Moments are counted in changes of the folder, and not in time; every second kill waits for a checkpoint that is
         // half written.
         let mut num_changes = random.random_range(1..60);
@@ -100,14 +101,12 @@ fn thirty_kills_at_random_moments_change_no_bit_of_the_result() {
         }
         ranks.wait();
         num_while_writing += usize::from(is_being_written(&traces(&setting, "killed")));
-        let is_done = setting.of_run("killed", "summary.json").exists();
-        assert!(!is_done, "seed {seed}: the run must not end before kill {kill}");
     }
-    assert!(num_while_writing >= NUM_KILLS / 4, "{num_while_writing} kills left a checkpoint half written");
-    for finished in Ranks::new(2).start(|_| long(rank(&setting, "killed"))).wait() {
-        finished.assert_code(0);
-    }
-    assert_same_run(&setting, "whole", "killed");
+    assert!(
+        num_while_writing >= NUM_KILLS / 4,
+        "seed {seed}: {num_while_writing} kills left a checkpoint half written"
+    );
+    assert_goes_on_like_one_left_alone(&setting, with_flags);
 }
 
 #[test]
@@ -126,15 +125,11 @@ fn a_killed_resnet_continues_with_what_its_batch_norms_gathered() {
         ]);
         command
     };
-    succeed(with_resnet(setting.launched("whole", 2)));
-    let mut ranks = Ranks::new(2).start(|_| with_resnet(rank(&setting, "killed")));
-    let checkpoint = setting.of_run("killed", "checkpoints/step_00000006");
-    ranks.wait_until("the checkpoint", || checkpoint.exists());
+    let mut ranks = Ranks::new(2).start(|_| with_resnet(rank(&setting)));
+    wait_for_checkpoint(&mut ranks, &setting.of_run("killed", "checkpoints"), 6);
     ranks.kill_all();
     ranks.wait();
-    assert!(!setting.of_run("killed", "summary.json").exists(), "the run must not end before it is killed");
-    succeed(with_resnet(setting.launched("killed", 2)));
-    assert_same_run(&setting, "whole", "killed");
+    assert_goes_on_like_one_left_alone(&setting, with_resnet);
 }
 
 #[test]
@@ -155,22 +150,16 @@ fn a_resnet_that_stops_between_checkpoints_continues_bit_by_bit() {
 #[test]
 fn a_killed_rank_is_named_by_the_other_and_the_last_checkpoint_is_whole() {
     let setting = Setting::new();
-    let mut whole = setting.launched("whole", 2);
-    whole.args(["--save-every-steps", "1"]);
-    succeed(whole);
-
-    for (culprit, step) in [(1, "step_00000003"), (0, "step_00000009")] {
-        let mut ranks = Ranks::new(2).start(|_| rank(&setting, "orphaned"));
-        let checkpoint = setting.of_run("orphaned", "checkpoints").join(step);
-        ranks.wait_until("the checkpoint", || checkpoint.exists());
+    let checkpoints = setting.of_run("killed", "checkpoints");
+    for culprit in [1, 0] {
+        let before = newest_steps(&checkpoints);
+        let mut ranks = Ranks::new(2).start(|_| rank(&setting));
+        wait_for_checkpoint(&mut ranks, &checkpoints, before + 3);
         ranks.kill(culprit);
         let other = ranks.wait().swap_remove(1 - culprit);
         other.assert_code(2).assert_says(&[&format!("rank {culprit} (process "), "(collective "]);
     }
-    for finished in Ranks::new(2).start(|_| rank(&setting, "orphaned")).wait() {
-        finished.assert_code(0);
-    }
-    assert_same_run(&setting, "whole", "orphaned");
+    assert_goes_on_like_one_left_alone(&setting, |command| command);
 }
 
 #[test]
@@ -193,8 +182,8 @@ fn continue_on_fewer_ranks(objective: &str) {
         command.args(setting.flags("moved", 4));
         of_objective(command)
     });
-    let checkpoint = setting.of_run("moved", "checkpoints/step_00000005");
-    first.wait_until("the checkpoint", || checkpoint.exists());
+    let checkpoints = setting.of_run("moved", "checkpoints");
+    wait_for_checkpoint(&mut first, &checkpoints, 5);
     first.kill_all();
     first.wait();
     let mut second = Ranks::new(2).start(|_| {
@@ -202,8 +191,7 @@ fn continue_on_fewer_ranks(objective: &str) {
         command.args(setting.flags("moved", 2));
         of_objective(command)
     });
-    let checkpoint = setting.of_run("moved", "checkpoints/step_00000010");
-    second.wait_until("the checkpoint", || checkpoint.exists());
+    wait_for_checkpoint(&mut second, &checkpoints, 10);
     second.kill_all();
     second.wait();
     succeed(of_objective(setting.alone("moved")));

@@ -1,10 +1,12 @@
 //! A folder with a tiny dataset, a tiny model and the runs over them.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fastclip_testkit::{Finished, TinyDataset, run};
+use fastclip_testkit::{Finished, RunningRanks, TinyDataset, free_port, run};
+use fastclip_trainer::distributed::LAUNCHER_PID_VARIABLE;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -13,6 +15,13 @@ pub(crate) const NUM_SAMPLES: u32 = 43;
 
 /// Samples of all ranks in a step.
 pub(crate) const GLOBAL_BATCH: usize = 8;
+
+/// Flags of a run that cannot end before its test has done to it what it wants to do, however late the test comes to
+/// that. [`stop_at`] takes it to a step at which it can be compared.
+pub(crate) const ENDLESS: [&str; 2] = ["--epochs", "4000"];
+
+/// Exit code of a session that stopped with a checkpoint.
+pub(crate) const STOPPED: i32 = 75;
 
 const MODEL: &str = r#"{
   "embed_dim": 16,
@@ -52,9 +61,7 @@ impl Setting {
     /// The same of a copy of the program.
     pub(crate) fn command(&self, program: &Path, command: &str) -> Command {
         let mut train = Command::new(program);
-        for variable in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "RUST_LOG"] {
-            train.env_remove(variable);
-        }
+        forget_launchers(&mut train);
         train.arg(command).current_dir(self.folder.path());
         train
     }
@@ -81,7 +88,16 @@ impl Setting {
     /// A run on ranks.
     pub(crate) fn launched(&self, name: &str, num_ranks: usize) -> Command {
         let mut command = self.train("launch");
+        // One that the launcher finds free by itself can be taken by another test's client before rank 0 listens on it.
+        command.args(["--port", &free_port().to_string()]);
         command.args(["--ranks", &num_ranks.to_string()]).args(self.flags(name, num_ranks));
+        command
+    }
+
+    /// A run on two ranks that does not end by itself.
+    pub(crate) fn endless(&self, name: &str) -> Command {
+        let mut command = self.launched(name, 2);
+        command.args(ENDLESS);
         command
     }
 
@@ -119,6 +135,51 @@ impl Setting {
     }
 }
 
+/// Takes away what a launcher around the test says: it describes the test, and not the ranks that the test starts.
+pub(crate) fn forget_launchers(command: &mut Command) {
+    for variable in [
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "MPI_LOCALNRANKS",
+        "GLOO_SOCKET_IFNAME",
+        "TORCH_CPP_LOG_LEVEL",
+        "RUST_LOG",
+        LAUNCHER_PID_VARIABLE,
+    ] {
+        command.env_remove(variable);
+    }
+    for (variable, _) in env::vars_os() {
+        let name = variable.to_string_lossy();
+        if ["SLURM_", "OMPI_", "TORCHELASTIC_"].iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&variable);
+        }
+    }
+}
+
+/// Steps of the checkpoint that is named the newest of a folder; 0 before the first.
+pub(crate) fn newest_steps(checkpoints: &Path) -> u64 {
+    let name = fs::read_to_string(checkpoints.join("latest")).unwrap_or_default();
+    name.trim().strip_prefix("step_").and_then(|steps| steps.parse().ok()).unwrap_or(0)
+}
+
+/// Waits for a checkpoint of so many steps or more. One that is asked for by its name may have been removed, as too old,
+/// before anybody looked.
+#[track_caller]
+pub(crate) fn wait_for_checkpoint(ranks: &mut RunningRanks, checkpoints: &Path, steps: u64) {
+    ranks.wait_until("the checkpoint", || newest_steps(checkpoints) >= steps);
+}
+
+/// Takes an endless run to a step that it has not come to yet, and stops it there.
+#[track_caller]
+pub(crate) fn stop_at(mut command: Command, steps: u64) -> Finished {
+    command.args(["--stop-after", &steps.to_string()]);
+    run(&mut command).assert_code(STOPPED)
+}
+
 /// Runs a command that must end well.
 #[track_caller]
 pub(crate) fn succeed(mut command: Command) -> Finished {
@@ -143,13 +204,19 @@ pub(crate) fn assert_same_metrics(setting: &Setting, left: &str, right: &str) {
     assert_eq!(setting.metrics(left).len(), setting.metrics(right).len());
 }
 
-/// Two runs came to the same: every logged figure, the weights, the optimizer and the result, bit by bit.
+/// Two runs stand at the same: every logged figure, the weights and the optimizer, bit by bit.
 #[track_caller]
-pub(crate) fn assert_same_run(setting: &Setting, left: &str, right: &str) {
+pub(crate) fn assert_same_progress(setting: &Setting, left: &str, right: &str) {
     assert_same_metrics(setting, left, right);
     for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
         assert!(setting.newest(left, file) == setting.newest(right, file), "{file} differs");
     }
+}
+
+/// Two runs came to the same end: where they stand, and the result, bit by bit.
+#[track_caller]
+pub(crate) fn assert_same_run(setting: &Setting, left: &str, right: &str) {
+    assert_same_progress(setting, left, right);
     let result = |name| {
         let mut summary = setting.summary(name);
         for timing in ["seconds", "images_per_second"] {

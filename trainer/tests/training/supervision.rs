@@ -4,82 +4,101 @@ use std::fs;
 use std::process::Command;
 
 use fastclip_testkit::{Ranks, RunningRanks};
+use fastclip_trainer::distributed::RESTARTS_VARIABLE;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setting::{Setting, assert_close, assert_same_run, succeed};
+use crate::setting::{
+    ENDLESS, STOPPED, Setting, assert_close, assert_same_progress, assert_same_run, forget_launchers,
+    newest_steps, stop_at, succeed, wait_for_checkpoint,
+};
 
 /// A launcher that starts failed ranks again at once.
 fn supervised(setting: &Setting, name: &str, more: &[&str]) -> RunningRanks {
     Ranks::new(1).start(|_| {
-        let mut command = setting.train("launch");
-        command.args(["--ranks", "2", "--restart-delay", "0"]).args(setting.flags(name, 2)).args(more);
+        let mut command = setting.launched(name, 2);
+        command.args(["--restart-delay", "0"]).args(more);
         command
     })
 }
 
-/// Finds the process of a rank among the children of its launcher.
-fn find_rank(launcher: u32, rank: usize) -> Option<Pid> {
-    let wanted = format!("RANK={rank}").into_bytes();
+/// Finds the process of a rank among the children of its launcher, in one of the attempts.
+fn find_rank(launcher: u32, rank: usize, attempt: usize) -> Option<Pid> {
+    let wanted = [format!("RANK={rank}"), format!("{RESTARTS_VARIABLE}={attempt}")];
     fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
         let environment = fs::read(entry.path().join("environ")).ok()?;
-        let is_it = parent == launcher && environment.split(|&byte| byte == 0).any(|entry| entry == wanted);
+        let has =
+            |wanted: &String| environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes());
+        let is_it = parent == launcher && wanted.iter().all(has);
         is_it.then(|| Pid::from_raw(pid))?
     })
 }
 
-/// Kills a rank as soon as `is_time`, and only then.
-fn kill_rank(running: &mut RunningRanks, rank: usize, what: &str, is_time: impl Fn() -> bool) -> Pid {
+/// Waits for a rank of an attempt. All ranks of the attempt before have ended by then.
+#[track_caller]
+fn wait_for_rank(running: &mut RunningRanks, rank: usize, attempt: usize) -> Pid {
     let launcher = running.id(0);
     let mut found = None;
-    running.wait_until(what, || {
-        found = find_rank(launcher, rank);
-        found.is_some() && is_time()
+    running.wait_until("the rank", || {
+        found = find_rank(launcher, rank, attempt);
+        found.is_some()
     });
-    let pid = found.unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    pid
+    found.unwrap()
+}
+
+fn kill(rank: Pid) {
+    kill_process(rank, Signal::KILL).unwrap();
 }
 
 #[test]
 fn killed_ranks_are_started_again_and_no_sample_is_lost_or_repeated() {
     let setting = Setting::new();
-    succeed(setting.launched("whole", 2));
-    let mut running = supervised(&setting, "killed", &["--max-restarts", "3", "--save-every-steps", "1"]);
-    for (rank, step) in [(1, "step_00000003"), (0, "step_00000008")] {
-        let checkpoint = setting.of_run("killed", "checkpoints").join(step);
-        kill_rank(&mut running, rank, step, || checkpoint.exists());
+    let flags = [&ENDLESS[..], &["--max-restarts", "3", "--save-every-steps", "1"]].concat();
+    let mut running = supervised(&setting, "killed", &flags);
+    let checkpoints = setting.of_run("killed", "checkpoints");
+    for (attempt, rank) in [1, 0, 0].into_iter().enumerate() {
+        let rank = wait_for_rank(&mut running, rank, attempt);
+        // The attempt must come further than the one before, however far that came: otherwise the launcher gives up.
+        let before = newest_steps(&checkpoints);
+        wait_for_checkpoint(&mut running, &checkpoints, before + 3);
+        match attempt {
+            2 => running.signal(0, "TERM"),
+            _ => kill(rank),
+        }
     }
-    let finished = running.wait().remove(0).assert_code(0);
+    let finished = running.wait().remove(0).assert_code(STOPPED);
     finished.assert_says(&[
         "[launch] rank 1 was ended by signal 9 (SIGKILL); starting 2 ranks again from the checkpoint of step ",
         "(restart 1 of 3)",
         "[launch] rank 0 was ended by signal 9 (SIGKILL); starting 2 ranks again",
         "(restart 2 of 3)",
     ]);
-    assert_same_run(&setting, "whole", "killed");
+    stop_at(setting.endless("whole"), newest_steps(&checkpoints));
+    assert_same_progress(&setting, "whole", "killed");
 }
 
 /// Kills rank 1 twice after a step and before any checkpoint.
 fn kill_twice_without_progress(setting: &Setting, running: &mut RunningRanks) {
     let metrics = setting.of_run("run", "metrics.jsonl");
-    let mut last = None;
-    for time in ["a step", "a step of the second attempt"] {
-        let launcher = running.id(0);
-        running.wait_until(time, || find_rank(launcher, 1).is_some_and(|pid| Some(pid) != last));
-        // The second attempt begins its metrics anew, which removes what the first left.
-        let _ = fs::remove_file(&metrics);
-        last = Some(kill_rank(running, 1, time, || fs::metadata(&metrics).is_ok_and(|file| file.len() > 0)));
+    let events = setting.of_run("run", "tensorboard");
+    for attempt in 0..2 {
+        let rank = wait_for_rank(running, 1, attempt);
+        running.wait_until("a step of the attempt", || {
+            // An attempt has emptied the metrics of the one before when it adds its file of events.
+            fs::read_dir(&events).is_ok_and(|files| files.count() > attempt)
+                && fs::metadata(&metrics).is_ok_and(|file| file.len() > 0)
+        });
+        kill(rank);
     }
 }
 
 #[test]
 fn a_run_that_fails_twice_without_a_checkpoint_is_given_up() {
     let setting = Setting::new();
-    let mut running =
-        supervised(&setting, "run", &["--max-restarts", "9", "--save-frequency", "0", "--epochs", "40"]);
+    let flags = [&ENDLESS[..], &["--max-restarts", "9", "--save-frequency", "0"]].concat();
+    let mut running = supervised(&setting, "run", &flags);
     kill_twice_without_progress(&setting, &mut running);
     let finished = running.wait().remove(0).assert_code(137);
     finished.assert_says(&[
@@ -92,7 +111,9 @@ fn a_run_that_fails_twice_without_a_checkpoint_is_given_up() {
 fn a_rank_that_fails_again_and_again_is_left_out() {
     let setting = Setting::new();
     succeed(setting.alone("whole"));
-    let flags = ["--max-restarts", "9", "--min-ranks", "1", "--save-frequency", "0"];
+    // Evaluations leave time to kill it. More epochs would, too, but also let sums in another order drift apart.
+    let flags =
+        ["--max-restarts", "9", "--min-ranks", "1", "--save-frequency", "0", "--val-every-steps", "1"];
     let mut running = supervised(&setting, "run", &flags);
     kill_twice_without_progress(&setting, &mut running);
     let finished = running.wait().remove(0).assert_code(0);
@@ -111,18 +132,24 @@ fn an_input_that_is_refused_is_not_tried_again() {
 #[test]
 fn torchrun_starts_killed_ranks_again_from_their_checkpoint() {
     let setting = Setting::new();
-    succeed(setting.launched("whole", 2));
+    // Not endless: torchrun takes a rank that stops before the end of its run for one that failed.
+    let length = ["--epochs", "12", "--val-frequency", "6"];
+    let mut whole = setting.launched("whole", 2);
+    whole.args(length);
+    succeed(whole);
     let mut running = Ranks::new(1).start(|_| {
         let mut command: Command = fastclip_testkit::Python::with_torch().command();
+        forget_launchers(&mut command);
         command.args(["-m", "torch.distributed.run", "--no-python", "--nproc-per-node", "2"]);
         // Behind `--`, as `--logs` looks like an option of torchrun's own.
         command.args(["--standalone", "--max-restarts", "1", "--", env!("CARGO_BIN_EXE_train"), "run"]);
-        command.args(setting.flags("torchrun", 2)).args(["--save-every-steps", "1"]);
+        command.args(setting.flags("torchrun", 2)).args(length).args(["--save-every-steps", "4"]);
         command.current_dir(setting.path(""));
         command
     });
-    let checkpoint = setting.of_run("torchrun", "checkpoints/step_00000004");
-    kill_rank(&mut running, 1, "the checkpoint", || checkpoint.exists());
+    let rank = wait_for_rank(&mut running, 1, 0);
+    wait_for_checkpoint(&mut running, &setting.of_run("torchrun", "checkpoints"), 4);
+    kill(rank);
     running.wait().remove(0).assert_code(0).assert_says(&["continuing after step "]);
     assert_same_run(&setting, "whole", "torchrun");
 }
