@@ -86,7 +86,7 @@ impl Loader {
         self.stream(state.next, until)
     }
 
-    /// Where one is after so many batches from the very beginning.
+    /// Where one is after so many batches from the very beginning. After the last of an epoch that is the start of the next.
     pub fn position_after(&self, num_batches: u64) -> Position {
         let num_steps = self.steps_per_epoch();
         Position { epoch: num_batches / num_steps, step: num_batches % num_steps }

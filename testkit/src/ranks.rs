@@ -15,15 +15,15 @@ use crate::process::shown;
 /// deadline.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Ports that systems give to nobody who does not ask for them by number: below those of clients and of listeners
-/// without a wish, and below those that ranks of Slurm get by default.
+/// Ports that Linux, as it comes, gives to nobody who does not ask for them by number: below those of clients and of
+/// listeners without a wish, and below those that ranks of Slurm get by default.
 const PORTS: Range<u16> = 10_000..15_000;
 
-/// Ports that one test may want before it wants those of another.
-const PORTS_PER_PROCESS: u32 = 16;
+/// Ports that one test may want before it wants those of the next process.
+const PORTS_PER_PROCESS: u32 = 64;
 
-/// A port of this machine that nobody listens on, nor will in the seconds until it is used: another test that runs
-/// meanwhile is given others.
+/// A port of this machine that nobody listens on, nor, most likely, will in the seconds until it is used: a test that runs
+/// meanwhile is given others, unless very many processes lie between the two.
 ///
 /// # Panics
 /// If there is none.

@@ -39,7 +39,7 @@ fn an_object_store_is_an_output_like_a_folder() {
 
 #[test]
 fn azures_storage_is_an_output_like_a_folder() {
-    let server = block_on(CloudServer::azure());
+    let server = CloudServer::azure();
     is_like_a_folder(Store::create(&server.location("a/prefix"), &server.options()).unwrap());
 }
 

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use fastclip_testkit::{Ranks, S3Server, run};
+use fastclip_testkit::{CloudServer, Ranks, S3Server, run};
 
 use crate::setting::{
-    ENDLESS, STOPPED, Setting, assert_same_metrics, newest_steps, stop_at, succeed, wait_for_checkpoint,
+    ENDLESS, STOPPED, Setting, assert_same_metrics, assert_same_result, newest_steps, stop_at, succeed,
+    wait_for_checkpoint,
 };
 
 fn names(folder: &Path) -> Vec<String> {
@@ -138,8 +139,9 @@ fn killed_ranks_continue_from_a_bucket_to_the_same_end() {
     stop_at(setting.endless("whole"), steps);
     assert_same_metrics(&setting, "whole", "killed");
     let last = checkpoints.join(format!("step_{steps:08}"));
-    for file in ["open_clip_model.safetensors", "optimizer.safetensors"] {
-        assert!(fs::read(last.join(file)).unwrap() == setting.newest("whole", file), "{file} differs");
+    let tensors = ["open_clip_model", "optimizer", "estimators-rank0-of-2", "estimators-rank1-of-2"];
+    for file in tensors.map(|name| format!("{name}.safetensors")) {
+        assert!(fs::read(last.join(file)).unwrap() == setting.newest("whole", &file), "{file} differs");
     }
     let is_complete = |name: &String| checkpoints.join(name).join("checkpoint.json").exists();
     assert_eq!(names(&checkpoints).iter().filter(|name| is_complete(name)).count(), 2);
@@ -155,4 +157,26 @@ fn killed_ranks_continue_from_a_bucket_to_the_same_end() {
         let finished = stop_at(command, steps + 1);
         finished.assert_says(&[&format!("continuing after step {from} from {}", named(from))]);
     }
+}
+
+#[test]
+fn sessions_whose_checkpoints_are_in_azures_storage_come_to_the_same_end() {
+    let (setting, server) = (Setting::new(), CloudServer::azure());
+    let session = |more: &[&str]| {
+        let mut command = setting.launched("remote", 2);
+        command.args(["--save-every-steps", "3", "--checkpoint-dir", &server.location("checkpoints")]);
+        run(command.args(more).envs(server.environment()))
+    };
+    session(&["--stop-after", "7"]).assert_code(STOPPED);
+    session(&[])
+        .assert_code(0)
+        .assert_says(&["continuing after step 7 from az://bucket/checkpoints/remote/"]);
+    succeed(setting.launched("whole", 2));
+    let is_the_same = || {
+        assert_same_metrics(&setting, "whole", "remote");
+        assert_same_result(&setting, "whole", "remote");
+    };
+    is_the_same();
+    session(&[]).assert_code(0).assert_says(&["was complete already"]);
+    is_the_same();
 }

@@ -111,7 +111,8 @@ fn a_run_that_fails_twice_without_a_checkpoint_is_given_up() {
 fn a_rank_that_fails_again_and_again_is_left_out() {
     let setting = Setting::new();
     succeed(setting.alone("whole"));
-    // Evaluations leave time to kill it. More epochs would, too, but also let sums in another order drift apart.
+    // Evaluations leave time to kill it, though not to a test that is held up for all of the run. More epochs would, too,
+    // but would also let sums in another order drift apart.
     let flags =
         ["--max-restarts", "9", "--min-ranks", "1", "--save-frequency", "0", "--val-every-steps", "1"];
     let mut running = supervised(&setting, "run", &flags);
