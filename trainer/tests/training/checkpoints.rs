@@ -141,7 +141,7 @@ fn killed_ranks_continue_from_a_bucket_to_the_same_end() {
     let last = checkpoints.join(format!("step_{steps:08}"));
     let tensors = ["open_clip_model", "optimizer", "estimators-rank0-of-2", "estimators-rank1-of-2"];
     for file in tensors.map(|name| format!("{name}.safetensors")) {
-        assert!(fs::read(last.join(file)).unwrap() == setting.newest("whole", &file), "{file} differs");
+        assert!(fs::read(last.join(&file)).unwrap() == setting.newest("whole", &file), "{file} differs");
     }
     let is_complete = |name: &String| checkpoints.join(name).join("checkpoint.json").exists();
     assert_eq!(names(&checkpoints).iter().filter(|name| is_complete(name)).count(), 2);
