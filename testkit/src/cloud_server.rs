@@ -129,8 +129,7 @@ impl CloudServer {
 
     /// What a client needs to reach it.
     pub fn options(&self) -> StoreOptions {
-        let environment = self.environment();
-        environment.iter().fold(StoreOptions::default(), |options, (name, value)| options.with(name, value))
+        options_of(&self.environment())
     }
 
     /// The same as the environment of a program.
@@ -188,6 +187,11 @@ impl CloudServer {
         });
         assert!(status.is_success(), "{target}: {status}: {}", String::from_utf8_lossy(&body));
     }
+}
+
+/// The options of a store that say the same as an environment.
+pub(crate) fn options_of(environment: &[(&str, String)]) -> StoreOptions {
+    environment.iter().fold(StoreOptions::default(), |options, (name, value)| options.with(name, value))
 }
 
 /// The address that a server says it listens on; none if it ends or is silent. What it prints later is read, too, so that

@@ -25,6 +25,8 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::cloud_server::options_of;
+
 const BUCKET: &str = "bucket";
 const ACCESS_KEY: &str = "an-access-key";
 const SECRET_KEY: &str = "a-secret-key";
@@ -123,8 +125,7 @@ impl S3Server {
 
     /// What a client needs to reach it.
     pub fn options(&self) -> StoreOptions {
-        let environment = self.environment();
-        environment.iter().fold(StoreOptions::default(), |options, (name, value)| options.with(name, value))
+        options_of(&self.environment())
     }
 
     /// The same as the environment of a program.
